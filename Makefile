@@ -1,0 +1,77 @@
+# Everything runs in a virtual environment that make builds on first use: .venv/.
+# Another Python, another environment:  make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV   ?= .venv
+DATA   ?= digits
+OUT    ?=
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test lint format clean
+
+python := $(VENV)/bin/python
+pip    := $(python) -m pip --disable-pip-version-check --quiet
+
+help:
+	@echo 'make train    train a VAE on the embedded digits and draw its figures'
+	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
+	@echo 'make test     run the tests               ARGS="-k gaussian"'
+	@echo 'make lint     check style, format and types'
+	@echo 'make format   repair what ruff can repair'
+	@echo 'make clean    remove what make and the tools created; runs/ stays'
+	@echo
+	@echo 'PYTHON=$(PYTHON) builds the environment VENV=$(VENV) where there is none yet.'
+
+train: $(VENV)/.package
+	@$(python) -m scratchvae train '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+test: $(VENV)/.group-test
+	@$(python) -m pytest $(ARGS)
+
+lint: $(VENV)/.group-lint
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy --strict scratchvae/
+
+format: $(VENV)/.group-lint
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+
+clean:
+	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps below live in the environment, so that they go when it goes. A group's stamp stands
+# for the package and the group; `make .venv/.group-oracles` adds the oracles of the tests.
+
+$(VENV)/.pip:
+	@command -v '$(PYTHON)' >/dev/null 2>&1 || { \
+	  echo 'There is no $(PYTHON) here. Name a Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; \
+	  exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "scratchvae needs Python 3.11 or newer, and $(PYTHON) is $$('$(PYTHON)' -V 2>&1)." \
+	    "Name another: make PYTHON=python3.13" >&2; \
+	  exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) comes without venv or ensurepip, which make the virtual environment.' \
+	    'On Debian and Ubuntu: apt install python3-venv' >&2; \
+	  exit 1; }
+	@echo 'Building $(VENV) with $(PYTHON)'
+	@'$(PYTHON)' -m venv '$(VENV)'
+	@$(pip) install --upgrade 'pip>=25.1' # the first that knows --group
+	@touch '$@'
+
+$(VENV)/.package: pyproject.toml $(VENV)/.pip
+	@echo 'Installing scratchvae'
+	@$(pip) install --editable .
+	@touch '$@'
+
+$(VENV)/.group-%: $(VENV)/.package
+	@echo 'Installing the dependency group $*'
+	@$(pip) install --group '$*'
+	@touch '$@'
+
+# Kept although make sees them as steps on the way.
+.SECONDARY:

@@ -1,0 +1,97 @@
+r"""Activations as forward/backward pairs, element by element.
+
+Every ``f(x)`` returns ``(y, cache)`` and ``f_backward(dy, cache)`` returns ``dx = f'(x) * dy``, all
+of the shape of `x`. The cache holds what makes the derivative cheapest: the output where the
+derivative can be written in it, else the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .backend import Array, namespace
+
+
+def relu(x: Array) -> tuple[Array, Array]:
+    """Return ``max(x, 0)`` and the cache."""
+    # [relu]
+    y = namespace(x).maximum(x, 0)  # (...)
+    return y, y
+
+
+def relu_backward(dy: Array, cache: Array) -> Array:
+    """Return dx. The derivative at 0, where there is none, is taken to be 0."""
+    y = cache
+    # [relu-grad]
+    return dy * (y > 0)  # (...)
+
+
+def tanh(x: Array) -> tuple[Array, Array]:
+    """Return ``tanh(x)`` and the cache."""
+    # [tanh]
+    y = namespace(x).tanh(x)  # (...)
+    return y, y
+
+
+def tanh_backward(dy: Array, cache: Array) -> Array:
+    """Return dx."""
+    y = cache
+    # [tanh-grad]
+    return dy * (1 - y * y)  # (...)
+
+
+def sigmoid(x: Array) -> tuple[Array, Array]:
+    """Return ``1 / (1 + exp(-x))`` and the cache; exact to rounding in both tails."""
+    xp = namespace(x)
+    # [sigmoid]  1/(1 + e) where x >= 0 and e/(1 + e) where x < 0, so that exp never overflows:
+    # e <= 1, hence the maximum is 1 in the first case and e in the second.
+    e = xp.exp(-xp.abs(x))  # (...)
+    y = xp.maximum(e, x >= 0) / (1 + e)  # (...)
+    return y, y
+
+
+def sigmoid_backward(dy: Array, cache: Array) -> Array:
+    """Return dx."""
+    y = cache
+    # [sigmoid-grad]
+    return dy * y * (1 - y)  # (...)
+
+
+def softplus(x: Array) -> tuple[Array, Array]:
+    """Return ``log(1 + exp(x))`` and the cache; finite for every finite x."""
+    xp = namespace(x)
+    # [softplus]  log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x))), x  # (...)
+
+
+def softplus_backward(dy: Array, cache: Array) -> Array:
+    """Return dx."""
+    x = cache
+    # [softplus-grad]
+    return dy * sigmoid(x)[0]  # (...)
+
+
+def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Return ``x * sigmoid(x)`` and the cache."""
+    s, _ = sigmoid(x)
+    # [silu]
+    return x * s, (x, s)  # (...)
+
+
+def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
+    """Return dx."""
+    x, s = cache
+    # [silu-grad]
+    return dy * (s + x * s * (1 - s))  # (...)
+
+
+Pair = tuple[Callable[[Array], tuple[Array, Any]], Callable[[Array, Any], Array]]
+
+ACTIVATIONS: dict[str, Pair] = {
+    "relu": (relu, relu_backward),
+    "tanh": (tanh, tanh_backward),
+    "sigmoid": (sigmoid, sigmoid_backward),
+    "softplus": (softplus, softplus_backward),
+    "silu": (silu, silu_backward),
+}

@@ -1,0 +1,32 @@
+"""The two things that can go wrong outside the mathematics, and the checks that find the first."""
+
+import math
+from numbers import Integral, Real
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used; the message is one sentence that says why.
+
+    The command line prints the message on standard error and exits with code 2.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient stopped being finite; the message names the step and the layer."""
+
+
+def check_size(name: str, n: object) -> int:
+    """Return `n`; raise InputError unless it is a positive integer."""
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise InputError(f"{name} is {n!r}: expected a positive integer")
+    return int(n)
+
+
+def check_number(name: str, x: object, below: float = math.inf) -> float:
+    """Return `x`; raise InputError unless it is a number in [0, below)."""
+    if isinstance(x, bool) or not isinstance(x, Real) or not 0 <= float(x) < below:
+        wanted = (
+            "a finite number, 0 or larger" if below == math.inf else f"a number in [0, {below})"
+        )
+        raise InputError(f"{name} is {x!r}: expected {wanted}")
+    return float(x)

@@ -1,0 +1,158 @@
+r"""How good a model is: its bounds on log p(x) in nats, and what its latent dimensions carry.
+
+Every function takes the data as an iterable of float batches (B, D), so that a data set never has
+to be in memory as floats, and an `rng` from which all its noise is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from .backend import Array, RandomSource, asnumpy
+from .errors import InputError, check_size
+from .gaussian import kl_per_dimension, log_density, reparameterize
+from .layers import Sequential
+from .vae import VAE, Autoencoder, Terms
+
+ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32
+
+
+def elbo(
+    model: Autoencoder, batches: Iterable[Array], rng: RandomSource = None, samples: int = 1
+) -> Terms:
+    """Return loss, reconstruction and KL in nats per example, averaged over the data.
+
+    The evidence lower bound is ``-(reconstruction + kl)``, and for beta = 1 it is ``-loss``.
+
+    Parameters
+    ----------
+    samples : int
+        How many draws of z per example; the mean over more of them is less noisy, not tighter.
+    """
+    check_size("samples", samples)
+    rng = np.random.default_rng(rng)
+    totals, n = np.zeros(3), 0
+    for x in batches:
+        for _ in range(samples):
+            terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
+            totals += [float(t.sum(dtype=np.float64)) for t in terms]
+            n += len(x)
+    return Terms(*(totals / n))
+
+
+def log_importance_weights(model: VAE, x: Array, eps: Array) -> Array:
+    """Return log p(x|z) + log p(z) - log q(z|x) in nats, (K, B), at z = mu + sigma eps.
+
+    Parameters
+    ----------
+    x : (B, D)
+    eps : (K, B, Z)
+    """
+    mu, logvar = model.encode(x)  # (B, Z) each
+    z, _ = reparameterize(mu, logvar, eps)  # (K, B, Z)
+    output, _ = model.decoder.forward(z.reshape(-1, model.latent_dim))  # (K B, output_dim)
+    nll, _ = model.likelihood.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
+    zero = 0 * mu  # (B, Z): mean and logvar of the prior
+    # [importance-weight]
+    return log_density(z, zero, zero)[0] - log_density(z, mu, logvar)[0] - nll  # (K, B)
+
+
+def importance_weighted_bound(
+    model: VAE, batches: Iterable[Array], samples: int, rng: RandomSource = None
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the importance-weighted bound on log p(x) of every example in nats, (N,).
+
+    It is log of the mean of `samples` importance weights: in expectation at least the ELBO, at most
+    log p(x), and never falling with more samples. Minus its mean over the data, with a few thousand
+    samples, is what papers report as the negative log-likelihood. Memory does not grow with
+    `samples`.
+
+    Raises
+    ------
+    InputError
+        If `model` is a plain autoencoder, which has no density.
+
+    Notes
+    -----
+    Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
+    """
+    if not isinstance(model, VAE):
+        raise InputError("the importance-weighted bound needs a VAE: an autoencoder has no q(z|x)")
+    check_size("samples", samples)
+    rng = np.random.default_rng(rng)
+    bounds = []
+    for batch in batches:
+        for x in (batch[i : i + ROWS_AT_ONCE] for i in range(0, len(batch), ROWS_AT_ONCE)):
+            at_once = max(1, ROWS_AT_ONCE // len(x))
+            log_sum = np.full(len(x), -np.inf)  # (B,) log of the sum of the weights so far
+            for start in range(0, samples, at_once):
+                shape = (min(at_once, samples - start), len(x), model.latent_dim)
+                eps = model.backend.standard_normal(rng, shape, model.dtype)  # (K, B, Z)
+                log_w = asnumpy(log_importance_weights(model, x, eps)).astype(np.float64)  # (K, B)
+                log_sum = np.logaddexp(log_sum, np.logaddexp.reduce(log_w, axis=0))  # (B,)
+            # [importance-weighted-bound]
+            bounds.append(log_sum - math.log(samples))
+    return np.concatenate(bounds)
+
+
+def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
+    """Return the mean KL of each latent dimension from the prior in nats, (Z,), as NumPy array."""
+    totals, n = np.zeros(model.latent_dim), 0
+    for x in batches:
+        totals += asnumpy(kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64))
+        n += len(x)
+    return totals / n
+
+
+def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float = 0.01) -> int:
+    """Count the latent dimensions whose mean code varies over the data by more than `threshold`.
+
+    Notes
+    -----
+    Burda et al. (see `importance_weighted_bound`), section 5.1: Var_x(E_q[z_j]) > 0.01.
+    """
+    sums, squares, n = np.zeros(model.latent_dim), np.zeros(model.latent_dim), 0
+    for x in batches:
+        code = model.encode(x)
+        mu = asnumpy(code[0] if isinstance(code, tuple) else code).astype(np.float64)  # (B, Z)
+        sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
+    return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:
+    """Say where a NaN or an infinity first appears: in the data, forward, or in a gradient.
+
+    Expects ``model.params.grad`` to hold the gradient at (x, eps).
+    """
+
+    def finite(a: Array) -> bool:
+        return bool(model.backend.xp.isfinite(a).all())
+
+    def walk(part: str, stack: Sequential, h: Array) -> tuple[str | None, Array]:
+        for i, layer in enumerate(stack.layers):
+            h, _ = layer.forward(h)
+            if not finite(h):
+                return f"the output of {part}.{i}, {layer!r}, is the first that is not finite", h
+        return None, h
+
+    for name in model.params.names:
+        if not finite(model.params[name].value):
+            return f"the parameter {name} is not finite"
+    if not finite(x):
+        return "the data are not finite"
+    found, z = walk("encoder", model.encoder, x)
+    if found is None and isinstance(model, VAE):
+        z, _ = reparameterize(z[:, : model.latent_dim], z[:, model.latent_dim :], eps)
+        found = None if finite(z) else "the draw z = mu + sigma eps is the first not finite"
+    if found is None:
+        found, _ = walk("decoder", model.decoder, z)
+    if found is None and not all(finite(term) for term in model.forward(x, eps)[0]):
+        found = "the loss is not finite although every layer's output is"
+    if found is None:
+        for name in reversed(model.params.names):  # the order in which backward reaches them
+            if not finite(model.params[name].grad):
+                return f"the gradient of {name} is the first that is not finite"
+    return found or "the gradient's square norm is too large for its number type"

@@ -1,0 +1,130 @@
+r"""What the decoder's output says about x: negative log-likelihoods in nats, with their gradients.
+
+Each function sums over the D dimensions and returns one value per example, (B,). Losses take
+logits, never probabilities. The two small classes at the end say how to read a decoder's output of
+shape (B, output_dim) as a distribution; one of them owns a parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from .activations import sigmoid, softplus
+from .backend import Array, Backend, namespace
+from .errors import InputError
+from .gaussian import log_density, log_density_backward
+from .parameters import Parameter
+
+
+def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Return -log p(x) in nats, (B,), for independent pixels with P(x = 1) = sigmoid(logits).
+
+    `x` (B, D) is 0 or 1. Grey values in between are taken too; the result is then a cross-entropy
+    and not the likelihood of anything.
+    """
+    # [bernoulli]  -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, finite for every logit
+    nll = (softplus(logits)[0] - x * logits).sum(axis=-1)  # (B,)
+    return nll, (x, logits)
+
+
+def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, Array]) -> Array:
+    """Return dlogits, (B, D), from dnll (B,). The data x has no gradient."""
+    x, logits = cache
+    # [bernoulli-grad]
+    return dnll[..., None] * (sigmoid(logits)[0] - x)  # (B, D)
+
+
+def gaussian_nll(x: Array, mean: Array, logvar: Array) -> tuple[Array, tuple[Array, ...]]:
+    """Return -log N(x; mean, diag(exp(logvar))) in nats, (B,), with its constant.
+
+    A density may exceed 1, so this may be negative. `logvar` may have any shape that broadcasts to
+    (B, D), such as () for one shared variance.
+    """
+    # [gaussian-nll]
+    logp, cache = log_density(x, mean, logvar)
+    return -logp, cache  # (B,)
+
+
+def gaussian_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Return (dmean, dlogvar), each in the shape of its argument, from dnll (B,)."""
+    # [gaussian-nll-grad]
+    _, dmean, dlogvar = log_density_backward(-dnll, cache)
+    return dmean, dlogvar
+
+
+class Bernoulli:
+    """Pixels that are 0 or 1; the decoder's output is their logits, (B, D)."""
+
+    binary = True  # x must lie in [0, 1]
+
+    def __init__(self, data_dim: int) -> None:
+        self.output_dim = data_dim
+
+    nll = staticmethod(bernoulli_nll)  # (x, output) -> (nll, cache)
+    nll_backward = staticmethod(bernoulli_nll_backward)  # (dnll, cache) -> doutput
+
+    def mean(self, output: Array) -> Array:
+        """Return E[x], (B, D): the probability that each pixel is 1."""
+        return sigmoid(output)[0]
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield nothing."""
+        return iter(())
+
+
+class Gaussian:
+    """Real-valued pixels around the mean that the decoder gives.
+
+    A number for `variance` fixes that of every pixel; "shared" learns one for all of them; with
+    "per-dimension" the decoder gives each one: its output is then [mean | logvar], (B, 2D).
+    """
+
+    binary = False
+
+    def __init__(self, data_dim: int, variance: float | str, backend: Backend, dtype: Any) -> None:
+        learned = variance in ("shared", "per-dimension")
+        if not learned and (isinstance(variance, str) or not 0 < variance < math.inf):
+            raise InputError(
+                f"variance is {variance!r}: expected a positive number, 'shared' or 'per-dimension'"
+            )
+        self.data_dim, self.variance = data_dim, variance
+        self.output_dim = 2 * data_dim if variance == "per-dimension" else data_dim
+        start = 0.0 if learned else math.log(float(variance))
+        self.logvar = Parameter(backend.asarray([start], dtype=dtype))  # (1,)
+
+    def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
+        """Return -log p(x) in nats, (B,), and the cache."""
+        if self.variance == "per-dimension":
+            return gaussian_nll(x, output[..., : self.data_dim], output[..., self.data_dim :])
+        return gaussian_nll(x, output, self.logvar.value)
+
+    def nll_backward(self, dnll: Array, cache: Any) -> Array:
+        """Return the gradient in the output, (B, output_dim); add to that of a learned variance."""
+        dmean, dlogvar = gaussian_nll_backward(dnll, cache)
+        if self.variance == "per-dimension":
+            return namespace(dmean).concatenate([dmean, dlogvar], axis=-1)  # (B, 2D)
+        if self.variance == "shared":
+            self.logvar.grad += dlogvar  # (1,)
+        return dmean  # (B, D)
+
+    def mean(self, output: Array) -> Array:
+        """Return E[x], (B, D)."""
+        return output[..., : self.data_dim]
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield the shared logvar if it is learned."""
+        if self.variance == "shared":
+            yield "logvar", self.logvar
+
+
+def get_likelihood(
+    name: str, data_dim: int, variance: float | str, backend: Backend, dtype: Any
+) -> Bernoulli | Gaussian:
+    """Return the likelihood called "bernoulli" or "gaussian"; raise InputError for other names."""
+    if name == "bernoulli":
+        return Bernoulli(data_dim)
+    if name == "gaussian":
+        return Gaussian(data_dim, variance, backend, dtype)
+    raise InputError(f"unknown likelihood {name!r}: expected 'bernoulli' or 'gaussian'")

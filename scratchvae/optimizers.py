@@ -1,0 +1,123 @@
+r"""Optimizers on the flat vectors, and learning-rate schedules.
+
+An optimizer reads ``params.grad`` and changes ``params.value``, a block at a time so that the
+numbers it touches stay in the cache. Its state is arrays of the same length plus a step count, and
+a checkpoint holds both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from .backend import Array, blocks, namespace
+from .errors import check_number
+from .parameters import Parameters
+
+
+class Optimizer:
+    """What SGD and Adam share.
+
+    Attributes
+    ----------
+    lr : float
+        The learning rate; may be set before every step.
+    steps : int
+        How many steps were taken.
+    state : dict of str to (P,) arrays
+    """
+
+    def __init__(self, params: Parameters, lr: float, state_names: tuple[str, ...]) -> None:
+        self.params, self.lr, self.steps = params, check_number("lr", lr), 0
+        zeros_like = namespace(params.value).zeros_like
+        self.state: dict[str, Array] = {name: zeros_like(params.value) for name in state_names}
+
+    def step(self) -> None:
+        """Move the parameters once, by their present gradient."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Gradient descent; a `momentum` in [0, 1) keeps that share of the last step's velocity."""
+
+    def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
+        super().__init__(params, lr, ("velocity",))
+        self.momentum = check_number("momentum", momentum, below=1)
+
+    def step(self) -> None:
+        """Move the parameters once, by their present gradient."""
+        self.steps += 1
+        for part in blocks(self.params.value):
+            velocity = self.state["velocity"][part]
+            # [sgd]
+            velocity *= self.momentum
+            velocity += self.params.grad[part]
+            self.params.value[part] -= self.lr * velocity
+
+
+class Adam(Optimizer):
+    """A step in units of the gradient's running mean over its running root mean square.
+
+    Parameters
+    ----------
+    params : Parameters
+    lr : float
+    betas : (float, float)
+        How much of the running means of the gradient and of its square is kept at each step.
+    eps : float
+        Added to the root, outside of it.
+
+    Notes
+    -----
+    D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, algorithm 1, with
+    the reordering at the end of its section 2: both bias corrections are folded into two scalars.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr, ("m", "v"))
+        self.betas = tuple(check_number("betas", beta, below=1) for beta in betas)
+        self.eps = check_number("eps", eps)
+
+    def step(self) -> None:
+        """Move the parameters once, by their present gradient."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        # [adam-bias]  lr (m / c1) / (sqrt(v / c2) + eps) = step m / (sqrt(v) + eps sqrt(c2))
+        root_c2 = math.sqrt(1 - beta2**self.steps)
+        step = self.lr * root_c2 / (1 - beta1**self.steps)
+        sqrt = namespace(self.params.value).sqrt
+        for part in blocks(self.params.value):
+            g, m, v = self.params.grad[part], self.state["m"][part], self.state["v"][part]
+            # [adam-moments]
+            m += (1 - beta1) * (g - m)
+            v += (1 - beta2) * (g * g - v)
+            # [adam-step]
+            self.params.value[part] -= step * m / (sqrt(v) + self.eps * root_c2)
+
+
+Schedule = Callable[[float], float]  # the time in epochs, fractions included -> learning rate
+
+
+def constant(lr: float) -> Schedule:
+    """Return the schedule that is `lr` always."""
+    return lambda epoch: lr
+
+
+def step_list(lr: float, changes: Mapping[float, float]) -> Schedule:
+    """Return the schedule that starts at `lr` and becomes ``changes[e]`` at epoch e."""
+    steps = sorted({-math.inf: lr, **changes}.items())
+    return lambda epoch: [rate for start, rate in steps if start <= epoch][-1]
+
+
+def cosine(lr: float, epochs: float, final: float = 0.0) -> Schedule:
+    """Return the schedule that falls from `lr` to `final` along half a cosine in `epochs`."""
+    # [cosine]
+    return lambda epoch: (
+        final + (lr - final) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
+    )

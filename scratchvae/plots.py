@@ -1,0 +1,414 @@
+"""Figures: what a model has learnt, drawn so that it can be put into a talk.
+
+Every function takes NumPy arrays and returns a :class:`matplotlib.figure.Figure`; :func:`save`
+writes one and :func:`write_figures` all that fit a model. Nothing here touches pyplot or leaves a
+changed setting behind, and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Ellipse
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import norm
+
+from .backend import Array, asnumpy
+from .datasets import to_float
+from .errors import InputError
+from .gaussian import kl_per_dimension as gaussian_kl
+from .vae import VAE
+
+STYLE: dict[str, Any] = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "scratchvae",  # without it the identifiers are random
+}
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito's, and a grey
+# Paul Tol's "muted" nine and a grey: distinct for readers with any common colour deficiency.
+CLASSES = "#CC6677 #332288 #DDCC77 #117733 #88CCEE #882255 #44AA99 #999933 #AA4499 #777777".split()
+HALO = [withStroke(linewidth=3, foreground="white")]
+MAX_POINTS = 2000  # more dots than these make a blot
+MAX_ELLIPSES = 20
+CHUNK = 1000  # examples encoded at once
+METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between days or versions
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+# Matplotlib's defaults and then STYLE, whatever the user's matplotlibrc says; undone on return.
+_styled = style.context(["default", STYLE])
+
+
+@_styled
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the loss and its parts over the epochs, training and test.
+
+    Parameters
+    ----------
+    metrics : sequence of mappings
+        One per epoch, as in a line of ``metrics.jsonl``; terms in nats per example.
+
+    Returns
+    -------
+    Figure
+        Loss, reconstruction, KL and active units. Where the KL is zero throughout, as for a plain
+        autoencoder, the loss is the reconstruction, and one panel says it all.
+    """
+    if not metrics:
+        raise InputError("metrics has no line: expected one per epoch")
+
+    def column(key: str) -> np.ndarray[Any, Any]:
+        return np.array([line.get(key) for line in metrics], dtype=float)  # None becomes nan
+
+    epoch = column("epoch")  # (E,)
+    panels = {
+        "loss": "Loss",
+        "reconstruction": "Reconstruction, −log p(x|z)",
+        "kl": "KL to the prior",
+    }
+    has_kl = bool(np.nan_to_num([column("train_kl"), column("test_kl")]).any())
+    if not has_kl:
+        panels = {"loss": "Loss: the reconstruction, −log p(x|z)"}
+    figure = Figure(figsize=(9, 6) if has_kl else (6.4, 4))
+    axes = figure.subplots(1 + has_kl, 1 + has_kl, squeeze=False).ravel()
+    marker = "o" if len(epoch) <= 20 else ""  # a single epoch has no line
+    for ax, (term, title) in zip(axes, panels.items(), strict=False):
+        for part, colour, line in (("train", BLUE, "-"), ("test", VERMILION, "--")):
+            ax.plot(epoch, column(f"{part}_{term}"), line, color=colour, marker=marker, label=part)
+        ax.set(title=title, ylabel="nats per example")
+    if has_kl:
+        units = column("active_units")
+        axes[3].step(epoch, units, where="mid", color="black", marker=marker)
+        axes[3].set(title="Active latent dimensions", ylabel="count")
+        axes[3].set_ylim(0, 1.15 * max(1, np.nan_to_num(units).max()))
+        axes[3].yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for ax in axes:
+        ax.grid(True)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(epoch) == 1:
+            ax.set_xticks(epoch)
+    for ax in axes[-2:]:
+        ax.set_xlabel("epoch")
+    axes[0].legend()
+    return figure
+
+
+@_styled
+def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequence[int]) -> Figure:
+    """Draw images in one row and what came back of them in the row below.
+
+    Parameters
+    ----------
+    originals, reconstructed : (n, D)
+        Values in [0, 1]; others are clipped.
+    image_shape : (H, W) or (H, W, C)
+
+    Returns
+    -------
+    Figure
+    """
+    above, below = _images(originals, image_shape), _images(reconstructed, image_shape)
+    if len(above) != len(below):
+        raise InputError(f"found {len(below)} reconstructions of {len(above)} originals")
+    figure = Figure(figsize=(0.75 * max(len(above), 4) + 1.6, 2.3))
+    ax = figure.add_subplot()
+    _draw_grid(ax, np.concatenate([above, below]), columns=len(above))
+    ax.set_yticks([0.5, 1.5], ["original", "reconstruction"])
+    ax.set_title("Images and their reconstructions")
+    return figure
+
+
+@_styled
+def samples(images: Array, image_shape: Sequence[int], title: str | None = None) -> Figure:
+    """Draw images (n, D) with values in [0, 1] in a grid that is about as wide as high."""
+    drawn = _images(images, image_shape)
+    columns = int(np.ceil(np.sqrt(len(drawn))))
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(5.6, 0.5 + 5.6 * rows * image_shape[0] / (columns * image_shape[1])))
+    ax = figure.add_subplot()
+    _draw_grid(ax, drawn, columns)
+    ax.set_title(title or f"{len(drawn)} samples: z ~ N(0, I), decoded")
+    return figure
+
+
+@_styled
+def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = None) -> Figure:
+    """Draw where a model with two latent dimensions puts its examples.
+
+    Parameters
+    ----------
+    mu : (N, 2)
+        Posterior means, or a plain autoencoder's codes. About 2,000 of them are drawn.
+    logvar : (N, 2), optional
+        The posteriors' log variances. When given, some posteriors are drawn as ellipses with
+        semi-axes sigma = exp(logvar / 2), before the prior's circles at 1, 2 and 3 sigma. A plain
+        autoencoder has neither posteriors nor a prior.
+    labels : (N,), optional
+        Classes: each has a colour, and its name stands at the mean of its examples.
+
+    Returns
+    -------
+    Figure
+    """
+    mu = np.asarray(mu, dtype=float)
+    if mu.ndim != 2 or mu.shape[1] != 2 or len(mu) == 0:
+        raise InputError(f"mu has shape {mu.shape}: expected (N, 2), a point of the plane each")
+    names, index = np.unique(
+        np.zeros(len(mu)) if labels is None else labels, return_inverse=True
+    )  # index (N,) into names
+    colours = [BLUE] if labels is None else [CLASSES[k % len(CLASSES)] for k in range(len(names))]
+    drawn = np.linspace(0, len(mu) - 1, min(len(mu), MAX_POINTS)).astype(int)
+    figure = Figure(figsize=(6.4, 6.6))
+    ax = figure.add_subplot(aspect="equal", xlabel="z₁", ylabel="z₂")
+    for k in range(len(names)):
+        x, y = mu[drawn[index[drawn] == k]].T
+        ax.scatter(x, y, s=11, color=colours[k], alpha=0.6, linewidths=0)
+    title = f"Codes of {len(mu):,} examples"
+    if logvar is not None:
+        for radius in (1, 2, 3):
+            ax.add_patch(Circle((0, 0), radius, fill=False, color=GREY, zorder=0.5))
+            at = {"ha": "center", "va": "center", "size": 11, "path_effects": HALO}
+            ax.text(0, radius, f"{radius}σ", color="#555555", **at)
+        chosen = _spread_out(mu, index, drawn)
+        for i in chosen:
+            width, height = 2 * np.exp(np.asarray(logvar[i], dtype=float) / 2)
+            colour = colours[index[i]]
+            ax.add_patch(
+                Ellipse(mu[i], width, height, fill=False, ec=colour, lw=1.6, path_effects=HALO)
+            )
+        title = (
+            f"Posterior means of {len(mu):,} examples\n"
+            f"ellipses: μ ± 1σ of {len(chosen)} of them; circles: the prior"
+        )
+    if labels is not None:
+        for k, name in enumerate(names):
+            x, y = mu[index == k].mean(axis=0)
+            ax.text(
+                x,
+                y,
+                str(name),
+                color="black",
+                size=17,
+                weight="bold",
+                ha="center",
+                va="center",
+                path_effects=HALO,
+            )
+    ax.set_title(title)
+    return figure
+
+
+@_styled
+def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: int = 20) -> Figure:
+    """Draw what the decoder makes of a grid over the plane, each cell equally probable.
+
+    Parameters
+    ----------
+    decode : callable
+        From codes (n * n, 2) to images (n * n, D) with values in [0, 1].
+    image_shape : (H, W) or (H, W, C)
+    n : int
+        Cells a side. Their codes are the quantiles (i + 1/2) / n of N(0, 1), so that the mosaic
+        shows the prior in its true proportions; an even grid would magnify its rare corners.
+
+    Returns
+    -------
+    Figure
+        z1 increases to the right and z2 upwards.
+    """
+    quantiles = norm.ppf((np.arange(n) + 0.5) / n)  # (n,)
+    z1, z2 = np.meshgrid(quantiles, quantiles[::-1])  # (n, n): the first row is the top one
+    cells = _images(decode(np.column_stack([z1.ravel(), z2.ravel()])), image_shape)
+    h, w, *channels = cells.shape[1:]
+    mosaic = cells.reshape(n, n, h, w, *channels).swapaxes(1, 2).reshape(n * h, n * w, *channels)
+    figure = Figure(figsize=(6.4, 0.5 + 6.2 * h / w))
+    ax = figure.add_subplot(xlabel="z₁", ylabel="z₂")
+    ax.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=(0, n, 0, n), aspect=h / w)
+    shown = np.unique(np.linspace(0, n - 1, 6).round().astype(int))
+    text = [f"{q:.2f}".replace("-", "−") for q in quantiles[shown]]
+    ax.set_xticks(shown + 0.5, text)
+    ax.set_yticks(shown + 0.5, text)
+    ax.set_title("Decoded latent plane\ncells of equal probability under the prior")
+    return figure
+
+
+@_styled
+def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
+    """Draw the KL of every latent dimension in nats, the largest first.
+
+    Parameters
+    ----------
+    kl : (Z,)
+        Means over the examples.
+    threshold : float
+        In nats; dimensions below it are drawn grey.
+
+    Returns
+    -------
+    Figure
+    """
+    kl = np.asarray(kl, dtype=float)
+    order = np.argsort(-kl, kind="stable")  # (Z,)
+    used = int((kl > threshold).sum())
+    figure = Figure(figsize=(7.6, 4))
+    ax = figure.add_subplot()
+    ax.bar(
+        range(len(kl)), kl[order], 0.8, color=[BLUE if v > threshold else GREY for v in kl[order]]
+    )
+    ax.set_title(
+        f"KL to the prior: {kl.sum():.1f} nats in all, {used} of {len(kl)} dimensions "
+        f"above {threshold:g}"
+    )
+    step = -(-len(kl) // 30)
+    ax.set_xticks(range(0, len(kl), step), [str(j) for j in order[::step]])
+    ax.set(xlabel="latent dimension, sorted", ylabel="nats, mean over the examples")
+    ax.grid(True, axis="y")
+    return figure
+
+
+@_styled
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as .png, .svg or .pdf; an older file stays whole until the new one is.
+
+    Raises
+    ------
+    InputError
+        If the suffix is another one, or the folder does not exist.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in METADATA:
+        raise InputError(
+            f"cannot write {path}: found suffix {suffix!r}, expected .png, .svg or .pdf"
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: found no folder {path.parent}, expected one")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix[1:], metadata=METADATA[suffix])
+    partial = path.with_name(f".{path.name}.{os.getpid()}")  # same folder: a rename is atomic
+    try:
+        partial.write_bytes(buffer.getvalue())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_figures(
+    model: Any, dataset: Any, metrics: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str]
+) -> list[Path]:
+    """Write the figures that fit a model into a folder, made if missing, and return their paths.
+
+    Parameters
+    ----------
+    model : Autoencoder or VAE
+        What needs a posterior or a prior is drawn for a VAE only.
+    dataset : Dataset
+        Its test part is encoded.
+    metrics : sequence of mappings
+        As for :func:`training_curves`.
+    folder : path
+
+    Returns
+    -------
+    list of Path
+    """
+    test, labels, shape = dataset.test, dataset.test_labels, dataset.image_shape
+    x = to_float(test[_one_of_each(len(test), labels)], dataset.scale, model.dtype)  # (n, D)
+    figures: dict[str, Figure] = {}
+    if metrics:
+        figures["training_curves"] = training_curves(metrics)
+    figures["reconstructions"] = reconstructions(x, asnumpy(model.reconstruct(x)), shape)
+    codes = []
+    for start in range(0, len(test), CHUNK):
+        batch = to_float(test[start : start + CHUNK], dataset.scale, model.dtype)
+        code = model.encode(batch)
+        codes.append([asnumpy(part) for part in (code if isinstance(model, VAE) else (code,))])
+    mu, *rest = (np.concatenate(parts) for parts in zip(*codes, strict=True))  # (N, Z)
+    logvar = rest[0] if rest else None
+    if isinstance(model, VAE):
+        figures["samples"] = samples(asnumpy(model.sample(64, rng=0)), shape)
+        figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
+        if model.latent_dim == 2:
+            figures["manifold"] = manifold(lambda z: asnumpy(model.decode(z)), shape)
+    if model.latent_dim == 2:
+        figures["latent_plane"] = latent_plane(mu, logvar, labels)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = [Path(folder) / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        save(figure, path)
+    return paths
+
+
+def _images(x: Array, image_shape: Sequence[int]) -> Array:
+    """Return x (n, D) as images (n, H, W) or (n, H, W, C) with values in [0, 1]."""
+    x, shape = np.asarray(x, dtype=float), tuple(image_shape)
+    if len(shape) == 3 and shape[2] == 1:
+        shape = shape[:2]
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+        raise InputError(f"image_shape is {shape}: expected (H, W), (H, W, 1) or (H, W, 3)")
+    if x.ndim != 2 or x.shape[1] != np.prod(shape) or len(x) == 0:
+        raise InputError(f"images have shape {x.shape}: expected (n, {np.prod(shape)})")
+    return x.reshape(len(x), *shape).clip(0, 1)
+
+
+def _draw_grid(ax: Axes, images: Array, columns: int) -> None:
+    """Draw images (n, H, W) or (n, H, W, C) from the top left on, each in a cell of width 1."""
+    h, w = images.shape[1:3]
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        cell = (column + 0.03, column + 0.97, row + 0.97, row + 0.03)  # left, right, bottom, top
+        ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=cell)
+    ax.set(
+        xlim=(0, columns), ylim=(-(-len(images) // columns), 0), aspect=h / w, xticks=[], yticks=[]
+    )
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:
+    """Choose examples of every class that lie far from each other, but not outside their class."""
+    chosen: list[int] = []
+    classes = np.unique(index)
+    for k in classes:
+        mine = drawn[index[drawn] == k]
+        radius = np.linalg.norm(mu[mine] - np.median(mu[mine], axis=0), axis=1)
+        mine = mine[radius <= np.quantile(radius, 0.8)]
+        for _ in range(min(len(mine), max(1, MAX_ELLIPSES // len(classes)))):
+            others = mu[chosen] if chosen else mu[mine].mean(axis=0, keepdims=True)
+            gap = np.linalg.norm(mu[mine][:, None] - others, axis=2).min(axis=1)
+            chosen.append(int(mine[gap.argmax()]))
+    return chosen
+
+
+def _one_of_each(n: int, labels: Array | None, count: int = 12) -> Array:
+    """Return the indices of the first example of each class, filled up with the first others."""
+    first = np.unique(labels, return_index=True)[1] if labels is not None else np.arange(0)
+    return np.concatenate([first, np.setdiff1d(np.arange(n), first)])[: min(n, count)]

@@ -1,0 +1,152 @@
+"""The loop: shuffled batches, a step each, and after every epoch a look at the test data.
+
+All that a run needs to go on is in a `Trainer`. Stopped after any step, saved and restored (see
+`checkpoint`), it reaches bitwise the same parameters as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .backend import Array
+from .datasets import Dataset, binarize, require_unit_interval, to_float
+from .errors import InputError, NonFiniteError, check_size
+from .evaluation import active_units, elbo, first_nonfinite
+from .optimizers import Optimizer, Schedule, constant
+from .vae import Autoencoder, Terms
+
+
+class Trainer:
+    """A model on its way through a data set.
+
+    Parameters
+    ----------
+    model : Autoencoder or VAE
+    optimizer : Optimizer
+        Of ``model.params``.
+    dataset : Dataset
+        Stays as it is, uint8 for images; one batch at a time becomes floats.
+    batch_size : int
+    schedule : callable, optional
+        The time in epochs -> learning rate; the optimizer's own rate throughout if not given.
+    binarize : {"none", "threshold", "dynamic"}
+    seed : int
+        Of the order of the batches and of the noise in the test bound. The noise in training comes
+        from the model's generator.
+
+    Attributes
+    ----------
+    metrics : list of dict
+        One entry per finished epoch; losses in nats per example.
+    stop : bool
+        Set it, from a signal handler or a callback, and `run` returns after the present step.
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the model: another width, or, where the likelihood or the
+        binarisation needs them in [0, 1], values outside.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        optimizer: Optimizer,
+        dataset: Dataset,
+        *,
+        batch_size: int = 128,
+        schedule: Schedule | None = None,
+        binarize: str = "none",
+        seed: int = 0,
+    ) -> None:
+        check_size("batch_size", batch_size)
+        if dataset.data_dim != model.data_dim:
+            raise InputError(
+                f"{dataset.name} has {dataset.data_dim} values per example: expected "
+                f"{model.data_dim}, as the model was built for"
+            )
+        if binarize != "none":
+            require_unit_interval(dataset, f"binarize={binarize!r}")
+        elif model.likelihood.binary:
+            require_unit_interval(dataset, "the Bernoulli likelihood")
+        self.model, self.optimizer, self.dataset = model, optimizer, dataset
+        self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
+        self.schedule = schedule or constant(optimizer.lr)
+        self.epoch, self.batch, self.stop = 0, 0, False
+        self.totals, self.seconds = np.zeros(3), 0.0  # sums of this epoch's terms; its time so far
+        self.metrics: list[dict[str, float]] = []
+        self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
+        self._test = model.backend.asarray(dataset.test)  # (M, D)
+        self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
+
+    def run(
+        self,
+        epochs: int,
+        on_step: Callable[[Terms], None] = lambda terms: None,
+        on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
+    ) -> None:
+        """Train until `epochs` epochs are done, those before this call included, or `stop` is set.
+
+        Raises
+        ------
+        NonFiniteError
+            If a loss or gradient is NaN or infinite. The parameters are then still those before
+            that step.
+        """
+        while self.epoch < epochs and not self.stop:
+            # The order depends on seed and epoch alone, so it need not be saved.
+            rng = np.random.default_rng([self.seed, self.epoch])
+            order = rng.permutation(len(self._train))  # (N,)
+            start, before = time.perf_counter(), self.seconds
+            while self.batch < self.batches_per_epoch and not self.stop:
+                rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
+                terms = self._step(self._floats(self._train[rows], self.model.rng))
+                self.totals += len(rows) * np.array([float(t) for t in terms])
+                self.batch += 1
+                self.seconds = before + time.perf_counter() - start
+                on_step(terms)
+            if self.batch == self.batches_per_epoch:
+                self.metrics.append(self._finish_epoch())
+                on_epoch(self.metrics[-1])
+
+    def _step(self, x: Array) -> Terms:
+        model, optimizer = self.model, self.optimizer
+        eps = model.draw_eps(len(x), model.rng)
+        terms = model.loss_and_grad(x, eps)
+        grad = model.params.grad
+        if not math.isfinite(float(terms.loss) + float(grad @ grad)):
+            raise NonFiniteError(
+                f"step {optimizer.steps + 1} (epoch {self.epoch + 1}): "
+                f"{first_nonfinite(model, x, eps)}; try a smaller learning rate than {optimizer.lr}"
+            )
+        optimizer.lr = self.schedule(self.epoch + self.batch / self.batches_per_epoch)
+        optimizer.step()
+        return terms
+
+    def _finish_epoch(self) -> dict[str, float]:
+        train = self.totals / len(self._train)
+        # The same noise at every epoch: the curve shows the model's changes and not the noise's.
+        test = elbo(self.model, self.test_batches(), rng=[self.seed])
+        names = ("loss", "reconstruction", "kl")
+        metrics: dict[str, float] = {"epoch": self.epoch + 1}
+        metrics |= {f"train_{name}": float(t) for name, t in zip(names, train, strict=True)}
+        metrics |= {f"test_{name}": float(t) for name, t in zip(names, test, strict=True)}
+        metrics["active_units"] = active_units(self.model, self.test_batches())
+        metrics["seconds"] = round(self.seconds, 3)
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.totals, self.seconds = np.zeros(3), 0.0
+        return metrics
+
+    def test_batches(self) -> Iterator[Array]:
+        """Yield the test data as floats, 1,000 rows at a time, binarised alike at each call."""
+        rng = np.random.default_rng([self.seed])
+        for i in range(0, len(self._test), 1000):
+            yield self._floats(self._test[i : i + 1000], rng)  # (<=1000, D)
+
+    def _floats(self, images: Array, rng: np.random.Generator) -> Array:
+        x = to_float(images, self.dataset.scale, self.model.dtype)  # (B, D)
+        return binarize(x, self.binarize, rng)

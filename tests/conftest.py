@@ -1,0 +1,30 @@
+"""What all tests share: random numbers that differ in every run and can be repeated.
+
+No seed is fixed, so that a test which passes by luck of its numbers fails in some later run. The
+seed of the run stands in pytest's header and in the output of each failed test; set
+SCRATCHVAE_TEST_SEED to it and the run, or one test alone, draws the same numbers again.
+"""
+
+import os
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+SEED = int(os.environ.get("SCRATCHVAE_TEST_SEED") or np.random.SeedSequence().entropy)
+
+# deadline: a slow machine is no failure. print_blob: a failing case can be run again elsewhere.
+settings.register_profile("scratchvae", deadline=None, print_blob=True)
+settings.load_profile("scratchvae")
+
+
+def pytest_report_header():
+    return f"SCRATCHVAE_TEST_SEED={SEED}"
+
+
+@pytest.fixture
+def rng(request):
+    """A generator of the test's own, whatever other tests run before it."""
+    print(f"SCRATCHVAE_TEST_SEED={SEED}")
+    return np.random.default_rng([SEED, zlib.crc32(request.node.nodeid.encode())])

@@ -1,0 +1,195 @@
+"""The loop: what it counts, when it stops, and that stopping and resuming changes nothing."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae import checkpoint, evaluation
+from scratchvae.datasets import Dataset
+from scratchvae.training import Trainer
+
+
+def make_dataset(rng, n=50, d=6, scale=255.0):
+    images = rng.integers(0, 256, (n + 11, d), dtype=np.uint8)
+    return Dataset("drawn", images[:n], images[n:], None, None, scale, (2, 3))
+
+
+def make_trainer(dataset, seed, *, optimizer=sv.Adam, kind=sv.VAE, **options):
+    model = kind(6, hidden=(8,), latent_dim=2, rng=seed)
+    return Trainer(model, optimizer(model.params, 0.01), dataset, batch_size=16, **options)
+
+
+@pytest.fixture
+def seed(rng):
+    return int(rng.integers(2**31))
+
+
+def test_an_epoch_is_every_example_once_and_its_metrics_are_means_over_examples(rng, seed):
+    dataset = make_dataset(rng)
+    trainer = make_trainer(dataset, seed)
+    sizes, sums = [], np.zeros(3)
+
+    def on_step(terms):
+        size = min(16, len(dataset.train) - sum(sizes))
+        sizes.append(size)
+        sums[:] += size * np.array(terms)
+
+    trainer.run(1, on_step)
+    assert sizes == [16, 16, 16, 2]
+    (line,) = trainer.metrics
+    assert list(line) == [
+        "epoch", "train_loss", "train_reconstruction", "train_kl", "test_loss",
+        "test_reconstruction", "test_kl", "active_units", "seconds",
+    ]  # fmt: skip
+    found = [line["train_loss"], line["train_reconstruction"], line["train_kl"]]
+    # The same float64 additions in the same order: equal, not only close.
+    np.testing.assert_array_equal(found, sums / 50)
+
+
+def test_every_example_comes_once_per_epoch_in_a_new_order(rng, seed, monkeypatch):
+    dataset = make_dataset(rng)
+    trainer = make_trainer(dataset, seed)
+    epochs = [[]]
+    original = trainer.model.loss_and_grad
+
+    def spy(x, eps=None):
+        epochs[-1].append(x)
+        return original(x, eps)
+
+    monkeypatch.setattr(trainer.model, "loss_and_grad", spy)
+    trainer.run(2, on_epoch=lambda metrics: epochs.append([]))
+    first, second = np.concatenate(epochs[0]), np.concatenate(epochs[1])
+    expected = dataset.train.astype(np.float32) / np.float32(255)
+    assert first.dtype == np.float32
+    for seen in (first, second):
+        np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(expected, axis=0))
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])
+@pytest.mark.parametrize("optimizer", [sv.Adam, lambda p, lr: sv.SGD(p, lr, momentum=0.9)])
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_stopped_after_any_step_saved_and_resumed_is_bitwise_the_same_run(
+    rng, seed, tmp_path, kind, optimizer, binarize
+):
+    dataset = make_dataset(rng)
+    schedule = sv.cosine(0.01, 3)
+    options = {"optimizer": optimizer, "kind": kind, "binarize": binarize, "schedule": schedule}
+    whole = make_trainer(dataset, seed, seed=seed, **options)
+    whole.run(3)
+
+    stop_at = int(rng.integers(1, 12))
+    stopped = make_trainer(dataset, seed, seed=seed, **options)
+
+    def on_step(terms):
+        stopped.stop = stopped.optimizer.steps == stop_at
+
+    stopped.run(3, on_step)
+    assert stopped.optimizer.steps == stop_at
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, *checkpoint.trainer_state(stopped))
+
+    # Another model seed: everything that matters must come out of the file.
+    resumed = make_trainer(dataset, seed + 1, seed=seed, **options)
+    checkpoint.restore_trainer(resumed, *checkpoint.load(path), path)
+    resumed.run(3)
+
+    np.testing.assert_array_equal(resumed.model.params.value, whole.model.params.value)
+    for name, state in whole.optimizer.state.items():
+        np.testing.assert_array_equal(resumed.optimizer.state[name], state)
+    for a, b in zip(resumed.metrics, whole.metrics, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_the_schedule_sets_the_rate_of_every_step(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed, schedule=lambda epoch: 0.1 + epoch)
+    rates = []
+    trainer.run(2, lambda terms: rates.append(trainer.optimizer.lr))
+    # Four batches an epoch; these quarters are exact in binary but for the added 0.1.
+    np.testing.assert_allclose(rates, 0.1 + np.arange(8) / 4, rtol=1e-15)
+
+
+def test_training_lowers_the_loss(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(30)
+    assert trainer.metrics[-1]["train_loss"] < trainer.metrics[0]["train_loss"]
+
+
+def test_data_of_another_width_are_refused(rng, seed):
+    model = sv.VAE(5, hidden=(), latent_dim=2, rng=seed)
+    with pytest.raises(sv.InputError, match="drawn has 6 values per example: expected 5"):
+        Trainer(model, sv.Adam(model.params), make_dataset(rng))
+
+
+@pytest.mark.parametrize("batch_size", [0, -3, 2.5])
+def test_batch_size_must_be_a_positive_integer(rng, seed, batch_size):
+    model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
+    with pytest.raises(sv.InputError, match=r"batch_size is .*: expected a positive integer"):
+        Trainer(model, sv.Adam(model.params), make_dataset(rng), batch_size=batch_size)
+
+
+def test_pixels_outside_the_unit_interval_are_refused_where_they_have_no_meaning(rng, seed):
+    dataset = make_dataset(rng, scale=100.0)
+    with pytest.raises(sv.InputError, match="the Bernoulli likelihood"):
+        make_trainer(dataset, seed)
+    gaussian = sv.VAE(6, hidden=(), latent_dim=2, likelihood="gaussian", rng=seed)
+    Trainer(gaussian, sv.Adam(gaussian.params), dataset)
+    with pytest.raises(sv.InputError, match="dynamic"):
+        Trainer(gaussian, sv.Adam(gaussian.params), dataset, binarize="dynamic")
+
+
+def break_parameter(model):
+    model.params["decoder.0.b"].value[3] = np.nan
+
+
+def break_layer(model):
+    # Finite parameters whose product is not: 1e38 * 1e38 overflows float32.
+    model.params["encoder.0.W"].value[...] = 1e38
+    model.params["encoder.2.W"].value[...] = 1e38
+
+
+def break_draw(model):
+    model.params["encoder.2.b"].value[...] = 1e3  # sigma = exp(500)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+@pytest.mark.parametrize(
+    ("break_it", "where"),
+    [
+        (break_parameter, "the parameter decoder.0.b is not finite"),
+        (break_layer, r"encoder\.2, Linear\(8, 4\), is the first that is not finite"),
+        (break_draw, "the draw z"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_training_and_names_step_and_layer(
+    rng, seed, break_it, where
+):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    break_it(trainer.model)
+    before = trainer.model.params.value.copy()
+    with pytest.raises(sv.NonFiniteError, match=rf"^step 5 \(epoch 2\): .*{where}"):
+        trainer.run(2)
+    np.testing.assert_array_equal(trainer.model.params.value, before)  # NaN equals NaN here
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_found(rng, seed, monkeypatch):
+    trainer = make_trainer(make_dataset(rng), seed)
+    original = trainer.model.loss_and_grad
+
+    def poisoned(x, eps=None):
+        terms = original(x, eps)
+        trainer.model.params["encoder.0.b"].grad[0] = np.inf
+        return terms
+
+    monkeypatch.setattr(trainer.model, "loss_and_grad", poisoned)
+    with pytest.raises(sv.NonFiniteError, match=r"the gradient of encoder\.0\.b is the first"):
+        trainer.run(1)
+
+
+def test_the_test_loss_is_the_same_number_that_evaluation_gives(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed, seed=seed, binarize="dynamic")
+    trainer.run(1)
+    terms = evaluation.elbo(trainer.model, trainer.test_batches(), rng=[seed])
+    assert float(terms.loss) == trainer.metrics[-1]["test_loss"]
