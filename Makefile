@@ -2,10 +2,10 @@
 # Another Python, another environment:  make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
-VENV   ?= .venv
-DATA   ?= digits
-OUT    ?=
-ARGS   ?=
+VENV    = .venv
+DATA    = digits
+OUT     =
+ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -51,12 +51,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> None:
     """Write arrays and plain values to `path`, atomically."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
     # safetensors would store an array that is not contiguous wrongly, without a word.
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    metadata = {"format": FORMAT, "values": json.dumps(values)}
-    write_atomically(path, lambda file: save_file(arrays, file, metadata))
+    content = to_bytes(arrays, {"format": FORMAT, "values": json.dumps(values)})
+    write_atomically(path, lambda file: file.write_bytes(content))
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

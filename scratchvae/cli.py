@@ -72,6 +72,8 @@ def train(args: argparse.Namespace) -> int:
     given = {k: v for k in DEFAULTS if (v := getattr(args, k)) is not None}
     out, options, saved = _open_run(args, given)
     check_size("--epochs", options["epochs"])
+    if options["seed"] < 0:
+        raise InputError(f"--seed is {options['seed']}: expected 0 or a larger integer")
     backend = _backend(args.device)
     dataset = datasets.load(options["data"])
     trainer = _build(options, dataset, backend)

@@ -172,7 +172,7 @@ def require_unit_interval(dataset: Dataset, why: str) -> None:
         if bad is not None:
             row, value = bad
             raise InputError(
-                f"{dataset.name} holds {value / scale:g} in row {row} of its {part} part: "
+                f"{dataset.name} holds {value / scale} in row {row} of its {part} part: "
                 f"{why} needs values from 0 to 1"
             )
 
@@ -301,7 +301,8 @@ def _read_arrays(path: Path) -> dict[str, Array]:
     if magic == b"\x93NUMPY":
         return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
     if magic[:2] == b"PK":
-        with np.load(path, allow_pickle=False) as arrays:
+        # Our own `file`: one that np.load opens stays open when it is no zip file after all.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "x" not in arrays:
                 names = ", ".join(arrays) or "nothing"
                 raise InputError(f"{path} holds no array x but {names}: expected an array x")

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import norm
 
 from .backend import Array, asnumpy
@@ -31,6 +32,8 @@ from .vae import VAE
 STYLE: dict[str, Any] = {
     "figure.dpi": 150,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1,  # inches
+    "figure.constrained_layout.h_pad": 0.1,
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.titlelocation": "left",
@@ -51,11 +54,17 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "scratchvae",  # without it the identifiers are random
 }
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito's, and a grey
-# Paul Tol's "muted" nine and a grey: distinct for readers with any common colour deficiency.
-CLASSES = "#CC6677 #332288 #DDCC77 #117733 #88CCEE #882255 #44AA99 #999933 #AA4499 #777777".split()
+# Paul Tol's "muted" nine and black, not his grey: with red-green deficiency a grey is the rose.
+CLASSES = (
+    *("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE"),
+    *("#882255", "#44AA99", "#999933", "#AA4499", "#000000"),
+)
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 HALO = [withStroke(linewidth=3, foreground="white")]
+LONG_RUN = 50  # epochs; the first few fall so far that they would flatten the rest
 MAX_POINTS = 2000  # more dots than these make a blot
 MAX_ELLIPSES = 20
+MAX_CLASSES = 50  # with more, labels are taken for something else than classes
 CHUNK = 1000  # examples encoded at once
 METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between days or versions
     ".png": {"Software": None},
@@ -115,8 +124,13 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(epoch) == 1:
             ax.set_xticks(epoch)
+        if len(epoch) > LONG_RUN:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
     for ax in axes[-2:]:
-        ax.set_xlabel("epoch")
+        ax.set_xlabel("epoch, log scale" if len(epoch) > LONG_RUN else "epoch")
     axes[0].legend()
     return figure
 
@@ -138,7 +152,8 @@ def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequenc
     above, below = _images(originals, image_shape), _images(reconstructed, image_shape)
     if len(above) != len(below):
         raise InputError(f"found {len(below)} reconstructions of {len(above)} originals")
-    figure = Figure(figsize=(0.75 * max(len(above), 4) + 1.6, 2.3))
+    width = 0.75 * max(len(above), 4)
+    figure = Figure(figsize=(width + 1.7, 0.6 + 1.5 * _cell_height(above)))
     ax = figure.add_subplot()
     _draw_grid(ax, np.concatenate([above, below]), columns=len(above))
     ax.set_yticks([0.5, 1.5], ["original", "reconstruction"])
@@ -152,7 +167,7 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     drawn = _images(images, image_shape)
     columns = int(np.ceil(np.sqrt(len(drawn))))
     rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(5.6, 0.5 + 5.6 * rows * image_shape[0] / (columns * image_shape[1])))
+    figure = Figure(figsize=(5.6, 0.6 + 5.4 * rows / columns * _cell_height(drawn)))
     ax = figure.add_subplot()
     _draw_grid(ax, drawn, columns)
     ax.set_title(title or f"{len(drawn)} samples: z ~ N(0, I), decoded")
@@ -172,7 +187,8 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
         semi-axes sigma = exp(logvar / 2), before the prior's circles at 1, 2 and 3 sigma. A plain
         autoencoder has neither posteriors nor a prior.
     labels : (N,), optional
-        Classes: each has a colour, and its name stands at the mean of its examples.
+        Classes: each has a colour, and its name stands at the mean of its examples, or beside it
+        where names would cover each other.
 
     Returns
     -------
@@ -181,47 +197,43 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
     mu = np.asarray(mu, dtype=float)
     if mu.ndim != 2 or mu.shape[1] != 2 or len(mu) == 0:
         raise InputError(f"mu has shape {mu.shape}: expected (N, 2), a point of the plane each")
-    names, index = np.unique(
-        np.zeros(len(mu)) if labels is None else labels, return_inverse=True
-    )  # index (N,) into names
-    colours = [BLUE] if labels is None else [CLASSES[k % len(CLASSES)] for k in range(len(names))]
+    if labels is None or len(np.unique(labels)) > MAX_CLASSES:
+        names, index = np.array([""]), np.zeros(len(mu), dtype=int)
+    else:
+        names, index = np.unique(labels, return_inverse=True)  # index (N,) into names
+    colours = [CLASSES[k % len(CLASSES)] if names[0] != "" else BLUE for k in range(len(names))]
     drawn = np.linspace(0, len(mu) - 1, min(len(mu), MAX_POINTS)).astype(int)
-    figure = Figure(figsize=(6.4, 6.6))
+    figure = Figure(figsize=(6.6, 6.9))
     ax = figure.add_subplot(aspect="equal", xlabel="z₁", ylabel="z₂")
-    for k in range(len(names)):
+    for k, colour in enumerate(colours):
         x, y = mu[drawn[index[drawn] == k]].T
-        ax.scatter(x, y, s=11, color=colours[k], alpha=0.6, linewidths=0)
-    title = f"Codes of {len(mu):,} examples"
+        ax.scatter(x, y, s=12, color=colour, alpha=0.7, linewidths=0)
+    title = f"Codes of {len(mu):,} examples\npoints: an autoencoder has no σ and no prior"
+    anchors = np.empty((0, 2))
     if logvar is not None:
-        for radius in (1, 2, 3):
-            ax.add_patch(Circle((0, 0), radius, fill=False, color=GREY, zorder=0.5))
-            at = {"ha": "center", "va": "center", "size": 11, "path_effects": HALO}
-            ax.text(0, radius, f"{radius}σ", color="#555555", **at)
+        anchors = np.array([(0.0, radius) for radius in (1, 2, 3)])
+        for x, y in anchors:
+            ax.add_patch(Circle((0, 0), y, fill=False, ec=GREY, zorder=0.5))
+            ax.text(x, y, f"{y:.0f}σ", size=12, color="#444444", **CENTRED, path_effects=HALO)
         chosen = _spread_out(mu, index, drawn)
         for i in chosen:
             width, height = 2 * np.exp(np.asarray(logvar[i], dtype=float) / 2)
             colour = colours[index[i]]
             ax.add_patch(
-                Ellipse(mu[i], width, height, fill=False, ec=colour, lw=1.6, path_effects=HALO)
+                Ellipse(mu[i], width, height, fill=False, ec=colour, lw=1.8, path_effects=HALO)
             )
+            ax.plot(*mu[i], "o", color=colour, markersize=3)
         title = (
             f"Posterior means of {len(mu):,} examples\n"
             f"ellipses: μ ± 1σ of {len(chosen)} of them; circles: the prior"
         )
-    if labels is not None:
-        for k, name in enumerate(names):
-            x, y = mu[index == k].mean(axis=0)
-            ax.text(
-                x,
-                y,
-                str(name),
-                color="black",
-                size=17,
-                weight="bold",
-                ha="center",
-                va="center",
-                path_effects=HALO,
-            )
+    if names[0] != "":
+        means = np.array([mu[index == k].mean(axis=0) for k in range(len(names))])
+        places = _push_apart(means, anchors, 0.065 * np.ptp([*mu[drawn], *anchors], axis=0).max())
+        for name, (x, y), colour in zip(names, places, colours, strict=True):
+            ink = "white" if np.dot(to_rgb(colour), (0.21, 0.72, 0.07)) < 0.5 else "black"
+            badge = {"boxstyle": "round,pad=0.22", "fc": colour, "ec": "white", "lw": 1.5}
+            ax.text(x, y, name, color=ink, size=14, weight="bold", **CENTRED, bbox=badge)
     ax.set_title(title)
     return figure
 
@@ -247,15 +259,15 @@ def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: in
     quantiles = norm.ppf((np.arange(n) + 0.5) / n)  # (n,)
     z1, z2 = np.meshgrid(quantiles, quantiles[::-1])  # (n, n): the first row is the top one
     cells = _images(decode(np.column_stack([z1.ravel(), z2.ravel()])), image_shape)
-    h, w, *channels = cells.shape[1:]
-    mosaic = cells.reshape(n, n, h, w, *channels).swapaxes(1, 2).reshape(n * h, n * w, *channels)
-    figure = Figure(figsize=(6.4, 0.5 + 6.2 * h / w))
+    side = _cell_height(cells)
+    figure = Figure(figsize=(6.6, 0.6 + 6.3 * side))
     ax = figure.add_subplot(xlabel="z₁", ylabel="z₂")
-    ax.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=(0, n, 0, n), aspect=h / w)
-    shown = np.unique(np.linspace(0, n - 1, 6).round().astype(int))
-    text = [f"{q:.2f}".replace("-", "−") for q in quantiles[shown]]
-    ax.set_xticks(shown + 0.5, text)
-    ax.set_yticks(shown + 0.5, text)
+    shown = _mosaic(cells, columns=n, gap=0)
+    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, extent=(0, n, 0, n), aspect=side)
+    ticks = np.unique(np.linspace(0, n - 1, 6).round().astype(int))
+    text = [f"{q:.2f}".replace("-", "−") for q in quantiles[ticks]]
+    ax.set_xticks(ticks + 0.5, text)
+    ax.set_yticks(ticks + 0.5, text)
     ax.set_title("Decoded latent plane\ncells of equal probability under the prior")
     return figure
 
@@ -287,8 +299,10 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
         f"KL to the prior: {kl.sum():.1f} nats in all, {used} of {len(kl)} dimensions "
         f"above {threshold:g}"
     )
-    step = -(-len(kl) // 30)
+    step = 1 if len(kl) <= 30 else -(-len(kl) // 18)
     ax.set_xticks(range(0, len(kl), step), [str(j) for j in order[::step]])
+    room = max(len(kl), 8) / 2  # so that one or two dimensions do not make walls
+    ax.set_xlim(len(kl) / 2 - 0.5 - room, len(kl) / 2 - 0.5 + room)
     ax.set(xlabel="latent dimension, sorted", ylabel="nats, mean over the examples")
     ax.grid(True, axis="y")
     return figure
@@ -379,16 +393,31 @@ def _images(x: Array, image_shape: Sequence[int]) -> Array:
     return x.reshape(len(x), *shape).clip(0, 1)
 
 
-def _draw_grid(ax: Axes, images: Array, columns: int) -> None:
-    """Draw images (n, H, W) or (n, H, W, C) from the top left on, each in a cell of width 1."""
+def _cell_height(images: Array) -> float:
+    """Return the height of a drawn image of width 1; a row of plain numbers becomes a strip."""
     h, w = images.shape[1:3]
-    for i, image in enumerate(images):
-        row, column = divmod(i, columns)
-        cell = (column + 0.03, column + 0.97, row + 0.97, row + 0.03)  # left, right, bottom, top
-        ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=cell)
-    ax.set(
-        xlim=(0, columns), ylim=(-(-len(images) // columns), 0), aspect=h / w, xticks=[], yticks=[]
-    )
+    return float(np.clip(h / w, 0.4, 2.5))
+
+
+def _mosaic(images: Array, columns: int, gap: int) -> Array:
+    """Return images (n, H, W) or (n, H, W, C) side by side, from the top left on, as one image."""
+    rows = -(-len(images) // columns)
+    h, w, *channels = images.shape[1:]
+    paper = 1.0 if channels else 0.0  # grey images are drawn as ink: 0 is white
+    cells = np.full((rows * columns, h + gap, w + gap, *channels), paper)
+    cells[: len(images), :h, :w] = images
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    whole = cells.reshape(rows * (h + gap), columns * (w + gap), *channels)
+    return whole[: rows * (h + gap) - gap, : columns * (w + gap) - gap]
+
+
+def _draw_grid(ax: Axes, images: Array, columns: int) -> None:
+    """Draw images (n, H, W) or (n, H, W, C) in rows; the y axis counts the rows."""
+    rows = -(-len(images) // columns)
+    shown = _mosaic(images, columns, gap=max(1, images.shape[2] // 14))
+    extent = (0, columns, rows, 0)  # left, right, bottom, top
+    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, extent=extent, aspect=_cell_height(images))
+    ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
@@ -397,15 +426,31 @@ def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:
     """Choose examples of every class that lie far from each other, but not outside their class."""
     chosen: list[int] = []
     classes = np.unique(index)
+    taken = [mu[index == k].mean(axis=0) for k in classes]  # the classes' names stand there
     for k in classes:
         mine = drawn[index[drawn] == k]
         radius = np.linalg.norm(mu[mine] - np.median(mu[mine], axis=0), axis=1)
         mine = mine[radius <= np.quantile(radius, 0.8)]
         for _ in range(min(len(mine), max(1, MAX_ELLIPSES // len(classes)))):
-            others = mu[chosen] if chosen else mu[mine].mean(axis=0, keepdims=True)
-            gap = np.linalg.norm(mu[mine][:, None] - others, axis=2).min(axis=1)
+            gap = np.linalg.norm(mu[mine][:, None] - np.array(taken), axis=2).min(axis=1)
             chosen.append(int(mine[gap.argmax()]))
+            taken.append(mu[chosen[-1]])
     return chosen
+
+
+def _push_apart(points: Array, fixed: Array, distance: float) -> Array:
+    """Move points (n, 2) until they lie a distance from each other and from `fixed` (m, 2)."""
+    points = points.copy()
+    for _ in range(100):
+        others = np.concatenate([points, fixed])  # (n + m, 2)
+        step = points[:, None] - others  # (n, n + m, 2)
+        apart = np.linalg.norm(step, axis=2)
+        np.fill_diagonal(apart, np.inf)
+        push = np.clip(distance - apart, 0, None) / (apart + 1e-9) / 2
+        if not push.any():
+            break
+        points += (push[..., None] * step).sum(axis=1)
+    return points
 
 
 def _one_of_each(n: int, labels: Array | None, count: int = 12) -> Array:

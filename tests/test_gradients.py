@@ -1,13 +1,14 @@
 """Every backward of the package against differences, at shapes, scales and options drawn afresh.
 
-All relative errors are at most 1e-7 in float64, and nothing is retried, filtered or skipped: where a
-kink or a saturation would spoil a difference, the input is built so that none is near.
+All relative errors are at most 1e-7 in float64, and nothing is retried, filtered or skipped: where
+a kink or a saturation would spoil a difference, the input is built so that none is near.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import strategies as draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +16,6 @@ from scratchvae import VAE, Activation, Linear, Sequential, gaussian
 from scratchvae import likelihoods as lik
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.gradcheck import STEP, avoid_kinks, check, check_model, suite
-
-from . import strategies as draws
 
 TOLERANCE = 1e-7
 
@@ -218,7 +217,7 @@ def test_without_input_gradient_the_parameter_gradients_stay(drawn, rng):
 
 
 @given(case=draws.cases(), rng=draws.generators())
-@examples(100)
+@examples(300)
 def test_whole_models(case, rng):
     report = check_model(case.model, case.x, case.eps, rng=rng, directions=2)
     assert report.error <= TOLERANCE

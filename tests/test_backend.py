@@ -1,0 +1,111 @@
+"""NumPy passes through, and a missing GPU is said in one sentence. No GPU is needed here."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.backend import (
+    Backend,
+    asnumpy,
+    cuda_is_available,
+    get_backend,
+    get_dtype,
+    namespace,
+)
+
+
+class OnDevice:
+    """What asnumpy needs of a device array."""
+
+    def __init__(self, host):
+        self.host = host
+
+    def get(self):
+        return self.host
+
+
+def test_numpy_arrays_pass_through_uncopied():
+    x, numpy = np.ones(3), get_backend("numpy")
+    assert numpy.xp is np
+    assert namespace(x) is np
+    assert asnumpy(x) is x
+    assert numpy.asarray(x) is x
+    assert numpy.asarray(x, dtype="float64") is x
+    assert numpy.asarray(x, dtype="float32").dtype == np.float32
+    assert get_backend(numpy) is numpy
+
+
+def test_device_arrays_are_fetched():
+    host = np.arange(3.0)
+    assert asnumpy(OnDevice(host)) is host
+    assert get_backend("numpy").asarray(OnDevice(host)) is host
+
+
+def test_arrays_that_name_no_namespace_are_cupys(monkeypatch):
+    cupy = types.ModuleType("cupy")
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert namespace(OnDevice(np.ones(1))) is cupy
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_noise_is_the_generators_own_in_the_dtype_asked_for(dtype):
+    drawn = get_backend("numpy").standard_normal(np.random.default_rng(1), (4, 3), dtype)
+    expected = np.random.default_rng(1).standard_normal((4, 3), dtype=np.dtype(dtype).type)
+    assert drawn.dtype == dtype
+    assert np.array_equal(drawn, expected)
+
+
+def without_gpu():
+    cupy = types.ModuleType("cupy")
+    cupy.cuda = types.SimpleNamespace(is_available=lambda: False)
+    return cupy
+
+
+# sys.modules["cupy"] = None makes `import cupy` fail as if it were not installed.
+@pytest.mark.parametrize(
+    ("cupy", "found"),
+    [(None, "CuPy is not installed"), (without_gpu(), "CuPy finds no CUDA device")],
+)
+def test_a_missing_gpu_is_one_sentence_that_says_what_to_do(monkeypatch, cupy, found):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert not cuda_is_available()
+    for ask in (get_backend, lambda name: sv.VAE(4, (3,), 2, backend=name)):
+        with pytest.raises(sv.InputError) as raised:
+            ask("cupy")
+        message = str(raised.value)
+        assert found in message
+        assert "pip install 'scratchvae[cuda13]'" in message
+        assert "backend='numpy'" in message
+        assert "\n" not in message
+        assert ". " not in message
+        assert not message.endswith(".")
+        assert raised.value.__cause__ is None  # no second traceback above the sentence
+        assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(sv.InputError, match="unknown backend 'tpu': expected 'numpy' or 'cupy'"):
+        get_backend("tpu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.dtype("f8"), float])
+def test_both_float_types_are_understood_in_every_spelling(dtype):
+    assert get_dtype(dtype) == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "complex64", "nonsense", 3])
+def test_other_dtypes_are_named(dtype):
+    with pytest.raises(sv.InputError, match=f"unknown dtype {dtype!r}: expected 'float32' or"):
+        get_dtype(dtype)
+
+
+@pytest.mark.parametrize("block", [1, 7, 16_384, None])
+@pytest.mark.parametrize("n", [0, 1, 7, 13, 14, 16_384, 40_001])
+def test_blocks_cover_everything_once_and_none_is_too_long(n, block):
+    slices = Backend("numpy", np, block).blocks(n)
+    covered = [i for part in slices for i in range(n)[part]]
+    assert covered == list(range(n))
+    assert all(0 < part.stop - part.start <= (block or n) for part in slices)

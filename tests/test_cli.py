@@ -1,0 +1,325 @@
+"""The command line as a user meets it: what it writes, prints and refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchvae import checkpoint
+from scratchvae.cli import main
+
+QUICK = ["--hidden", "8", "--epochs", "2", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process; return its exit code, output and error output."""
+
+    def run(*argv):
+        capsys.readouterr()
+        try:
+            code = main([str(a) for a in argv])
+        except SystemExit as exit_:
+            code = exit_.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def refused(result):
+    """Check that a command was refused in one sentence on standard error; return it."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return the folder of a run on the digits; not to be written into."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", *QUICK, "--out", str(out)]) == 0
+    return out
+
+
+def test_train_leaves_checkpoints_metrics_and_figures_and_names_them(run, tmp_path):
+    code, out, err = run("train", *QUICK, "--out", "r")
+    assert (code, err) == (0, "")
+    names = [
+        "best.safetensors", "checkpoint.safetensors", "figures/kl_per_dimension.png",
+        "figures/latent_plane.png", "figures/manifold.png", "figures/reconstructions.png",
+        "figures/samples.png", "figures/training_curves.png", "metrics.jsonl",
+    ]  # fmt: skip
+    assert files(tmp_path / "r") == names
+    for name in names:
+        assert name in out
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert set(lines[0]) == {
+        "epoch", "train_loss", "train_reconstruction", "train_kl", "test_loss",
+        "test_reconstruction", "test_kl", "active_units", "seconds",
+    }  # fmt: skip
+
+
+def test_train_without_out_takes_a_new_folder_each_time(run, tmp_path):
+    for _ in range(2):
+        assert run("train", *QUICK)[0] == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits-vae-1", "digits-vae-2"]
+
+
+def test_train_json_is_the_last_line_of_the_metrics_and_the_files(run, tmp_path):
+    code, out, _ = run("train", *QUICK, "--json", "--out", "r")
+    assert code == 0
+    found = json.loads(out)
+    last = json.loads((tmp_path / "r/metrics.jsonl").read_text().splitlines()[-1])
+    assert last.items() <= found.items()
+    assert all(Path(path).exists() for path in found["figures"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model", "ae"],
+        ["--latent", "5", "--hidden", "none"],
+        ["--likelihood", "gaussian", "--variance", "shared", "--optimizer", "sgd", "--lr", "1e-4"],
+        ["--likelihood", "gaussian", "--variance", "per-dimension", "--schedule", "cosine"],
+        ["--binarize", "dynamic", "--dtype", "float64", "--schedule", "1:1e-4"],
+        ["--binarize", "threshold", "--activation", "silu", "--beta", "4"],
+    ],
+)
+def test_every_kind_of_model_trains_evaluates_and_resumes(run, options):
+    assert run("train", *QUICK, *options, "--out", "r")[0] == 0
+    code, out, _ = run("evaluate", "r", "--json")
+    assert code == 0
+    last = json.loads(Path("r/metrics.jsonl").read_text().splitlines()[-1])
+    found = json.loads(out)
+    # The same noise on the same parameters: the very same number.
+    assert found["test_loss"] == last["test_loss"]
+    more = ["--epochs", "3"] if "cosine" not in options else []
+    assert run("train", "--resume", "--out", "r", *more)[0] == (0 if more else 2)
+
+
+def test_resume_reaches_bitwise_what_a_run_without_a_stop_reaches(run):
+    options = ["--hidden", "8", "--binarize", "dynamic", "--device", "cpu"]
+    assert run("train", *options, "--epochs", "4", "--out", "whole")[0] == 0
+    assert run("train", *options, "--epochs", "2", "--out", "parts")[0] == 0
+    code, out, _ = run("train", "--resume", "--epochs", "4", "--out", "parts")
+    assert code == 0
+    assert "going on" in out
+    for file in ("checkpoint.safetensors", "best.safetensors"):
+        whole, whole_values = checkpoint.load(f"whole/{file}")
+        parts, parts_values = checkpoint.load(f"parts/{file}")
+        assert whole.keys() == parts.keys()
+        for name in whole:
+            np.testing.assert_array_equal(whole[name], parts[name])
+        assert whole_values["rng"] == parts_values["rng"]
+    assert len(Path("parts/metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(run, tmp_path):
+    argv = [sys.executable, "-m", "scratchvae", "train", "--hidden", "8", "--device", "cpu"]
+    process = subprocess.Popen(
+        [*argv, "--epochs", "100000", "--out", "r"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "Go on with: scratchvae train --resume --out r" in err
+    _, values = checkpoint.load("r/checkpoint.safetensors")
+    epochs = values["epoch"] + 1
+    assert (
+        run("train", "--hidden", "8", "--epochs", epochs, "--out", "w", "--device", "cpu")[0] == 0
+    )
+    assert run("train", "--resume", "--epochs", epochs, "--out", "r")[0] == 0
+    whole, _ = checkpoint.load("w/checkpoint.safetensors")
+    parts, _ = checkpoint.load("r/checkpoint.safetensors")
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name])
+
+
+def test_evaluate_prints_bounds_that_are_in_order(run, finished):
+    code, out, _ = run("evaluate", finished, "--nll-samples", "50", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["nll"] < found["test_reconstruction"] + found["test_kl"]
+    assert found["nll_samples"] == 50
+    assert found["nll_standard_error"] > 0
+    total = sum(found["kl_per_dimension"])
+    assert total == pytest.approx(found["test_kl"], rel=1e-5)  # float32 sums over 297 examples
+    code, out, _ = run("evaluate", finished, "--nll-samples", "5", "--best")
+    assert code == 0
+    assert "-log p(x)" in out
+    assert "cross-entropies, not likelihoods" in out
+
+
+def test_sample_writes_a_picture(run, finished, tmp_path):
+    code, out, _ = run("sample", finished, "-n", "10", "--out", "s.png")
+    assert (code, out) == (0, "Wrote s.png\n")
+    first = (tmp_path / "s.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    run("sample", finished, "-n", "10", "--seed", "0", "--out", "s.png")
+    assert (tmp_path / "s.png").read_bytes() == first
+    run("sample", finished, "-n", "10", "--seed", "1", "--out", "s.png")
+    assert (tmp_path / "s.png").read_bytes() != first
+
+
+def test_gradcheck_json_holds_every_check_at_or_below_1e_7(run):
+    code, out, err = run("gradcheck", "--json")
+    entries = json.loads(out)
+    assert (code, err) == (0, "")
+    assert len(entries) >= 25
+    assert any("VAE" in entry["name"] for entry in entries)
+    assert all(entry["ok"] and entry["error"] <= 1e-7 for entry in entries)
+
+
+def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(run, monkeypatch):
+    from scratchvae import gaussian
+
+    right = gaussian.reparameterize_backward
+    monkeypatch.setattr(
+        gaussian, "reparameterize_backward", lambda dz, cache: (right(dz, cache)[0], dz)
+    )
+    code, out, _ = run("gradcheck")
+    assert code == 1
+    assert "WRONG" in out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck"])
+def test_every_command_has_help_with_an_example(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"example:\n  scratchvae {command}" in out
+
+
+# --- what bad input gets ---
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["train", "--latent", "0"], "latent_dim is 0: expected a positive integer"),
+        (["train", "--hidden", "3,0"], "is 0: expected a positive integer"),
+        (["train", "--batch-size", "0"], "batch_size is 0: expected a positive integer"),
+        (["train", "--epochs", "0"], "--epochs is 0: expected a positive integer"),
+        (["train", "--lr", "-1"], "lr is -1.0: expected"),
+        (["train", "--lr", "nan"], "lr is nan: expected"),
+        (["train", "--beta", "-1"], "beta is -1.0: expected"),
+        (["train", "--seed", "-1"], "--seed is -1: expected"),
+        (["train", "--hidden", "many"], "--hidden"),
+        (["train", "--variance", "-2", "--likelihood", "gaussian"], "variance is -2.0: expected"),
+        (["train", "--schedule", "soon"], "--schedule is 'soon': expected constant, cosine or"),
+        (["train", "--optimizer", "sgd", "--momentum", "1"], "momentum is 1.0: expected"),
+        (["train", "--device", "cuda"], "needs an NVIDIA GPU"),
+        (["train", "nothing.npy"], "nothing.npy"),
+        (["train", "--resume"], "--resume: no folder given"),
+        (["train", "--resume", "--out", "none"], "checkpoint.safetensors: no such file"),
+        (["evaluate", "none"], "checkpoint.safetensors: no such file"),
+        (["sample", "none", "--out", "s.png"], "checkpoint.safetensors: no such file"),
+        (["gradcheck", "--device", "cuda"], "needs an NVIDIA GPU"),
+        (["train", "--frobnicate"], "--frobnicate"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_options_get_one_sentence_and_leave_nothing(run, tmp_path, argv, expected):
+    assert expected in refused(run(*argv))
+    assert files(tmp_path) == []
+
+
+def test_an_out_that_holds_a_run_is_left_alone(run, tmp_path):
+    run("train", *QUICK, "--out", "r")
+    before = {name: (tmp_path / "r" / name).read_bytes() for name in files(tmp_path / "r")}
+    assert "--out r: already holds a run" in refused(run("train", *QUICK, "--out", "r"))
+    assert {name: (tmp_path / "r" / name).read_bytes() for name in files(tmp_path / "r")} == before
+
+
+def test_an_out_that_is_a_file_is_left_alone(run, tmp_path):
+    (tmp_path / "f").write_text("mine")
+    assert "--out f: is a file" in refused(run("train", *QUICK, "--out", "f"))
+    assert (tmp_path / "f").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--latent", "3"], "--latent was 2, this command asks for 3"),
+        (["--hidden", "8,8"], "--hidden was 8, this command asks for 8,8"),
+        (["mnist"], "the data was digits, this command asks for mnist"),
+        (["--epochs", "2"], "already trained for 2 epochs: expected a larger --epochs"),
+    ],
+)
+def test_resume_with_another_configuration_is_refused(run, finished, options, expected):
+    before = (finished / "checkpoint.safetensors").read_bytes()
+    assert expected in refused(run("train", *options, "--resume", "--out", finished))
+    assert (finished / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_refused(run, finished, tmp_path):
+    (tmp_path / "r").mkdir()
+    whole = (finished / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "r/checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
+    for argv in (
+        ["evaluate", "r"],
+        ["sample", "r", "--out", "s.png"],
+        ["train", "--resume", "--out", "r"],
+    ):
+        assert "truncated or not a checkpoint" in refused(run(*argv))
+    assert files(tmp_path) == ["r/checkpoint.safetensors"]
+
+
+def test_pixels_outside_the_unit_interval_are_refused_for_bernoulli(run, tmp_path):
+    np.save("x.npy", np.full((20, 4), 1.5, dtype=np.float32))
+    assert "1.5" in refused(run("train", "x.npy", *QUICK, "--out", "r"))
+    assert files(tmp_path) == ["x.npy"]
+    assert run("train", "x.npy", *QUICK, "--likelihood", "gaussian", "--out", "r")[0] == 0
+
+
+def test_data_that_are_not_finite_are_refused(run):
+    x = np.zeros((20, 4))
+    x[7, 2] = np.nan
+    np.save("x.npy", x)
+    assert "x.npy" in refused(run("train", "x.npy", *QUICK))
+
+
+def test_data_of_another_width_are_refused_by_evaluate(run, finished):
+    np.save("x.npy", np.zeros((20, 4), dtype=np.uint8))
+    assert "expected" in refused(run("evaluate", finished, "--data", "x.npy"))
+
+
+def test_an_autoencoder_has_nothing_to_sample_and_no_likelihood(run):
+    run("train", *QUICK, "--model", "ae", "--out", "r")
+    assert "no prior to sample from" in refused(run("sample", "r", "--out", "s.png"))
+    assert "no likelihood" in refused(run("evaluate", "r", "--nll-samples", "5"))
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid", "ignore:divide")
+def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(run, tmp_path):
+    assert run("train", *QUICK, "--optimizer", "sgd", "--lr", "0.001", "--out", "r",
+               "--schedule", "2:1e30")[0] == 0  # fmt: skip
+    before = (tmp_path / "r/checkpoint.safetensors").read_bytes()
+    err = refused(run_ := run("train", "--resume", "--epochs", "4", "--out", "r", "--json"))
+    assert run_[0] == 2
+    assert "step" in err
+    assert "is not finite" in err or "not finite" in err
+    assert (tmp_path / "r/checkpoint.safetensors").read_bytes() == before

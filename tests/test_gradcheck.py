@@ -1,0 +1,568 @@
+"""The checker itself: wrong gradients are found, right ones pass, and it says plainly which is which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import strategies as draws
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scratchvae import VAE, Activation, InputError, Linear, Parameter, Sequential
+from scratchvae.gaussian import kl_standard_normal, reparameterize, reparameterize_backward
+from scratchvae.gradcheck import STEP, GradientError, avoid_kinks, check, check_model
+from scratchvae.likelihoods import bernoulli_nll, gaussian_nll
+
+
+def cube(x):
+    return x**3, x
+
+
+def cube_backward(dy, cache):
+    return 3 * cache**2 * dy
+
+
+def product(x, y):
+    return x * y, (x, y)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng()
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((4, 5))
+
+
+def finds(*args, match, **options):
+    """Assert that the check fails with these words; return the error."""
+    with pytest.raises(GradientError, match=match) as caught:
+        check(*args, **options)
+    assert not caught.value.report.ok
+    assert caught.value.report.message == str(caught.value)
+    return caught.value
+
+
+# ------------------------------------------------------------------- wrong formulas, function pairs
+
+
+def test_a_right_pair_passes(x):
+    report = check(cube, (x,))
+    assert report.ok
+    assert report.name == "cube"
+    assert report.error <= report.tolerance == 1e-7
+    assert len(report.checks) == x.size
+
+
+def test_wrong_sign(x):
+    error = finds(cube, lambda dy, c: -3 * c**2 * dy, (x,), match="the gradient of x is wrong")
+    assert "Its sign is wrong in every coordinate" in str(error)
+
+
+@pytest.mark.parametrize("factor", [2, 0.25, 1.5, 1 + 1e-6])
+def test_wrong_factor(x, factor):
+    error = finds(cube, lambda dy, c: factor * 3 * c**2 * dy, (x,), match="is wrong")
+    assert factor < 1.1 or f"{factor:.5g} times that in every coordinate" in str(error)
+
+
+def test_forgotten_and_doubled_mean_over_the_batch(rng):
+    """1/B enters twice: the factor in the message gives it away."""
+    mu, logvar = rng.standard_normal((2, 4, 3))
+
+    def backward(dkl, cache):
+        mu, logvar = cache
+        return dkl[:, None] * mu / 4, dkl[:, None] * 0.5 * np.expm1(logvar) / 4
+
+    error = finds(kl_standard_normal, backward, (mu, logvar), match="0.25 times")
+    assert "Also wrong: mu." in str(error)
+
+
+def test_a_zero_gradient(x):
+    finds(cube, lambda dy, c: 0 * c, (x,), match="zero everywhere")
+
+
+def test_a_single_wrong_coordinate(x):
+    def backward(dy, c):
+        dx = 3 * c**2 * dy
+        dx[2, 3] *= 1.01
+        return dx
+
+    error = finds(cube, backward, (x,), match=r"for x\[2, 3\] backward gives")
+    rows = str(error).splitlines()[-5:]
+    assert rows[0].split()[:2] == ["x[2,", "3]"]
+
+
+def test_a_single_wrong_coordinate_in_a_block_too_large_to_look_at_each(rng):
+    def backward(dy, c):
+        dx = 3 * c**2 * dy
+        dx[7, 3] += 1
+        return dx
+
+    finds(cube, backward, (rng.standard_normal((30, 10)),), match="x, direction")
+
+
+def test_only_the_wrong_argument_is_named(x, rng):
+    error = finds(product, lambda dy, c: (dy * c[1], dy * c[0] * 1.1), (x, x + 1), match="of y is")
+    assert "Also wrong" not in str(error)
+
+
+def test_swapped_gradients(x):
+    finds(product, lambda dy, c: (dy * c[0], dy * c[1]), (x, x + 1), match="Also wrong: x")
+
+
+def test_softmax_whose_error_a_cotangent_of_ones_would_not_see(x):
+    """Its outputs sum to 1: with dy = 1 the true gradient is 0, and so is the wrong one."""
+
+    def softmax(x):
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        y = e / e.sum(axis=1, keepdims=True)
+        return y, y
+
+    def right(dy, y):
+        return y * (dy - (dy * y).sum(axis=1, keepdims=True))
+
+    def wrong(dy, y):
+        return 2 * right(dy, y)
+
+    _, y = softmax(x)
+    assert np.abs(wrong(np.ones_like(y), y)).max() < 1e-15
+    check(softmax, right, (x,))
+    finds(softmax, wrong, (x,), match="2 times")
+
+
+def test_missing_sum_over_a_broadcast_axis(rng):
+    x, b = rng.standard_normal((4, 5)), rng.standard_normal(5)
+
+    def shift(x, b):
+        return x + b, None
+
+    check(shift, lambda dy, _: (dy, dy.sum(axis=0)), (x, b))
+    finds(shift, lambda dy, _: (dy, dy), (x, b), match=r"of b has shape \(4, 5\): expected \(5,\)")
+    finds(shift, lambda dy, _: (dy, dy[0]), (x, b), match="of b is wrong")
+
+
+def test_transposed(rng):
+    a, w = rng.standard_normal((4, 3)), rng.standard_normal((3, 3))
+
+    def matmul(a, w):
+        return a @ w, (a, w)
+
+    check(matmul, lambda dy, c: (dy @ c[1].T, c[0].T @ dy), (a, w))
+    finds(matmul, lambda dy, c: (dy @ c[1], c[0].T @ dy), (a, w), match="of a is wrong")
+    finds(matmul, lambda dy, c: (dy @ c[1].T, dy.T @ c[0]), (a, w), match="of w is wrong")
+
+
+def test_sigma_as_exp_logvar_cannot_be_found(rng):
+    """Forward and backward agree, so a checker has nothing to say: sampler tests exist for this."""
+
+    def wrong_sigma(mu, logvar, eps):
+        sigma = np.exp(logvar)  # should be exp(logvar / 2)
+        return mu + sigma * eps, (sigma, eps)
+
+    def wrong_sigma_backward(dz, cache):
+        sigma, eps = cache
+        return dz, dz * eps * sigma
+
+    mu, logvar, eps = rng.standard_normal((3, 4, 2))
+    assert check(wrong_sigma, wrong_sigma_backward, (mu, logvar, eps)).ok
+    right, wrong = reparameterize(mu, logvar, eps)[0], wrong_sigma(mu, logvar, eps)[0]
+    assert np.abs(right - wrong).max() > 1e-3
+
+
+# ------------------------------------------------------------------------------------ bad manners
+
+
+def test_noise_drawn_in_forward(x, rng):
+    finds(
+        lambda x: (x + rng.standard_normal(x.shape), None), lambda dy, _: dy, (x,), match="differ"
+    )
+
+
+def test_noise_drawn_again_in_backward(rng):
+    def backward(dz, cache):
+        sigma, _ = cache
+        return reparameterize_backward(dz, (sigma, rng.standard_normal(sigma.shape)))
+
+    args = rng.standard_normal((3, 4, 2))
+    finds(reparameterize, backward, tuple(args), match="of logvar the second time: it draws noise")
+
+
+@pytest.mark.parametrize("by", ["forward", "backward"])
+def test_an_argument_changed_in_place(x, by):
+    def forward(x):
+        if by == "forward":
+            x *= 2
+        return 1 * x, x
+
+    def backward(dy, x):
+        x *= 2
+        return dy
+
+    before = x.copy()
+    finds(forward, backward, (x,), match=f"{by} changes x in place")
+    np.testing.assert_array_equal(x, before)
+
+
+def test_the_cotangent_changed_in_place(x):
+    def backward(dy, cache):
+        dy *= 3 * cache**2
+        return dy
+
+    finds(cube, backward, (x,), match="backward changes dy in place")
+
+
+def test_a_cache_used_up(x):
+    def backward(dy, cache):
+        return 3 * cache.pop() ** 2 * dy if len(cache) == 1 else 0 * dy
+
+    finds(lambda x: (x**3, [x]), backward, (x,), match="changes its cache")
+
+
+def test_hidden_state(x):
+    class Hidden:
+        def forward(self, x):
+            self.x = x
+            return x**3, None
+
+        def backward(self, dy, cache):
+            return 3 * self.x**2 * dy
+
+    finds(Hidden(), (x,), match="something that a later forward changed")
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_values_that_are_not_finite(x):
+    finds(lambda x: (x / 0, None), lambda dy, _: dy, (x,), match="forward has values that are not")
+    finds(cube, lambda dy, _: dy * np.inf, (x,), match="the gradient of x has values that are not")
+
+
+def test_a_kink_within_the_step_is_called_one(x):
+    x[1, 2] = STEP / 8
+    finds(lambda x: (np.abs(x), x), lambda dy, x: dy * np.sign(x), (x,), match="a kink nearby")
+
+
+# ----------------------------------------------------------------------------------------- layers
+
+
+class Wrong(Linear):
+    """A Linear with one thing wrong."""
+
+    def __init__(self, fault, *sizes):
+        super().__init__(*sizes, dtype="float64")
+        self.fault = fault
+
+    def backward(self, dy, cache, *, input_gradient=True):
+        old = self.W.grad.copy(), self.b.grad.copy()
+        dx = super().backward(dy, cache)
+        if self.fault == "overwritten":
+            self.W.grad -= old[0]
+        if self.fault == "bias":
+            self.b.grad += 0.5 * dy.sum(axis=0)
+        if self.fault == "one bias":
+            self.b.grad[-1] += 0.5 * dy[:, -1].sum()
+        if self.fault == "one example":
+            self.b.grad[...] = old[1] + dy[0]
+        if self.fault == "parameter":
+            self.b.value *= 1.1
+        if self.fault == "drops dx":
+            dx = dx * 0.9
+        return dx
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("overwritten", "overwrites the gradient of W where it should add"),
+        ("bias", "of b is wrong.*\n.*1.5 times"),
+        ("one bias", r"of b is wrong: for b\[2\]"),
+        ("one example", "of b is wrong"),
+        ("parameter", "backward changes b in place"),
+        ("drops dx", "of x is wrong.*\n.*0.9 times"),
+    ],
+)
+def test_wrong_layers(x, fault, says):
+    layer = Wrong(fault, 5, 3)
+    value = layer.b.value.copy()
+    finds(layer, (x,), match=says)
+    np.testing.assert_array_equal(layer.b.value, value)
+
+
+def test_a_layer_of_ones_own(x):
+    """What someone who writes a layer does first."""
+
+    class Scale:
+        def __init__(self, n):
+            self.s = Parameter(np.linspace(1, 2, n))
+
+        def forward(self, x):
+            return x * self.s.value, x
+
+        def backward(self, dy, x):
+            self.s.grad += (dy * x).sum(axis=0)
+            return dy * self.s.value
+
+        def named_parameters(self):
+            yield "s", self.s
+
+    report = check(Scale(5), x)
+    assert {c.name.split("[")[0].split(",")[0] for c in report.checks} == {"x", "s", "all together"}
+    check(Sequential([Scale(5), Linear(5, 2, dtype="float64"), Scale(2)]), (x,))
+
+
+# ----------------------------------------------------------------------------------------- models
+
+
+def big_model(rng, activation="tanh"):
+    model = VAE(40, (30,), 5, activation=activation, dtype="float64", rng=rng)
+    x, eps = rng.integers(0, 2, (6, 40)).astype(float), rng.standard_normal((6, 5))
+    avoid_kinks(model, x, eps)
+    return model, x, eps
+
+
+class Tampered(VAE):
+    """A VAE whose gradient is changed after it was found."""
+
+    def loss_and_grad(self, x, eps=None):
+        terms = super().loss_and_grad(x, eps)
+        self.tamper(self.params)
+        return terms
+
+
+@pytest.mark.parametrize("name", big_model(np.random.default_rng(0))[0].params.names)
+def test_one_block_wrong_by_half_in_a_big_model(rng, name):
+    model, x, eps = big_model(rng)
+    model.__class__ = Tampered
+    model.tamper = lambda params: params[name].grad.__imul__(1.5)
+    with pytest.raises(GradientError, match=f"of {name} is wrong(.*\n)*.* 1.5 times") as caught:
+        check_model(model, x, eps)
+    assert "Also wrong" not in str(caught.value)
+
+
+def test_one_wrong_bias_in_a_big_model(rng):
+    model, x, eps = big_model(rng)
+    model.__class__ = Tampered
+    model.tamper = lambda params: params["encoder.0.b"].grad[7:8].__imul__(1.5)
+    with pytest.raises(GradientError, match=r"for encoder.0.b\[7\] backward gives"):
+        check_model(model, x, eps)
+
+
+def test_an_error_in_the_middle_is_named_where_backward_meets_it_first(rng):
+    model, x, eps = big_model(rng)
+    model.encoder.layers[2].__class__ = Wrong
+    model.encoder.layers[2].fault = "drops dx"
+    with pytest.raises(GradientError, match=r"of encoder.0.b is wrong") as caught:
+        check_model(model, x, eps)
+    assert "Also wrong: encoder.0.W." in str(caught.value)
+
+
+def test_a_model_that_does_not_clear_its_gradient(rng):
+    model, x, eps = big_model(rng)
+
+    class Keeps(VAE):
+        def loss_and_grad(self, x, eps=None):
+            mean, cache = self.forward(x, eps)
+            self.backward(np.full(len(x), 1 / len(x)), cache)
+            return self._mean(mean)[0]
+
+    model.__class__ = Keeps
+    with pytest.raises(GradientError, match=r"depends on what params.grad held before"):
+        check_model(model, x, eps)
+
+
+def test_a_model_that_ignores_the_noise_it_is_given(rng):
+    model, x, eps = big_model(rng)
+
+    class Deaf(VAE):
+        def loss_and_grad(self, x, eps=None):
+            return super().loss_and_grad(x)
+
+    model.__class__ = Deaf
+    with pytest.raises(GradientError, match="noise must come in as an argument"):
+        check_model(model, x, eps)
+
+
+def test_a_sum_over_the_batch_instead_of_its_mean(rng):
+    model, x, eps = big_model(rng)
+    model.__class__ = Tampered
+    model.tamper = lambda params: params.grad.__imul__(len(x))
+    with pytest.raises(GradientError, match="6 times that in every coordinate"):
+        check_model(model, x, eps)
+
+
+def test_a_relu_model_at_a_kink_is_told_so(rng):
+    model, x, eps = big_model(rng, "relu")
+    pre = model.encoder.layers[0].forward(x)[0]
+    model.encoder.layers[0].b.value -= pre[0] - STEP / 8  # example 0 stands at every kink
+    with pytest.raises(GradientError, match="a kink nearby"):
+        check_model(model, x, eps)
+    avoid_kinks(model, x, eps)
+    check_model(model, x, eps)
+
+
+# ------------------------------------------------------------------------ leaving things as they were
+
+
+def test_nothing_is_left_changed_even_by_a_failure(rng):
+    for broken in (False, True):
+        model, x, eps = big_model(rng)
+        model.params.grad[...] = rng.standard_normal(model.params.grad.shape)
+        if broken:
+            model.__class__ = Tampered
+            model.tamper = lambda params: params.grad.__imul__(2)
+        kept = [a.copy() for a in (model.params.value, model.params.grad, x, eps)]
+        try:
+            check_model(model, x, eps)
+            assert not broken
+        except GradientError:
+            assert broken
+        for a, before in zip((model.params.value, model.params.grad, x, eps), kept, strict=True):
+            np.testing.assert_array_equal(a, before)
+
+
+def test_an_exception_half_way_leaves_the_parameters_restored(rng):
+    layer, calls = Linear(3, 2, dtype="float64"), iter(range(9))
+    value, forward = layer.W.value.copy(), layer.forward
+
+    def fails_later(x):
+        if next(calls) == 8:
+            raise RuntimeError("half way")
+        return forward(x)
+
+    layer.forward = fails_later
+    with pytest.raises(RuntimeError, match="half way"):
+        check(layer, rng.standard_normal((1, 1)) @ np.ones((1, 3)))
+    np.testing.assert_array_equal(layer.W.value, value)
+
+
+def test_read_only_arguments_and_strided_ones(rng):
+    x = rng.standard_normal((8, 6))[::2, ::-1]
+    x.flags.writeable = False
+    assert check(cube, (x,)).ok
+    assert check(gaussian_nll, (x, np.broadcast_to(x[:1], x.shape), np.array(0.3))).ok
+
+
+@given(seed=draws.seeds)
+@settings(max_examples=10, deadline=None, print_blob=True)
+def test_the_seed_of_a_report_repeats_it(seed):
+    x = np.random.default_rng(seed).standard_normal((10, 9))
+    first = check(cube, (x,), rng=np.random.default_rng(seed))
+    assert check(cube, (x,), rng=first.seed) == first
+    assert check(cube, (x,)).seed != check(cube, (x,)).seed
+
+
+def test_a_message_names_its_seed(x):
+    def twice(dy, c):
+        return 6 * c**2 * dy
+
+    error = finds(cube, twice, (x,), match="seed")
+    assert f"seed {error.report.seed})" in str(error)
+    again = finds(cube, twice, (x,), match="seed", rng=error.report.seed)
+    assert str(again) == str(error)
+
+
+# -------------------------------------------------------------------------- the relative error
+
+
+def test_an_accidental_cancellation_is_no_error():
+    """<g, v> = 0 for some v although g is not: |<g, v>| alone would be the wrong thing to divide by."""
+    x = np.ones(200)
+    for seed in range(20):
+        report = check(
+            lambda x: (x @ x, x), lambda dy, x: 2 * dy * x, (x,), rng=seed, directions=50
+        )
+        assert report.error < 1e-9
+
+
+def test_two_zeros_have_error_zero(x):
+    report = check(lambda x: (np.zeros(3), x), lambda dy, x: 0 * x, (x,))
+    assert report.error == 0
+
+
+@given(rng=draws.generators(), size=st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=30, deadline=None, print_blob=True)
+def test_the_error_is_small_when_right_and_large_when_wrong(rng, size):
+    x = size * rng.uniform(0.5, 1, (3, 30))
+    right = check(lambda x: (x**2, x), lambda dy, x: 2 * dy * x, (x,), rng=rng)
+    assert right.error < 1e-8
+    with pytest.raises(GradientError) as caught:
+        check(lambda x: (x**2, x), lambda dy, x: 2.002 * dy * x, (x,), rng=rng)
+    assert 5e-4 < caught.value.report.error < 2e-3
+
+
+@given(case=draws.cases(), rng=draws.generators())
+@settings(max_examples=50, deadline=None, print_blob=True)
+def test_no_step_of_a_check_crosses_a_kink(case, rng):
+    """The promise of `avoid_kinks`: every ReLU's sign pattern survives the worst allowed step."""
+    model, value = case.model, case.model.params.value
+
+    def signs():
+        code, caches = model.encoder.forward(case.x)
+        z = code
+        if isinstance(model, VAE):
+            mu, logvar = np.split(code, 2, axis=1)
+            z = reparameterize(mu, logvar, case.eps)[0]
+        caches = [*caches, *model.decoder.forward(z)[1]]
+        layers = [*model.encoder.layers, *model.decoder.layers]
+        pairs = zip(layers, caches, strict=True)
+        return [c > 0 for layer, c in pairs if getattr(layer, "name", "") == "relu"]
+
+    before, start = signs(), value.copy()
+    for _ in range(5):
+        value[...] = start + STEP * rng.choice([-1.0, 1.0], value.shape)
+        for a, b in zip(before, signs(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_avoid_kinks_leaves_the_relu_something_to_clip(rng):
+    """Both sides of the kink are seen, or the check of a ReLU would be one of the identity."""
+    model, x, eps = big_model(rng, "relu")
+    active = model.encoder.layers[1].forward(model.encoder.layers[0].forward(x)[0])[1] > 0
+    assert 0.2 < active.mean() < 0.8
+
+
+# -------------------------------------------------------------------------------- what is refused
+
+
+def test_which_arguments_have_a_gradient(rng):
+    mu, logvar, eps = rng.standard_normal((3, 4, 2))
+    noise = check(reparameterize, (mu, logvar, eps))  # eps is noise, by its name
+    assert {c.name[:2] for c in noise.checks} == {"mu", "lo", "al"}
+    last = check(bernoulli_nll, (np.ones((4, 2), dtype=int), logvar))  # the data has none
+    assert {c.name[:6] for c in last.checks} == {"logits"}
+    check(product, lambda dy, c: dy * c[1], (mu, logvar), wrt=(0,))
+    finds(product, lambda dy, c: dy * c[1], (mu, logvar), match="of y is wrong")
+    finds(product, lambda dy, c: dy @ c[1].T, (mu, logvar), match="wrt= says which arguments")
+    with pytest.raises(InputError, match="returns 1 gradients for 2 arguments"):
+        check(product, lambda dy, c: dy, (mu, logvar), wrt=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "says"),
+    [
+        (cube, (np.ones(3, dtype="float32"),), "argument x of cube is float32.*float64 only"),
+        (cube, (np.ones(3, dtype=int),), "cube gives int64.*float64 only"),
+        (cube, (3.0,), "argument x of cube is float"),
+        (cube, (np.array([1.0, np.nan]),), "argument x of cube has values that are not finite"),
+        (Linear(3, 2), (np.ones((1, 3)),), "parameter W of Linear is float32"),
+        (product, (np.ones(3), np.ones(3)), "no product_backward beside product: hand it in"),
+        (Activation("tanh"), (np.ones((1, 3), dtype="float32"),), "float32"),
+    ],
+)
+def test_refusals(f, args, says):
+    with pytest.raises(InputError, match=says) as caught:
+        check(f, args)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_refusals(x):
+    with pytest.raises(InputError, match=r"expected check\(f, args\)"):
+        check(cube)
+    with pytest.raises(InputError, match="must be positive"):
+        check(cube, (x,), step=0)
+    with pytest.raises(InputError, match="the model VAE is float32"):
+        check_model(VAE(3), np.ones((2, 3)))
+    stack = Sequential([Activation("relu")])
+    with pytest.raises(InputError, match="does not follow a Linear"):
+        avoid_kinks(stack, x)

@@ -1,0 +1,112 @@
+"""Linear and Sequential: the sums by index, the initialisation, the names and the messages."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scratchvae import Activation, InputError, Linear, Sequential
+from scratchvae.activations import ACTIVATIONS
+
+
+def test_linear_is_the_sum_over_its_inputs(rng):
+    layer = Linear(3, 2, dtype="float64")
+    # Small whole numbers: every sum is exact, in whatever order it is taken.
+    layer.W.value[...], layer.b.value[...] = rng.integers(-9, 9, (3, 2)), rng.integers(-9, 9, 2)
+    x = rng.integers(-9, 9, (4, 3)).astype(float)
+    y, _ = layer.forward(x)
+    assert y.shape == (4, 2)
+    for n in range(4):
+        for j in range(2):
+            total = layer.b.value[j]
+            for i in range(3):
+                total += x[n, i] * layer.W.value[i, j]
+            assert y[n, j] == total
+
+
+def test_gradients_of_parameters_accumulate_over_two_calls_before_backward(rng):
+    layer = Linear(3, 2, dtype="float64", rng=rng)
+    inputs, outputs = rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 4, 2))
+    for array in (*inputs, *outputs):
+        array.setflags(write=False)  # whoever writes into it raises ValueError
+    alone = []
+    for x, dy in zip(inputs, outputs, strict=True):
+        layer.W.grad[...] = layer.b.grad[...] = 0
+        layer.backward(dy, layer.forward(x)[1])
+        alone.append((layer.W.grad.copy(), layer.b.grad.copy()))
+    layer.W.grad[...] = layer.b.grad[...] = 0
+    caches = [layer.forward(x)[1] for x in inputs]
+    for dy, cache in zip(outputs, caches, strict=True):
+        layer.backward(dy, cache)
+    assert np.array_equal(layer.W.grad, alone[0][0] + alone[1][0])
+    assert np.array_equal(layer.b.grad, alone[0][1] + alone[1][1])
+
+
+def test_without_an_input_gradient_the_parameters_gradients_are_the_same(rng):
+    x, dy = rng.normal(size=(5, 4)), rng.normal(size=(5, 2))
+    stack = Sequential([Linear(4, 3, dtype="float64"), Activation("tanh")])
+    stack.layers.append(Linear(3, 2, dtype="float64"))
+    gradients = []
+    for wanted in (True, False):
+        for _, p in stack.named_parameters():
+            p.grad[...] = 0
+        dx = stack.backward(dy, stack.forward(x)[1], input_gradient=wanted)
+        assert (dx is not None) == wanted
+        gradients.append([p.grad.copy() for _, p in stack.named_parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_initial_parameters_are_uniform_within_one_over_root_n_in(rng):
+    layer = Linear(4, 50_000, rng=rng, dtype="float64")
+    for values in (layer.W.value.ravel(), layer.b.value):
+        assert np.abs(values).max() <= 0.5
+        # False alarms: 1e-7 for each of the two.
+        assert stats.kstest(values, stats.uniform(-0.5, 1).cdf).pvalue > 1e-7
+
+
+def test_no_two_initial_parameters_are_equal(rng):
+    """One seed used in every layer gives identical heads."""
+    stack = Sequential([Linear(9, 9, rng=rng, dtype="float64") for _ in range(3)])
+    values = np.concatenate([p.value.ravel() for _, p in stack.named_parameters()])
+    # Two of 270 draws out of 2^53 numbers are equal with probability 4e-12.
+    assert len(np.unique(values)) == 270
+
+
+def test_one_seed_means_one_layer_in_both_dtypes():
+    single, double = (Linear(5, 4, rng=3, dtype=dtype) for dtype in ("float32", "float64"))
+    for a, b in ((single.W.value, double.W.value), (single.b.value, double.b.value)):
+        assert a.dtype == np.float32
+        assert np.array_equal(a, b.astype(np.float32))
+
+
+def test_sequential_applies_its_layers_in_order_and_names_them_by_position(rng):
+    first, second = Linear(4, 3, rng=rng), Linear(3, 2, rng=rng)
+    stack = Sequential([first, Activation("relu"), second])
+    assert [name for name, _ in stack.named_parameters()] == ["0.W", "0.b", "2.W", "2.b"]
+    assert dict(stack.named_parameters())["2.W"] is second.W
+    x = rng.normal(size=(5, 4)).astype("float32")
+    hidden = np.maximum(first.forward(x)[0], 0)
+    assert np.array_equal(stack.forward(x)[0], second.forward(hidden)[0])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_layer_is_its_pair_of_functions(name):
+    layer = Activation(name)
+    assert (layer.forward, layer.backward) == ACTIVATIONS[name]
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.5, "3"])
+def test_a_size_that_is_no_positive_integer_is_named(size):
+    with pytest.raises(InputError, match=f"n_in is {size!r}: expected a positive integer"):
+        Linear(size, 2)
+    with pytest.raises(InputError, match=f"n_out is {size!r}: expected a positive integer"):
+        Linear(2, size)
+
+
+def test_numpys_integers_are_sizes():
+    assert Linear(np.int64(3), np.int32(2)).W.value.shape == (3, 2)
+
+
+def test_an_unknown_activation_is_named_with_the_known_ones():
+    with pytest.raises(InputError, match=r"unknown activation 'gelu': expected one of relu, .*silu"):
+        Activation("gelu")

@@ -1,0 +1,150 @@
+"""The optimizers against the published algorithms, element by element, and the schedules."""
+
+import math
+
+import numpy as np
+import pytest
+
+from scratchvae import SGD, Adam, InputError, Parameter, Parameters, constant, cosine, step_list
+
+N = 40_001  # two blocks of 16,384 and a shorter one, with an odd length: every border is inside
+RATES = [0.1, 0.1, 0.02, 0.3, 0.05]  # a rate may be set before every step
+
+
+def vector(values):
+    return Parameters([("p", Parameter(values))])
+
+
+def gradients(rng):
+    """Of sizes around Adam's eps and far from it, with zeros, and signs that change."""
+    sizes = 10.0 ** rng.uniform(-6, 2, N)
+    sizes[::100] = 0
+    return rng.normal(size=(len(RATES), N)) * sizes
+
+
+def textbook_adam(start, gradients, beta1, beta2, eps):
+    """Algorithm 1 of Kingma and Ba, one number after the other."""
+    out = []
+    for theta, of_steps in zip(start, gradients.T, strict=True):
+        m = v = 0.0
+        for t, (alpha, g) in enumerate(zip(RATES, of_steps, strict=True), start=1):
+            m = beta1 * m + (1 - beta1) * g
+            v = beta2 * v + (1 - beta2) * g * g
+            m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+            theta -= alpha * m_hat / (math.sqrt(v_hat) + eps)
+        out.append(theta)
+    return np.array(out)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"betas": (0.8, 0.95), "eps": 1e-3}, {"betas": (0.0, 0.0), "eps": 1e-3}]
+)
+def test_adam_is_the_textbooks(rng, options):
+    start, grads = rng.normal(size=N), gradients(rng)
+    params = vector(start.copy())
+    adam = Adam(params, **options)
+    for lr, g in zip(RATES, grads, strict=True):
+        params.grad[...], adam.lr = g, lr
+        adam.step()
+    betas, eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
+    expected = textbook_adam(start.tolist(), grads, *betas, eps)
+    # A step is at most 3 lr = 1, and the folded form rounds some 20 times on the way to it, each
+    # time 1e-16: 5 steps make 1e-14. m, where its summands cancel, has the error of the largest of
+    # them, and no root of v is below a fifth of that: ten times as much.
+    assert np.abs(params.value - expected).max() < 1e-13
+    assert adam.steps == len(RATES)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_the_textbooks(rng, momentum):
+    start, grads = rng.normal(size=N), gradients(rng)
+    params = vector(start.copy())
+    sgd = SGD(params, lr=1.0, momentum=momentum)
+    expected = start.tolist()
+    velocity = [0.0] * N
+    for lr, g in zip(RATES, grads, strict=True):
+        params.grad[...], sgd.lr = g, lr
+        sgd.step()
+        for i, g_i in enumerate(g.tolist()):
+            velocity[i] = momentum * velocity[i] + g_i
+            expected[i] -= lr * velocity[i]
+    # The same operations in the same order; a fused multiply-add may save one rounding in each of
+    # 5 steps, whose terms add to less than 5 of the largest gradient, 500.
+    assert np.allclose(params.value, expected, rtol=1e-14, atol=1e-12)
+    assert sgd.steps == len(RATES)
+
+
+def test_a_first_step_of_adam_has_the_size_of_the_rate():
+    """Without the bias corrections it would be a third, or three times, as long."""
+    params = vector(np.zeros(3))
+    params.grad[...] = [5.0, -1e-3, 0.0]
+    Adam(params, lr=0.01).step()
+    # 1e-8 beside a gradient of 1e-3 shortens the step by 1e-5 of itself.
+    assert np.allclose(params.value, [-0.01, 0.01, 0], rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+def test_float32_is_kept_and_gradients_are_left_alone(rng, optimizer):
+    params = vector(rng.normal(size=9).astype("float32"))
+    before, memory = params.value.copy(), params.value
+    params.grad[...] = rng.normal(size=9)
+    params.grad.setflags(write=False)  # whoever writes into it raises ValueError
+    opt = optimizer(params, lr=np.float64(0.1))
+    opt.step()
+    assert params.value is memory
+    assert params.value.dtype == np.float32
+    assert set(opt.state) == set(opt.state_names)
+    assert all(a.dtype == np.float32 and a.shape == (9,) for a in opt.state.values())
+    assert np.all(params.value != before)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+def test_a_rate_of_0_moves_nothing(rng, optimizer):
+    start = rng.normal(size=9)
+    params = vector(start.copy())
+    params.grad[...] = 1
+    optimizer(params, lr=0).step()
+    assert np.array_equal(params.value, start)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: Adam(p, lr=-1e-3), "lr is -0.001: expected a number that is not negative"),
+        (lambda p: Adam(p, lr=math.nan), "lr is nan"),
+        (lambda p: SGD(p, lr=math.inf), "lr is inf"),
+        (lambda p: Adam(p, betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\): expected two numbers in"),
+        (lambda p: Adam(p, betas=(-0.1, 0.9)), r"betas is \(-0.1, 0.9\)"),
+        (lambda p: Adam(p, eps=0), "eps is 0: expected a positive number"),
+        (lambda p: Adam(p, eps=math.inf), "eps is inf"),
+        (lambda p: SGD(p, lr=1, momentum=1), r"momentum is 1: expected a number in \[0, 1\)"),
+        (lambda p: SGD(p, lr=1, momentum=-0.5), "momentum is -0.5"),
+    ],
+)
+def test_unusable_settings_are_named(make, message):
+    with pytest.raises(InputError, match=message):
+        make(vector(np.zeros(2)))
+
+
+def test_constant_is_constant():
+    assert {constant(0.1)(t) for t in (0, 0.5, 100)} == {0.1}
+
+
+def test_step_list_changes_at_the_start_of_the_epoch_that_it_names():
+    rate = step_list(1.0, {4: 0.3, 1: 0.5, 40: 0.1})
+    times = [0, 0.999, 1, 3.999, 4, 39.9, 40, 1000]
+    assert [rate(t) for t in times] == [1.0, 1.0, 0.5, 0.5, 0.3, 0.3, 0.1, 0.1]
+    assert step_list(1.0, {})(7) == 1.0
+    assert step_list(1.0, {0: 0.2})(0) == 0.2
+
+
+def test_cosine_falls_from_first_to_final_and_stays_there():
+    rate = cosine(1.0, 10, final=0.2)
+    assert rate(0) == 1.0
+    # cos(pi/2) is 6e-17 where it should be 0, cos(pi/3) and cos(pi) are as good.
+    assert rate(5) == pytest.approx(0.6, rel=1e-15)
+    assert rate(10 / 3) == pytest.approx(0.8, rel=1e-15)
+    assert rate(10) == rate(11) == rate(1e9) == pytest.approx(0.2, rel=1e-15)
+    assert cosine(1.0, 10)(10) == 0
+    falling = [rate(t) for t in np.linspace(0, 10, 50)]
+    assert falling == sorted(falling, reverse=True)

@@ -1,0 +1,86 @@
+"""What `import scratchvae` costs, how long its reading path is, and who imports whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scratchvae
+
+PACKAGE = Path(scratchvae.__file__).parent
+SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+
+# Lowest first: a module may import from its own floor and from those below.
+FLOORS = [
+    ["errors"],
+    ["backend"],
+    ["parameters"],
+    ["activations", "gaussian", "likelihoods"],
+    ["layers"],
+    ["vae"],
+    ["optimizers", "evaluation", "checkpoint", "gradcheck", "datasets", "plots"],
+    ["training"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
+
+READING_PATH = [
+    *("gaussian", "likelihoods", "layers", "activations"),
+    *("vae", "optimizers", "training"),
+]
+
+
+def imports(path):
+    """Yield (level, module) of every import in a file, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.level, node.module
+        elif isinstance(node, ast.ImportFrom):  # from . import name
+            yield from ((node.level, alias.name) for alias in node.names)
+
+
+def test_importing_it_loads_numpy_and_nothing_heavier():
+    heavy = {"scipy", "matplotlib", "cupy", "rich", "tqdm", "pooch", "safetensors", "torch", "jax"}
+    program = "import sys, scratchvae; print(*{name.partition('.')[0] for name in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    loaded = set(run.stdout.split())
+    assert "numpy" in loaded
+    assert not loaded & heavy
+
+
+def test_every_public_name_exists():
+    assert len(set(scratchvae.__all__)) == len(scratchvae.__all__)
+    for name in scratchvae.__all__:
+        assert hasattr(scratchvae, name)
+
+
+def test_the_reading_path_is_at_most_1000_lines():
+    lengths = {name: len(SOURCES[name].read_text("utf-8").splitlines()) for name in READING_PATH}
+    assert sum(lengths.values()) <= 1000, lengths
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_go_down(name):
+    assert name in FLOOR, f"{name} is on no floor yet"
+    for level, module in imports(SOURCES[name]):
+        assert level <= 1
+        if level == 0 and module.partition(".")[0] != "scratchvae":
+            continue
+        other = module.removeprefix("scratchvae").lstrip(".").partition(".")[0] or "__init__"
+        if other in FLOOR:  # else a name that __init__ itself defines, such as __version__
+            assert FLOOR[other] <= FLOOR[name], f"{name} imports {other}, which is above it"
+
+
+def test_only_backend_imports_cupy():
+    importers = {
+        name
+        for name, path in SOURCES.items()
+        if any(module.partition(".")[0] == "cupy" for _, module in imports(path))
+    }
+    assert importers == {"backend"}

@@ -1,0 +1,117 @@
+"""One vector of values, one of gradients, and views of both that cannot be lost unnoticed."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae import Parameter, Parameters
+
+
+def two():
+    w, b = Parameter(np.arange(6.0).reshape(2, 3)), Parameter(np.array([7.0, 8.0]))
+    return w, b, Parameters([("W", w), ("b", b)])
+
+
+def test_the_vectors_hold_every_parameter_once_and_in_order():
+    w, b, params = two()
+    assert np.array_equal(params.value, [0, 1, 2, 3, 4, 5, 7, 8])
+    assert np.array_equal(params.grad, np.zeros(8))
+    assert params.names == list(params) == ["W", "b"]
+    assert len(params) == 2
+    assert (params["W"], params["b"]) == (w, b)
+    assert (w.shape, b.shape) == ((2, 3), (2,))
+
+
+@pytest.mark.parametrize("what", ["value", "grad"])
+def test_views_and_vectors_share_their_memory_both_ways(what):
+    w, b, params = two()
+    flat = getattr(params, what)
+    flat[...] = np.arange(8) * 10
+    assert np.array_equal(getattr(w, what), [[0, 10, 20], [30, 40, 50]])
+    assert np.array_equal(getattr(b, what), [60, 70])
+    getattr(w, what)[1, 2] = -1
+    getattr(b, what)[0] = -2
+    assert np.array_equal(flat, [0, 10, 20, 30, 40, -1, -2, 70])
+
+
+def test_a_models_vectors_are_contiguous_and_covered_by_its_views():
+    model = sv.VAE(7, (5,), 2, likelihood="gaussian", variance="shared")
+    params = model.params
+    assert "likelihood.logvar" in params.names
+    for vector in (params.value, params.grad):
+        assert vector.ndim == 1
+        assert vector.flags.c_contiguous
+    params.value[...] = np.arange(len(params.value))
+    views = [params[name].value for name in params.names]
+    assert all(view.flags.c_contiguous for view in views)
+    assert np.array_equal(np.concatenate([view.ravel() for view in views]), params.value)
+    assert params["encoder.0.W"].value is model.encoder.layers[0].W.value
+    params.check_views()
+
+
+def test_view_cuts_any_flat_vector_alike():
+    _, _, params = two()
+    other = np.arange(8.0)
+    assert np.array_equal(params.view(other, "W"), [[0, 1, 2], [3, 4, 5]])
+    assert np.shares_memory(params.view(other, "b"), other)
+
+
+@pytest.mark.parametrize("what", ["value", "grad"])
+def test_exchanging_an_array_is_refused_with_advice(what):
+    w, _, params = two()
+    for owner in (w, params):
+        before = getattr(owner, what).copy()
+        with pytest.raises(AttributeError, match=rf"`\.{what}\[\.\.\.\] = ` or .* `\.{what} \+= `"):
+            setattr(owner, what, np.ones_like(before))
+        assert np.array_equal(getattr(owner, what), before)
+
+
+def test_writing_in_place_is_welcome():
+    w, _, params = two()
+    w.grad += 2.0
+    w.value *= 0.5
+    params.value -= 1.0
+    assert np.array_equal(params.grad, [2, 2, 2, 2, 2, 2, 0, 0])
+    assert np.array_equal(w.value, [[-1, -0.5, 0], [0.5, 1, 1.5]])
+    params.check_views()
+
+
+@pytest.mark.parametrize("what", ["value", "grad"])
+def test_check_views_finds_a_rebound_array(what):
+    w, b, params = two()
+    params.check_views()
+    setattr(b, f"_{what}", getattr(b, what).copy())
+    with pytest.raises(RuntimeError, match=rf"b\.{what} is not a view of the model's flat vector"):
+        params.check_views()
+
+
+def test_check_views_finds_a_view_of_the_wrong_part_or_shape():
+    w, _, params = two()
+    w._value = params.value[1:7].reshape(2, 3)
+    with pytest.raises(RuntimeError, match=r"W\.value is not a view"):
+        params.check_views()
+    w._value = params.value[:6].reshape(3, 2)
+    with pytest.raises(RuntimeError, match=r"W\.value is not a view"):
+        params.check_views()
+
+
+def test_check_views_finds_a_parameter_gathered_into_a_second_model():
+    w, _, params = two()
+    second = Parameters([("W", w)])
+    second.check_views()
+    with pytest.raises(RuntimeError, match=r"W\.value is not a view of the model's flat vector"):
+        params.check_views()
+
+
+def test_check_views_finds_a_parameter_gathered_twice():
+    """As when one layer stands at two places of a Sequential."""
+    layer = sv.Linear(3, 3)
+    params = Parameters(sv.Sequential([layer, layer]).named_parameters())
+    with pytest.raises(RuntimeError, match=r"0\.W\.value is not a view"):
+        params.check_views()
+
+
+def test_no_name_is_given_twice():
+    """The first of two parameters would not be trained, and nobody would know."""
+    with pytest.raises(ValueError, match="twice"):
+        Parameters([("W", Parameter(np.zeros(2))), ("W", Parameter(np.ones(3)))])
