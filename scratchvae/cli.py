@@ -77,8 +77,11 @@ def train(args: argparse.Namespace) -> int:
     backend = _backend(args.device)
     dataset = datasets.load(options["data"])
     trainer = _build(options, dataset, backend)
-    config = {"model": _model_config(options, dataset), "options": options}
-    config["image_shape"] = dataset.image_shape
+    config = {
+        "model": _model_config(options, dataset),
+        "options": options,
+        "image_shape": dataset.image_shape,
+    }
     best = float("inf")
     if saved is not None:
         arrays, values = saved
@@ -431,7 +434,7 @@ def gradcheck(args: argparse.Namespace) -> int:
     """Check every hand-written gradient against finite differences."""
     from .gradcheck import suite
 
-    results = []
+    results: list[dict[str, Any]] = []
     for entry in suite(_backend(args.device)):
         results.append({"name": entry.name, "error": entry.error, "ok": entry.ok})
         if not args.json:

@@ -358,7 +358,8 @@ class _Run:
         elif not a.any():
             lines.append("Backward's is zero everywhere.")
         elif len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * np.abs(a).max():
-            what = "Its sign is wrong" if abs(ratio + 1) < 1e-5 else f"It is {ratio:.5g} times that"
+            factor = f"It is {ratio:.5g} times the right one"
+            what = "Its sign is wrong" if abs(ratio + 1) < 1e-5 else factor
             lines.append(f"{what} in every coordinate looked at.")
         if len(wrong) > 1:
             lines.append(f"Also wrong: {', '.join(wrong[:-1])}.")
@@ -507,8 +508,7 @@ def _unpack(f: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, list[Any], list[tu
             _check_dtype(f"parameter {n} of {_name_of(f)}", p.value)
         return f.forward, f.backward, args, parameters
     name = f"{_name_of(f)}_backward"
-    beside = {**vars(sys.modules.get(getattr(f, "__module__", ""), None) or object)}
-    backward = getattr(f, "__globals__", beside).get(name)
+    backward = getattr(f, "__globals__", {}).get(name)
     if backward is None:
         raise InputError(f"no {name} beside {_name_of(f)}: hand it in, check(f, f_backward, args)")
     return f, backward, args, []

@@ -7,7 +7,6 @@ changed setting behind, and the same input gives the same bytes.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import norm
 
 from .backend import Array, asnumpy
+from .checkpoint import write_atomically
 from .datasets import to_float
 from .errors import InputError
 from .gaussian import kl_per_dimension as gaussian_kl
@@ -144,10 +144,6 @@ def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequenc
     originals, reconstructed : (n, D)
         Values in [0, 1]; others are clipped.
     image_shape : (H, W) or (H, W, C)
-
-    Returns
-    -------
-    Figure
     """
     above, below = _images(originals, image_shape), _images(reconstructed, image_shape)
     if len(above) != len(below):
@@ -184,24 +180,20 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
         Posterior means, or a plain autoencoder's codes. About 2,000 of them are drawn.
     logvar : (N, 2), optional
         The posteriors' log variances. When given, some posteriors are drawn as ellipses with
-        semi-axes sigma = exp(logvar / 2), before the prior's circles at 1, 2 and 3 sigma. A plain
-        autoencoder has neither posteriors nor a prior.
+        semi-axes sigma = exp(logvar / 2), in front of the prior's circles at 1, 2 and 3 sigma.
+        A plain autoencoder has neither posteriors nor a prior.
     labels : (N,), optional
         Classes: each has a colour, and its name stands at the mean of its examples, or beside it
         where names would cover each other.
-
-    Returns
-    -------
-    Figure
     """
     mu = np.asarray(mu, dtype=float)
     if mu.ndim != 2 or mu.shape[1] != 2 or len(mu) == 0:
         raise InputError(f"mu has shape {mu.shape}: expected (N, 2), a point of the plane each")
-    if labels is None or len(np.unique(labels)) > MAX_CLASSES:
-        names, index = np.array([""]), np.zeros(len(mu), dtype=int)
-    else:
-        names, index = np.unique(labels, return_inverse=True)  # index (N,) into names
-    colours = [CLASSES[k % len(CLASSES)] if names[0] != "" else BLUE for k in range(len(names))]
+    names: Array = [""]
+    index, colours = np.zeros(len(mu), dtype=int), [BLUE]  # index (N,) into names and colours
+    if labels is not None and len(np.unique(labels)) <= MAX_CLASSES:
+        names, index = np.unique(labels, return_inverse=True)
+        colours = [CLASSES[k % len(CLASSES)] for k in range(len(names))]
     drawn = np.linspace(0, len(mu) - 1, min(len(mu), MAX_POINTS)).astype(int)
     figure = Figure(figsize=(6.6, 6.9))
     ax = figure.add_subplot(aspect="equal", xlabel="z₁", ylabel="z₂")
@@ -227,13 +219,13 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
             f"Posterior means of {len(mu):,} examples\n"
             f"ellipses: μ ± 1σ of {len(chosen)} of them; circles: the prior"
         )
-    if names[0] != "":
+    if colours != [BLUE]:
         means = np.array([mu[index == k].mean(axis=0) for k in range(len(names))])
         places = _push_apart(means, anchors, 0.065 * np.ptp([*mu[drawn], *anchors], axis=0).max())
         for name, (x, y), colour in zip(names, places, colours, strict=True):
             ink = "white" if np.dot(to_rgb(colour), (0.21, 0.72, 0.07)) < 0.5 else "black"
             badge = {"boxstyle": "round,pad=0.22", "fc": colour, "ec": "white", "lw": 1.5}
-            ax.text(x, y, name, color=ink, size=14, weight="bold", **CENTRED, bbox=badge)
+            ax.text(x, y, str(name), color=ink, size=14, weight="bold", **CENTRED, bbox=badge)
     ax.set_title(title)
     return figure
 
@@ -282,10 +274,6 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
         Means over the examples.
     threshold : float
         In nats; dimensions below it are drawn grey.
-
-    Returns
-    -------
-    Figure
     """
     kl = np.asarray(kl, dtype=float)
     order = np.argsort(-kl, kind="stable")  # (Z,)
@@ -315,7 +303,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        If the suffix is another one, or the folder does not exist.
+        If the suffix is another one, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -323,16 +311,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"cannot write {path}: found suffix {suffix!r}, expected .png, .svg or .pdf"
         )
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: found no folder {path.parent}, expected one")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix[1:], metadata=METADATA[suffix])
-    partial = path.with_name(f".{path.name}.{os.getpid()}")  # same folder: a rename is atomic
-    try:
-        partial.write_bytes(buffer.getvalue())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    options = {"format": suffix[1:], "metadata": METADATA[suffix]}
+    write_atomically(path, lambda file: figure.savefig(file, **options))
 
 
 def write_figures(
@@ -382,15 +362,17 @@ def write_figures(
 
 
 def _images(x: Array, image_shape: Sequence[int]) -> Array:
-    """Return x (n, D) as images (n, H, W) or (n, H, W, C) with values in [0, 1]."""
-    x, shape = np.asarray(x, dtype=float), tuple(image_shape)
-    if len(shape) == 3 and shape[2] == 1:
-        shape = shape[:2]
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
-        raise InputError(f"image_shape is {shape}: expected (H, W), (H, W, 1) or (H, W, 3)")
+    """Return x (n, D) as images with values in [0, 1]: colour (n, H, W, 3) or grey (n, H, W).
+
+    Channels that are not three are no colours: they stand side by side, as one grey image.
+    """
+    x, shape = np.asarray(x, dtype=float), (*image_shape, 1)[:3]
+    if len(image_shape) not in (2, 3):
+        raise InputError(f"image_shape is {image_shape}: expected (H, W) or (H, W, C)")
     if x.ndim != 2 or x.shape[1] != np.prod(shape) or len(x) == 0:
         raise InputError(f"images have shape {x.shape}: expected (n, {np.prod(shape)})")
-    return x.reshape(len(x), *shape).clip(0, 1)
+    x = x.reshape(len(x), *shape).clip(0, 1)  # (n, H, W, C)
+    return x if shape[2] == 3 else x.swapaxes(2, 3).reshape(len(x), shape[0], -1)
 
 
 def _cell_height(images: Array) -> float:
@@ -429,6 +411,8 @@ def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:
     taken = [mu[index == k].mean(axis=0) for k in classes]  # the classes' names stand there
     for k in classes:
         mine = drawn[index[drawn] == k]
+        if len(mine) == 0:  # a class so rare that none of it is drawn
+            continue
         radius = np.linalg.norm(mu[mine] - np.median(mu[mine], axis=0), axis=1)
         mine = mine[radius <= np.quantile(radius, 0.8)]
         for _ in range(min(len(mine), max(1, MAX_ELLIPSES // len(classes)))):

@@ -1,4 +1,4 @@
-"""The checker itself: wrong gradients are found, right ones pass, and it says plainly which is which."""
+"""The checker itself: it finds wrong gradients, passes right ones, and says plainly which."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_wrong_sign(x):
 @pytest.mark.parametrize("factor", [2, 0.25, 1.5, 1 + 1e-6])
 def test_wrong_factor(x, factor):
     error = finds(cube, lambda dy, c: factor * 3 * c**2 * dy, (x,), match="is wrong")
-    assert factor < 1.1 or f"{factor:.5g} times that in every coordinate" in str(error)
+    assert factor < 1.1 or f"{factor:.5g} times the right one in every coordinate" in str(error)
 
 
 def test_forgotten_and_doubled_mean_over_the_batch(rng):
@@ -175,9 +175,10 @@ def test_sigma_as_exp_logvar_cannot_be_found(rng):
 
 
 def test_noise_drawn_in_forward(x, rng):
-    finds(
-        lambda x: (x + rng.standard_normal(x.shape), None), lambda dy, _: dy, (x,), match="differ"
-    )
+    def forward(x):
+        return x + rng.standard_normal(x.shape), None
+
+    finds(forward, lambda dy, _: dy, (x,), match="two calls with the same arguments differ")
 
 
 def test_noise_drawn_again_in_backward(rng):
@@ -362,9 +363,10 @@ def test_a_model_that_does_not_clear_its_gradient(rng):
 
     class Keeps(VAE):
         def loss_and_grad(self, x, eps=None):
-            mean, cache = self.forward(x, eps)
-            self.backward(np.full(len(x), 1 / len(x)), cache)
-            return self._mean(mean)[0]
+            before = self.params.grad.copy()
+            terms = super().loss_and_grad(x, eps)
+            self.params.grad += before
+            return terms
 
     model.__class__ = Keeps
     with pytest.raises(GradientError, match=r"depends on what params.grad held before"):
@@ -387,7 +389,7 @@ def test_a_sum_over_the_batch_instead_of_its_mean(rng):
     model, x, eps = big_model(rng)
     model.__class__ = Tampered
     model.tamper = lambda params: params.grad.__imul__(len(x))
-    with pytest.raises(GradientError, match="6 times that in every coordinate"):
+    with pytest.raises(GradientError, match="6 times the right one in every coordinate"):
         check_model(model, x, eps)
 
 
@@ -401,7 +403,7 @@ def test_a_relu_model_at_a_kink_is_told_so(rng):
     check_model(model, x, eps)
 
 
-# ------------------------------------------------------------------------ leaving things as they were
+# -------------------------------------------------------------------- leaving things as they were
 
 
 def test_nothing_is_left_changed_even_by_a_failure(rng):
@@ -466,13 +468,12 @@ def test_a_message_names_its_seed(x):
 
 
 def test_an_accidental_cancellation_is_no_error():
-    """<g, v> = 0 for some v although g is not: |<g, v>| alone would be the wrong thing to divide by."""
-    x = np.ones(200)
-    for seed in range(20):
-        report = check(
-            lambda x: (x @ x, x), lambda dy, x: 2 * dy * x, (x,), rng=seed, directions=50
-        )
-        assert report.error < 1e-9
+    """<g, v> is near 0 for some v although g is not: |<g, v>| alone would be a wrong divisor."""
+    f, f_backward = lambda x: (x @ x, x), lambda dy, x: 2 * dy * x
+    report = check(f, f_backward, (np.ones(200),), directions=2000)
+    naive = [abs(c.analytic - c.numerical) / abs(c.analytic) for c in report.checks]
+    assert max(naive) > 10 * report.error
+    assert report.error < 1e-10
 
 
 def test_two_zeros_have_error_zero(x):
@@ -483,7 +484,7 @@ def test_two_zeros_have_error_zero(x):
 @given(rng=draws.generators(), size=st.sampled_from([1e-3, 1.0, 1e3]))
 @settings(max_examples=30, deadline=None, print_blob=True)
 def test_the_error_is_small_when_right_and_large_when_wrong(rng, size):
-    x = size * rng.uniform(0.5, 1, (3, 30))
+    x = size * rng.uniform(0.5, 1, (3, 10))
     right = check(lambda x: (x**2, x), lambda dy, x: 2 * dy * x, (x,), rng=rng)
     assert right.error < 1e-8
     with pytest.raises(GradientError) as caught:
@@ -517,7 +518,7 @@ def test_no_step_of_a_check_crosses_a_kink(case, rng):
 
 def test_avoid_kinks_leaves_the_relu_something_to_clip(rng):
     """Both sides of the kink are seen, or the check of a ReLU would be one of the identity."""
-    model, x, eps = big_model(rng, "relu")
+    model, x, _ = big_model(rng, "relu")
     active = model.encoder.layers[1].forward(model.encoder.layers[0].forward(x)[0])[1] > 0
     assert 0.2 < active.mean() < 0.8
 

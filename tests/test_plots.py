@@ -1,0 +1,485 @@
+"""What is drawn is what was given: positions, sizes, order, orientation, words."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.patches import Circle, Ellipse
+from scipy.stats import norm
+
+from scratchvae import VAE, Autoencoder, InputError, plots
+
+
+TERMS = ("loss", "reconstruction", "kl")
+
+
+def metrics(epochs, kl=True):
+    names = [f"{part}_{term}" for part in ("train", "test") for term in TERMS]
+    lines = []
+    for epoch in range(1, epochs + 1):
+        line = {name: 1 + np.sin(epoch + i) for i, name in enumerate(names)}
+        if not kl:
+            line |= {"train_kl": 0.0, "test_kl": 0.0}
+        lines.append({"epoch": epoch, "active_units": epoch % 3, "seconds": 0.1} | line)
+    return lines
+
+
+def gaussians(rng, n):
+    labels = rng.permutation(n) % 10
+    centre = 2 * np.column_stack([np.cos(labels), np.sin(labels)])
+    mu = centre + 0.3 * rng.standard_normal((n, 2))
+    return mu, rng.uniform(-4, 0, (n, 2)), labels
+
+
+def texts(ax):
+    return [t.get_text() for t in ax.texts]
+
+
+def patches(ax, kind):
+    return [p for p in ax.patches if type(p) is kind]
+
+
+def picture(ax):
+    (image,) = ax.get_images()
+    return np.asarray(image.get_array())
+
+
+# --- training_curves
+
+
+def test_every_term_is_drawn_for_train_and_test():
+    lines = metrics(12)
+    axes = plots.training_curves(lines).axes
+    assert len(axes) == 4
+    for ax, term in zip(axes, TERMS, strict=False):
+        for line, part in zip(ax.lines, ("train", "test"), strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), range(1, 13))
+            np.testing.assert_array_equal(line.get_ydata(), [m[f"{part}_{term}"] for m in lines])
+        assert ax.get_ylabel() == "nats per example"
+    legend = [t.get_text() for t in axes[0].get_legend().get_texts()]
+    assert legend == ["train", "test"]
+    train, test = axes[0].lines
+    assert train.get_linestyle() != test.get_linestyle()  # colour is not the only code
+    np.testing.assert_array_equal(axes[3].lines[0].get_ydata(), [m["active_units"] for m in lines])
+
+
+def test_one_epoch_is_visible():
+    for ax in plots.training_curves(metrics(1)).axes:
+        assert all(line.get_marker() == "o" for line in ax.lines)
+        assert list(ax.get_xticks()) == [1]
+
+
+def test_a_long_run_has_a_log_axis_that_says_so():
+    long, short = plots.training_curves(metrics(500)).axes, plots.training_curves(metrics(50)).axes
+    assert (long[0].get_xscale(), short[0].get_xscale()) == ("log", "linear")
+    assert (long[3].get_xlabel(), short[3].get_xlabel()) == ("epoch, log scale", "epoch")
+
+
+def test_an_autoencoder_has_one_panel():
+    (ax,) = plots.training_curves(metrics(3, kl=False)).axes
+    assert ax.get_title(loc="left").startswith("Loss")
+
+
+def test_a_missing_test_value_leaves_a_gap():
+    lines = metrics(3)
+    lines[1]["test_loss"] = None
+    test = plots.training_curves(lines).axes[0].lines[1].get_ydata()
+    assert np.isnan(test).tolist() == [False, True, False]
+
+
+def test_no_epoch_is_refused():
+    with pytest.raises(InputError, match="expected one per epoch"):
+        plots.training_curves([])
+
+
+# --- reconstructions and samples
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (8, 8), (12, 16, 3), (6, 5, 1)])
+def test_each_original_stands_above_its_reconstruction(shape, rng):
+    n, d = 5, int(np.prod(shape))
+    above, below = rng.random((n, d)), rng.random((n, d))
+    (ax,) = plots.reconstructions(above, below, shape).axes
+    whole = picture(ax)
+    gap = max(1, shape[1] // 14)
+    h, w = shape[0] + gap, shape[1] + gap
+    for row, images in enumerate((above, below)):
+        for column, image in enumerate(images):
+            cell = whole[row * h : row * h + shape[0], column * w : column * w + shape[1]]
+            np.testing.assert_array_equal(cell.ravel(), image)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["original", "reconstruction"]
+    assert ax.get_yticks()[0] < ax.get_yticks()[1]
+    assert ax.yaxis_inverted()  # so that the first row is the upper one
+
+
+def test_grey_is_on_a_fixed_scale_with_dark_ink():
+    (ax,) = plots.samples(np.array([[0.2, 0.3, -1.0, 7.0]]), (2, 2)).axes
+    (image,) = ax.get_images()
+    assert image.get_clim() == (0, 1)
+    assert image.get_cmap()(1.0)[:3] == (0, 0, 0)
+    np.testing.assert_array_equal(picture(ax), [[0.2, 0.3], [0, 1]])
+
+
+def test_the_paper_between_images_is_white():
+    (grey,) = plots.samples(np.full((3, 4), 0.5), (2, 2)).axes
+    (colour,) = plots.samples(np.full((3, 12), 0.5), (2, 2, 3)).axes
+    assert picture(grey)[2, 0] == 0  # drawn with gray_r
+    assert picture(grey)[4, 4] == 0  # the fourth cell is empty
+    assert (picture(colour)[2, 0] == 1).all()
+
+
+def test_channels_that_are_no_colours_stand_side_by_side():
+    x = np.array([[0.1, 0.9, 0.2, 0.8]])  # (1, 2, 2): pixels (0.1, 0.9) and (0.2, 0.8)
+    (ax,) = plots.samples(x, (1, 2, 2)).axes
+    np.testing.assert_array_equal(picture(ax), [[0.1, 0.2, 0.9, 0.8]])
+
+
+def test_samples_say_where_they_come_from():
+    (ax,) = plots.samples(np.zeros((64, 4)), (2, 2)).axes
+    assert ax.get_title(loc="left") == "64 samples: z ~ N(0, I), decoded"
+    (ax,) = plots.samples(np.zeros((64, 4)), (2, 2), "my title").axes
+    assert ax.get_title(loc="left") == "my title"
+
+
+@pytest.mark.parametrize(
+    ("x", "shape", "message"),
+    [
+        (np.zeros((2, 5)), (2, 2), r"\(2, 5\): expected \(n, 4\)"),
+        (np.zeros((0, 4)), (2, 2), r"\(0, 4\)"),
+        (np.zeros(4), (2, 2), r"\(4,\)"),
+        (np.zeros((2, 4)), (4,), "image_shape"),
+    ],
+)
+def test_images_of_another_shape_are_refused(x, shape, message):
+    with pytest.raises(InputError, match=message):
+        plots.samples(x, shape)
+
+
+def test_reconstructions_come_in_pairs():
+    with pytest.raises(InputError, match="3 reconstructions of 2 originals"):
+        plots.reconstructions(np.zeros((2, 4)), np.zeros((3, 4)), (2, 2))
+
+
+# --- latent_plane
+
+
+def test_an_ellipse_is_one_posterior_at_one_sigma(rng):
+    mu, logvar, labels = gaussians(rng, 300)
+    (ax,) = plots.latent_plane(mu, logvar, labels).axes
+    ellipses = patches(ax, Ellipse)
+    assert len(ellipses) == 20
+    of = {tuple(m): (v, k) for m, v, k in zip(mu, logvar, labels, strict=True)}
+    seen = []
+    for ellipse in ellipses:
+        v, k = of[tuple(ellipse.center)]
+        np.testing.assert_allclose([ellipse.width, ellipse.height], 2 * np.exp(v / 2))
+        assert ellipse.angle == 0
+        np.testing.assert_allclose(
+            ellipse.get_edgecolor(), matplotlib.colors.to_rgba(plots.CLASSES[k])
+        )
+        seen.append(k)
+    assert (np.bincount(seen) == 2).all()
+
+
+def test_the_priors_circles_are_labelled(rng):
+    mu, logvar, _ = gaussians(rng, 50)
+    (ax,) = plots.latent_plane(mu, logvar).axes
+    circles = patches(ax, Circle)
+    assert [(c.center, c.radius) for c in circles] == [((0, 0), 1), ((0, 0), 2), ((0, 0), 3)]
+    for circle, text in zip(circles, ax.texts, strict=True):
+        assert text.get_text() == f"{circle.radius:.0f}σ"
+        assert np.hypot(*text.get_position()) == circle.radius
+        assert circle.zorder < ax.collections[0].zorder
+    assert ax.get_aspect() == 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z₁", "z₂")
+
+
+def test_a_class_has_a_colour_and_its_name_at_its_mean():
+    mu = np.array([[-5.0, 0], [-5, 2], [4, 4], [4, 6]])
+    (ax,) = plots.latent_plane(mu, None, np.array([7, 7, 3, 3])).axes
+    assert {t.get_text(): t.get_position() for t in ax.texts} == {"3": (4, 5), "7": (-5, 1)}
+    first, second = ax.collections
+    np.testing.assert_array_equal(first.get_offsets(), mu[2:])
+    assert (first.get_facecolor() != second.get_facecolor()).any()
+
+
+def test_names_do_not_cover_each_other(rng):
+    mu, labels = rng.standard_normal((1000, 2)), rng.integers(10, size=1000)  # all means near 0
+    figure = plots.latent_plane(mu, np.zeros_like(mu), labels)
+    figure.draw_without_rendering()
+    boxes = [t.get_bbox_patch().get_window_extent() for t in figure.axes[0].texts[3:]]
+    assert len(boxes) == 10
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            width = min(a.x1, b.x1) - max(a.x0, b.x0)
+            height = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(width, height) < 4  # pixels: the white borders may touch
+
+
+def test_without_labels_there_is_one_colour_and_no_name(rng):
+    mu, logvar, _ = gaussians(rng, 50)
+    (ax,) = plots.latent_plane(mu, logvar).axes
+    assert len(ax.collections) == 1
+    assert texts(ax) == ["1σ", "2σ", "3σ"]
+    assert ax.get_legend() is None
+
+
+def test_hundreds_of_labels_are_not_classes(rng):
+    mu, _, _ = gaussians(rng, 300)
+    (ax,) = plots.latent_plane(mu, None, np.arange(300)).axes
+    assert len(ax.collections) == 1
+    assert not ax.texts
+
+
+def test_an_autoencoder_has_neither_ellipses_nor_circles(rng):
+    mu, logvar, labels = gaussians(rng, 50)
+    (ax,), (other,) = plots.latent_plane(mu, None, labels).axes, plots.latent_plane(mu, logvar).axes
+    assert not ax.patches
+    assert ax.get_title(loc="left").startswith("Codes")
+    assert other.get_title(loc="left").startswith("Posterior means")
+
+
+def test_many_examples_are_thinned_and_a_rare_class_does_no_harm(rng):
+    mu, logvar, labels = gaussians(rng, 10_000)
+    labels[1] = 99  # the second of 10,000 is not drawn
+    (ax,) = plots.latent_plane(mu, logvar, labels).axes
+    assert sum(len(c.get_offsets()) for c in ax.collections) == plots.MAX_POINTS
+    assert "10,000" in ax.get_title(loc="left")
+    assert "99" in texts(ax)
+
+
+def test_one_example_is_enough():
+    plots.latent_plane(np.zeros((1, 2)), np.zeros((1, 2)), np.array([4]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5,), (0, 2)])
+def test_a_plane_has_two_dimensions(shape):
+    with pytest.raises(InputError, match="expected"):
+        plots.latent_plane(np.zeros(shape))
+
+
+# --- manifold
+
+
+def test_the_manifold_lies_on_the_priors_quantiles_the_right_way_up():
+    def decode(z):  # the image of z holds Phi(z1) on the left and Phi(z2) on the right
+        return np.column_stack([norm.cdf(z[:, 0]), norm.cdf(z[:, 1])])
+
+    n = 20
+    (ax,) = plots.manifold(decode, (1, 2), n=n).axes
+    whole = picture(ax)
+    assert whole.shape == (n, 2 * n)
+    share = (np.arange(n) + 0.5) / n  # equally probable cells, each at its middle
+    np.testing.assert_allclose(whole[:, 0::2], np.tile(share, (n, 1)))  # z1 grows to the right
+    np.testing.assert_allclose(whole[:, 1::2], np.tile(share[::-1, None], (1, n)))  # z2 upwards
+    (image,) = ax.get_images()
+    assert image.origin == "upper"
+    assert not ax.yaxis_inverted()
+    assert not ax.xaxis_inverted()
+    assert list(image.get_extent()) == [0, n, 0, n]
+
+
+def test_ticks_of_the_manifold_stand_at_their_cells():
+    n = 20
+    (ax,) = plots.manifold(lambda z: np.zeros((len(z), 4)), (2, 2), n=n).axes
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks, labels = axis.get_ticklocs(), [t.get_text() for t in axis.get_ticklabels()]
+        z = [float(t.replace("−", "-")) for t in labels]
+        np.testing.assert_allclose(norm.cdf(z), ticks / n, atol=0.002)
+        assert 4 <= len(ticks) <= 8
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z₁", "z₂")
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (3, 4, 3)])
+def test_the_mosaic_has_no_gaps(shape):
+    d = int(np.prod(shape))
+    (ax,) = plots.manifold(lambda z: np.full((len(z), d), 0.5), shape, n=3).axes
+    assert picture(ax).shape == (3 * shape[0], 3 * shape[1], *shape[2:])
+    assert (picture(ax) == 0.5).all()
+
+
+# --- kl_per_dimension
+
+
+@pytest.mark.parametrize("z", [1, 2, 20, 31, 200])
+def test_bars_are_sorted_and_named(z, rng):
+    kl = rng.gamma(0.3, size=z)
+    figure = plots.kl_per_dimension(kl, threshold=0.1)
+    (ax,) = figure.axes
+    heights = [bar.get_height() for bar in ax.patches]
+    np.testing.assert_array_equal(heights, np.sort(kl)[::-1])
+    for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True):
+        assert kl[int(label.get_text())] == heights[int(tick)]
+    for bar in ax.patches:
+        used = matplotlib.colors.to_rgba(plots.BLUE if bar.get_height() > 0.1 else plots.GREY)
+        assert bar.get_facecolor() == used
+    title = ax.get_title(loc="left")
+    assert f"{kl.sum():.1f} nats" in title
+    assert f"{(kl > 0.1).sum()} of {z} " in title
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in ax.get_xticklabels()]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))  # none overlaps
+
+
+# --- all figures
+
+
+FIGURES = {
+    "curves": lambda: plots.training_curves(metrics(3)),
+    "reconstructions": lambda: plots.reconstructions(np.eye(4), np.eye(4), (2, 2)),
+    "samples": lambda: plots.samples(np.eye(4), (2, 2)),
+    "plane": lambda: plots.latent_plane(*gaussians(np.random.default_rng(0), 60)),
+    "manifold": lambda: plots.manifold(lambda z: np.ones((len(z), 4)), (2, 2)),
+    "kl": lambda: plots.kl_per_dimension(np.arange(5.0)),
+}
+
+
+@pytest.mark.parametrize("build", FIGURES.values(), ids=FIGURES.keys())
+def test_nothing_lies_outside_the_figure(build):
+    figure = build()
+    figure.draw_without_rendering()
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(tight.x0, tight.y0) >= 0
+    assert tight.x1 <= width
+    assert tight.y1 <= height
+
+
+@pytest.mark.parametrize("build", FIGURES.values(), ids=FIGURES.keys())
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_input_gives_the_same_bytes(build, suffix, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
+    plots.save(build(), paths[0])
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")  # another day
+    with matplotlib.rc_context({"font.size": 30, "image.cmap": "jet", "svg.hashsalt": "x"}):
+        plots.save(build(), paths[1])  # whatever the user's own settings are
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_no_setting_is_left_changed(tmp_path):
+    before = dict(matplotlib.rcParams)
+    for i, build in enumerate(FIGURES.values()):
+        plots.save(build(), tmp_path / f"{i}.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_is_not_loaded_and_the_package_alone_loads_no_matplotlib():
+    code = (
+        "import sys, scratchvae; assert 'matplotlib' not in sys.modules;"
+        "import scratchvae.plots; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- save
+
+
+def test_the_suffix_chooses_the_format(tmp_path):
+    for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")):
+        path = tmp_path / f"figure{suffix}"
+        plots.save(FIGURES["kl"](), str(path))
+        assert path.read_bytes().startswith(start)
+    height, width, _ = imread(tmp_path / "figure.png").shape
+    assert (width, height) == (7.6 * 150, 4 * 150)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("figure.jpg", r"figure\.jpg: found suffix '\.jpg', expected \.png, \.svg or \.pdf"),
+        ("figure", "figure: found suffix '', expected"),
+        ("missing/figure.png", r"missing/figure\.png: cannot be written \(No such file"),
+    ],
+)
+def test_an_impossible_path_is_refused_by_name(name, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        plots.save(Figure(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+
+    def fail(self, file, **options):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(InputError, match="disk full"):
+        plots.save(Figure(), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- write_figures
+
+
+def dataset(n=30, labels=True):
+    rng = np.random.default_rng(0)
+    test = rng.integers(17, size=(n, 64), dtype=np.uint8)
+    return SimpleNamespace(
+        test=test, test_labels=np.arange(n) % 10 if labels else None, scale=16.0, image_shape=(8, 8)
+    )
+
+
+BASE = {"training_curves.png", "reconstructions.png"}
+VAE_ONLY = {"samples.png", "kl_per_dimension.png"}
+PLANE = {"latent_plane.png"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "latent_dim", "expected"),
+    [
+        (VAE, 2, BASE | VAE_ONLY | PLANE | {"manifold.png"}),
+        (VAE, 3, BASE | VAE_ONLY),
+        (Autoencoder, 2, BASE | PLANE),
+        (Autoencoder, 1, BASE),
+    ],
+)
+def test_the_fitting_figures_are_written(kind, latent_dim, expected, tmp_path):
+    model = kind(64, hidden=(8,), latent_dim=latent_dim, rng=0)
+    folder = tmp_path / "new" / "figures"
+    paths = plots.write_figures(model, dataset(labels=kind is VAE), metrics(2), folder)
+    assert {path.name for path in paths} == expected
+    assert set(folder.iterdir()) == set(paths)
+
+
+def test_what_is_drawn_is_the_test_part_in_units_of_its_scale(tmp_path, monkeypatch):
+    model, data = VAE(64, hidden=(8,), latent_dim=2, rng=0), dataset(2500)
+    drawn = {}
+    for name in ("reconstructions", "latent_plane", "kl_per_dimension"):
+        build = getattr(plots, name)
+        monkeypatch.setattr(
+            plots, name, lambda *args, _n=name, _b=build: drawn.update({_n: args}) or _b(*args)
+        )
+    plots.write_figures(model, data, [], tmp_path)
+    assert not (tmp_path / "training_curves.png").exists()  # no epoch, no curve
+    originals, reconstructed, _ = drawn["reconstructions"]
+    np.testing.assert_allclose(originals[:10], data.test[:10] / 16)  # one of each class first
+    np.testing.assert_allclose(reconstructed, model.reconstruct(originals))
+    mu, logvar = model.encode(data.test / 16)
+    np.testing.assert_allclose(drawn["latent_plane"][0], mu, atol=1e-5)
+    np.testing.assert_allclose(drawn["latent_plane"][1], logvar, atol=1e-5)
+    kl = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).mean(axis=0)
+    np.testing.assert_allclose(drawn["kl_per_dimension"][0], kl, rtol=1e-4)
+
+
+def test_one_of_each_class_comes_first():
+    labels = np.array([5, 5, 1, 5, 9, 1])
+    assert plots._one_of_each(6, labels).tolist() == [2, 0, 4, 1, 3, 5]
+    assert plots._one_of_each(6, None).tolist() == list(range(6))
+    assert len(plots._one_of_each(100, np.arange(100))) == 12
+
+
+def test_a_models_figures_do_not_change_it(tmp_path):
+    model = VAE(64, hidden=(8,), latent_dim=2, rng=0)
+    state, value = model.rng.bit_generator.state, model.params.value.copy()
+    plots.write_figures(model, dataset(), metrics(1), tmp_path)
+    assert model.rng.bit_generator.state == state  # a resumed run draws the same noise
+    np.testing.assert_array_equal(model.params.value, value)
