@@ -6,15 +6,11 @@ make the floats of one batch at a time.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +177,7 @@ def require_unit_interval(dataset: Dataset, why: str) -> None:
 
 
 def _digits() -> Dataset:
-    path = files("scratchvae") / "data" / "digits.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with np.load(Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as arrays:
         x, y, test = arrays["x"], arrays["y"].astype(np.int64), arrays["test"]
     return Dataset("digits", x[~test], x[test], y[~test], y[test], 16.0, (8, 8))
 
@@ -226,6 +221,8 @@ def _mnist_bytes(name: str) -> bytes:
 
 def _download(name: str, cache: Path) -> bytes:
     """Fetch NAME.gz from the first mirror that has it right, keep it, return its unpacked bytes."""
+    import tempfile
+
     import pooch
 
     failure: Exception | None = None
@@ -249,6 +246,8 @@ def _download(name: str, cache: Path) -> bytes:
 
 
 def _verified(path: Path, name: str, source: str) -> bytes:
+    import hashlib
+
     with _one_sentence(source, "a whole file, packed by gzip or not"):
         data = _unpacked(path)
     found, expected = hashlib.sha256(data).hexdigest(), MNIST_SHA256[name]
@@ -362,6 +361,8 @@ def _first_bad(x: Array, is_good: Callable[[Array], Array]) -> tuple[int, float]
 
 
 def _unpacked(path: Path) -> bytes:
+    import gzip  # here, as the other imports inside functions, for a quick `import scratchvae`
+
     data = path.read_bytes()
     return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 

@@ -22,11 +22,11 @@ def check_size(name: str, n: object) -> int:
     return int(n)
 
 
-def check_number(name: str, x: object, below: float = math.inf) -> float:
-    """Return `x`; raise InputError unless it is a number in [0, below)."""
-    if isinstance(x, bool) or not isinstance(x, Real) or not 0 <= float(x) < below:
-        wanted = (
-            "a finite number, 0 or larger" if below == math.inf else f"a number in [0, {below})"
-        )
+def check_number(name: str, x: object, *, below: float = math.inf, positive: bool = False) -> float:
+    """Return `x`; raise InputError unless it is a number in [0, below), or in (0, below)."""
+    if not isinstance(x, Real) or not 0 <= float(x) < below or (positive and float(x) == 0):
+        wanted = f"a number in {'(' if positive else '['}0, {below})"
+        if below == math.inf:
+            wanted = "a finite number larger than 0" if positive else "a finite number, 0 or larger"
         raise InputError(f"{name} is {x!r}: expected {wanted}")
     return float(x)

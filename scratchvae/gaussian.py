@@ -101,6 +101,8 @@ def log_density_backward(dlogp: Array, cache: tuple[Array, ...]) -> tuple[Array,
 
 def _sum_to(d: Array, shape: tuple[int, ...]) -> Array:
     """Sum a gradient over the axes along which its argument, of `shape`, was broadcast."""
+    if d.shape == shape:
+        return d
     d = d.sum(axis=tuple(range(d.ndim - len(shape))))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and d.shape[i] != 1)
     return d.sum(axis=stretched, keepdims=True) if stretched else d

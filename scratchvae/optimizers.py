@@ -82,7 +82,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, lr, ("m", "v"))
         self.betas = tuple(check_number("betas", beta, below=1) for beta in betas)
-        self.eps = check_number("eps", eps)
+        self.eps = check_number("eps", eps, positive=True)
 
     def step(self) -> None:
         """Move the parameters once, by their present gradient."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from .backend import Array, namespace
+from .errors import InputError
 
 
 class _ValueAndGradient:
@@ -75,7 +76,12 @@ class Parameters(_ValueAndGradient):
     """
 
     def __init__(self, named: Iterable[tuple[str, Parameter]]) -> None:
-        self._parameters = dict(named)
+        pairs = list(named)
+        self._parameters = dict(pairs)
+        if len(self._parameters) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"two parameters are named {twice!r}: expected a name for each")
         xp = namespace(next(iter(self._parameters.values())).value)
         parts = [p.value.ravel() for p in self._parameters.values()]
         value = xp.concatenate(parts)  # (P,)

@@ -212,9 +212,9 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
             width, height = 2 * np.exp(np.asarray(logvar[i], dtype=float) / 2)
             colour = colours[index[i]]
             ax.add_patch(
-                Ellipse(mu[i], width, height, fill=False, ec=colour, lw=1.8, path_effects=HALO)
+                Ellipse(mu[i], width, height, fill=False, ec=colour, lw=1.5, path_effects=HALO)
             )
-            ax.plot(*mu[i], "o", color=colour, markersize=3)
+            ax.plot(*mu[i], "o", color=colour, markersize=2)
         title = (
             f"Posterior means of {len(mu):,} examples\n"
             f"ellipses: μ ± 1σ of {len(chosen)} of them; circles: the prior"
@@ -311,7 +311,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"cannot write {path}: found suffix {suffix!r}, expected .png, .svg or .pdf"
         )
-    options = {"format": suffix[1:], "metadata": METADATA[suffix]}
+    options: dict[str, Any] = {"format": suffix[1:], "metadata": METADATA[suffix]}
     write_atomically(path, lambda file: figure.savefig(file, **options))
 
 

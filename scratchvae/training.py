@@ -100,7 +100,7 @@ class Trainer:
         while self.epoch < epochs and not self.stop:
             # The order depends on seed and epoch alone, so it need not be saved.
             rng = np.random.default_rng([self.seed, self.epoch])
-            order = rng.permutation(len(self._train))  # (N,)
+            order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
             start, before = time.perf_counter(), self.seconds
             while self.batch < self.batches_per_epoch and not self.stop:
                 rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)

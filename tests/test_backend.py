@@ -8,8 +8,8 @@ import pytest
 
 import scratchvae as sv
 from scratchvae.backend import (
-    Backend,
     asnumpy,
+    blocks,
     cuda_is_available,
     get_backend,
     get_dtype,
@@ -102,10 +102,16 @@ def test_other_dtypes_are_named(dtype):
         get_dtype(dtype)
 
 
-@pytest.mark.parametrize("block", [1, 7, 16_384, None])
-@pytest.mark.parametrize("n", [0, 1, 7, 13, 14, 16_384, 40_001])
-def test_blocks_cover_everything_once_and_none_is_too_long(n, block):
-    slices = Backend("numpy", np, block).blocks(n)
-    covered = [i for part in slices for i in range(n)[part]]
-    assert covered == list(range(n))
-    assert all(0 < part.stop - part.start <= (block or n) for part in slices)
+@pytest.mark.parametrize("n", [0, 1, 7, 16_383, 16_384, 16_385, 32_768, 40_001])
+def test_blocks_cover_everything_once_and_none_is_too_long(n):
+    parts = blocks(np.zeros(n))
+    assert [i for part in parts for i in range(n)[part]] == list(range(n))
+    assert all(0 < part.stop - part.start <= 16_384 for part in parts)
+
+
+def test_a_device_vector_is_one_block():
+    class Vector(OnDevice):
+        def __len__(self):
+            return len(self.host)
+
+    assert blocks(Vector(np.zeros(40_001))) == [slice(0, 40_001)]

@@ -1,5 +1,6 @@
 """Data sets: what is loaded is what the file holds, and every bad file is named in one sentence."""
 
+import gc
 import gzip
 import hashlib
 import http.server
@@ -244,6 +245,17 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     return tmp_path / "cache" / "scratchvae"
+
+
+# requests leaves the socket of a download that breaks off to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect_sockets():
+    """Have them collected here, where the warning is expected, and not in another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

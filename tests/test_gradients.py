@@ -115,6 +115,20 @@ def test_gaussian_nll_broadcasts_its_logvar(shapes, scale, rng):
     check(lik.gaussian_nll, (x, mean, np.array(rng.standard_normal(small))), rng=rng)
 
 
+class Head:
+    """A likelihood for some x as a layer, so that its own parameter is checked too."""
+
+    def __init__(self, likelihood, x):
+        self.likelihood, self.x = likelihood, x
+        self.named_parameters = likelihood.named_parameters
+
+    def forward(self, output):
+        return self.likelihood.nll(self.x, output)
+
+    def backward(self, dnll, cache):
+        return self.likelihood.nll_backward(dnll, cache)
+
+
 @given(shape=draws.shapes(), options=draws.likelihoods, rng=draws.generators())
 @examples(40)
 def test_likelihoods_as_a_decoder_sees_them(shape, options, rng):
@@ -122,7 +136,9 @@ def test_likelihoods_as_a_decoder_sees_them(shape, options, rng):
     backend = VAE(1).backend
     head = lik.get_likelihood(options["likelihood"], shape[1], variance, backend, "float64")
     x, output = draws.bits(rng, shape), rng.standard_normal((shape[0], head.output_dim))
-    check(head.nll, head.nll_backward, (x, output), rng=rng)
+    report = check(Head(head, x), (output,), rng=rng)
+    learned = any(c.name.startswith("logvar") for c in report.checks)
+    assert learned == (variance == "shared")
 
 
 # --------------------------------------------------------------------------------------- layers

@@ -34,8 +34,12 @@ READING_PATH = [
 
 
 def imports(path):
-    """Yield (level, module) of every import in a file, those inside functions included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield (level, module) of every import that a file may execute, in functions included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:  # what only a type checker reads is never imported
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

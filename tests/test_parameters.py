@@ -78,7 +78,7 @@ def test_writing_in_place_is_welcome():
 
 @pytest.mark.parametrize("what", ["value", "grad"])
 def test_check_views_finds_a_rebound_array(what):
-    w, b, params = two()
+    _, b, params = two()
     params.check_views()
     setattr(b, f"_{what}", getattr(b, what).copy())
     with pytest.raises(RuntimeError, match=rf"b\.{what} is not a view of the model's flat vector"):
@@ -91,7 +91,7 @@ def test_check_views_finds_a_view_of_the_wrong_part_or_shape():
     with pytest.raises(RuntimeError, match=r"W\.value is not a view"):
         params.check_views()
     w._value = params.value[:6].reshape(3, 2)
-    with pytest.raises(RuntimeError, match=r"W\.value is not a view"):
+    with pytest.raises(RuntimeError, match=r"W\..* is not a view"):
         params.check_views()
 
 
@@ -113,5 +113,5 @@ def test_check_views_finds_a_parameter_gathered_twice():
 
 def test_no_name_is_given_twice():
     """The first of two parameters would not be trained, and nobody would know."""
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="W"):
         Parameters([("W", Parameter(np.zeros(2))), ("W", Parameter(np.ones(3)))])
