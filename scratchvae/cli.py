@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
@@ -436,7 +437,8 @@ def gradcheck(args: argparse.Namespace) -> int:
 
     results: list[dict[str, Any]] = []
     for entry in suite(_backend(args.device)):
-        results.append({"name": entry.name, "error": entry.error, "ok": entry.ok})
+        error = entry.error if math.isfinite(entry.error) else None  # JSON has no infinity
+        results.append({"name": entry.name, "error": error, "ok": entry.ok})
         if not args.json:
             print(f"{'ok   ' if entry.ok else 'WRONG'} {entry.error:9.1e}  {entry.name}")
             if not entry.ok:
@@ -445,7 +447,7 @@ def gradcheck(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(results))
     else:
-        worst = max(r["error"] for r in results)
+        worst = max(r["error"] for r in results if r["error"] is not None)
         print(
             f"{len(results)} checks, {wrong} wrong. Largest relative error {worst:.1e}, "
             "tolerance 1e-07, in float64."

@@ -81,6 +81,12 @@ class Report:
         """Whether the largest error is within the tolerance."""
         return self.error <= self.tolerance
 
+    def __str__(self) -> str:
+        return self.message or (
+            f"{self.name}: backward agrees with {len(self.checks)} slopes of the forward pass; "
+            f"largest relative error {self.error:.1e}, tolerance {self.tolerance:.0e}."
+        )
+
 
 class GradientError(AssertionError):
     """A gradient, or the manners of its functions, are wrong; the message says which and how.

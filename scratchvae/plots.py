@@ -254,7 +254,7 @@ def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: in
     side = _cell_height(cells)
     figure = Figure(figsize=(6.6, 0.6 + 6.3 * side))
     ax = figure.add_subplot(xlabel="z₁", ylabel="z₂")
-    shown = _mosaic(cells, columns=n, gap=0)
+    shown = _mosaic(cells, columns=n, gap=1)  # 8x8 digits fill their cells: keep them apart
     ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, extent=(0, n, 0, n), aspect=side)
     ticks = np.unique(np.linspace(0, n - 1, 6).round().astype(int))
     text = [f"{q:.2f}".replace("-", "−") for q in quantiles[ticks]]
