@@ -273,10 +273,11 @@ def test_the_manifold_lies_on_the_priors_quantiles_the_right_way_up():
     n = 20
     (ax,) = plots.manifold(decode, (1, 2), n=n).axes
     whole = picture(ax)
-    assert whole.shape == (n, 2 * n)
+    assert whole.shape == (2 * n - 1, 3 * n - 1)  # a white pixel between cells
+    whole = whole[::2]
     share = (np.arange(n) + 0.5) / n  # equally probable cells, each at its middle
-    np.testing.assert_allclose(whole[:, 0::2], np.tile(share, (n, 1)))  # z1 grows to the right
-    np.testing.assert_allclose(whole[:, 1::2], np.tile(share[::-1, None], (1, n)))  # z2 upwards
+    np.testing.assert_allclose(whole[:, 0::3], np.tile(share, (n, 1)))  # z1 grows to the right
+    np.testing.assert_allclose(whole[:, 1::3], np.tile(share[::-1, None], (1, n)))  # z2 upwards
     (image,) = ax.get_images()
     assert image.origin == "upper"
     assert not ax.yaxis_inverted()
@@ -296,11 +297,15 @@ def test_ticks_of_the_manifold_stand_at_their_cells():
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (3, 4, 3)])
-def test_the_mosaic_has_no_gaps(shape):
+def test_one_pixel_keeps_the_cells_of_the_mosaic_apart(shape):
     d = int(np.prod(shape))
     (ax,) = plots.manifold(lambda z: np.full((len(z), d), 0.5), shape, n=3).axes
-    assert picture(ax).shape == (3 * shape[0], 3 * shape[1], *shape[2:])
-    assert (picture(ax) == 0.5).all()
+    h, w, *channels = shape
+    assert picture(ax).shape == (3 * h + 2, 3 * w + 2, *channels)
+    white = 1.0 if channels else 0.0  # grey images are drawn as ink
+    assert (picture(ax)[h] == white).all()
+    assert (picture(ax)[:, w] == white).all()
+    assert (picture(ax)[:h, :w] == 0.5).all()
 
 
 # --- kl_per_dimension
