@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from . import __version__, checkpoint, datasets
 from .activations import ACTIVATIONS
 from .backend import asnumpy, cuda_is_available
-from .errors import InputError, NonFiniteError, check_size
+from .errors import InputError, NonFiniteError, check_number, check_size
 from .evaluation import active_units, elbo, importance_weighted_bound, kl_of_dimensions
 from .optimizers import SGD, Adam, Optimizer, Schedule, constant, cosine, step_list
 from .training import Trainer
@@ -72,7 +72,12 @@ def train(args: argparse.Namespace) -> int:
     """Train a model, or go on with one; write checkpoints, metrics and figures."""
     given = {k: v for k in DEFAULTS if (v := getattr(args, k)) is not None}
     out, options, saved = _open_run(args, given)
-    check_size("--epochs", options["epochs"])
+    for name in ("latent", "batch-size", "epochs"):
+        check_size(f"--{name}", options[name.replace("-", "_")])
+    for width in options["hidden"]:
+        check_size("--hidden", width)
+    check_number("--lr", options["lr"])
+    check_number("--beta", options["beta"])
     if options["seed"] < 0:
         raise InputError(f"--seed is {options['seed']}: expected 0 or a larger integer")
     backend = _backend(args.device)
@@ -102,7 +107,11 @@ def train(args: argparse.Namespace) -> int:
             run.after_epoch(metrics)
             progress.epoch(metrics)
 
-        trainer.run(options["epochs"], progress.step, on_epoch)
+        try:
+            trainer.run(options["epochs"], progress.step, on_epoch)
+        except NonFiniteError as error:
+            last = out / "checkpoint.safetensors"
+            raise NonFiniteError(f"{error}; {last} is intact" if last.exists() else error) from None
     run.save()
     if trainer.epoch < options["epochs"]:
         print(
@@ -475,11 +484,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _hidden(text: str) -> tuple[int, ...]:
-    return () if text == "none" else tuple(int(n) for n in text.split(","))
+    try:
+        return () if text == "none" else tuple(int(n) for n in text.split(","))
+    except ValueError:
+        what = f"is {text!r}: expected widths such as 400 or 200,200, or none"
+        raise argparse.ArgumentTypeError(what) from None
 
 
 def _variance(text: str) -> float | str:
-    return text if text in ("shared", "per-dimension") else float(text)
+    try:
+        return text if text in ("shared", "per-dimension") else float(text)
+    except ValueError:
+        what = f"is {text!r}: expected a positive number, shared or per-dimension"
+        raise argparse.ArgumentTypeError(what) from None
 
 
 def _parser() -> argparse.ArgumentParser:

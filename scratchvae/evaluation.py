@@ -146,7 +146,7 @@ def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:
     found, z = walk("encoder", model.encoder, x)
     if found is None and isinstance(model, VAE):
         z, _ = reparameterize(z[:, : model.latent_dim], z[:, model.latent_dim :], eps)
-        found = None if finite(z) else "the draw z = mu + sigma eps is the first not finite"
+        found = None if finite(z) else "the draw z = mu + sigma eps is the first that is not finite"
     if found is None:
         found, _ = walk("decoder", model.decoder, z)
     if found is None and not all(finite(term) for term in model.forward(x, eps)[0]):

@@ -83,6 +83,7 @@ class Trainer:
         self._test = model.backend.asarray(dataset.test)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `_step` raises and says where
     def run(
         self,
         epochs: int,
