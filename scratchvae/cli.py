@@ -47,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "float32",
     "seed": 0,
 }
-DIGITS_DEFAULTS = {"latent": 2, "epochs": 600}
+DIGITS_DEFAULTS = {"latent": 2, "epochs": 300}
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
 
