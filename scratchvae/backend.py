@@ -122,6 +122,6 @@ def get_dtype(dtype: Any) -> np.dtype[Any]:
         If `dtype` is any other type.
     """
     for known in (np.dtype(np.float32), np.dtype(np.float64)):
-        if dtype in (known, known.name, known.type):
+        if dtype is not None and dtype in (known, known.name, known.type):  # None == float64
             return known
     raise InputError(f"unknown dtype {dtype!r}: expected 'float32' or 'float64'")

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,7 +101,11 @@ def train(args: argparse.Namespace) -> int:
     say(_describe(trainer, options, dataset, out))
 
     run = _Run(trainer, config, out, best)
-    with _stop_on_ctrl_c(trainer), _Progress(trainer, options, say) as progress:
+    with (
+        _threads(trainer),
+        _stop_on_ctrl_c(trainer),
+        _Progress(trainer, options, say) as progress,
+    ):
 
         def on_epoch(metrics: dict[str, float]) -> None:
             run.after_epoch(metrics)
@@ -216,6 +220,23 @@ def _schedule(options: dict[str, Any]) -> Schedule:
         raise InputError(
             f"--schedule is {name!r}: expected constant, cosine or EPOCH:LR,EPOCH:LR,..."
         ) from None
+
+
+def _threads(trainer: Trainer) -> AbstractContextManager[object]:
+    """Return a context in which the matrix products of a small model run on one thread.
+
+    Products as small as the digits' gain nothing from a second thread. But where another process
+    holds its core each of them waits for the scheduler: a run of 3 seconds then takes minutes.
+    """
+    from threadpoolctl import threadpool_limits
+
+    params = trainer.model.params
+    largest = max(math.prod(params[name].shape) for name in params.names)  # n_in n_out
+    operations = 2 * trainer.batch_size * largest
+    limits: AbstractContextManager[object] = threadpool_limits(
+        1 if operations < 20e6 else None, user_api="blas"
+    )
+    return limits
 
 
 class _Run:
@@ -371,7 +392,8 @@ def evaluate(args: argparse.Namespace) -> int:
     model = trainer.model
     checkpoint.load_parameters(model, arrays, path)
     seed = options["seed"] if args.seed is None else args.seed
-    terms = elbo(model, trainer.test_batches(), rng=[seed])
+    with _threads(trainer):  # as in training, for the same digits to the last
+        terms = elbo(model, trainer.test_batches(), rng=[seed])
     result: dict[str, Any] = {
         "checkpoint": str(path),
         "epoch": values["epoch"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 from .activations import sigmoid, softplus
@@ -85,7 +86,8 @@ class Gaussian:
 
     def __init__(self, data_dim: int, variance: float | str, backend: Backend, dtype: Any) -> None:
         learned = variance in ("shared", "per-dimension")
-        if not learned and (isinstance(variance, str) or not 0 < variance < math.inf):
+        number = isinstance(variance, Real) and not isinstance(variance, bool)
+        if not learned and not (number and 0 < float(variance) < math.inf):
             raise InputError(
                 f"variance is {variance!r}: expected a positive number, 'shared' or 'per-dimension'"
             )

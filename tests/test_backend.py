@@ -115,3 +115,9 @@ def test_a_device_vector_is_one_block():
             return len(self.host)
 
     assert blocks(Vector(np.zeros(40_001))) == [slice(0, 40_001)]
+
+
+def test_no_dtype_is_not_taken_for_float64():
+    """NumPy itself compares its float64 equal to None."""
+    with pytest.raises(sv.InputError, match="unknown dtype None: expected 'float32' or 'float64'"):
+        get_dtype(None)
