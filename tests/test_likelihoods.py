@@ -177,7 +177,7 @@ def test_the_dtype_is_kept_and_no_argument_is_changed(rng, dtype, variance):
         assert gradient.shape == output.shape
 
 
-@pytest.mark.parametrize("variance", [0, -1.0, math.inf, math.nan, "learned"])
+@pytest.mark.parametrize("variance", [0, -1.0, math.inf, math.nan, True, None, "learned"])
 def test_an_unusable_variance_is_named(variance):
     with pytest.raises(InputError, match=f"variance is {variance!r}: expected a positive number"):
         gaussian(3, variance)
