@@ -21,7 +21,7 @@ from . import __version__, checkpoint, datasets
 from .activations import ACTIVATIONS
 from .backend import asnumpy, cuda_is_available
 from .errors import InputError, NonFiniteError, check_number, check_size
-from .evaluation import active_units, elbo, importance_weighted_bound, kl_of_dimensions
+from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .optimizers import SGD, Adam, Optimizer, Schedule, constant, cosine, step_list
 from .training import Trainer
 from .vae import VAE, Terms
@@ -78,8 +78,7 @@ def train(args: argparse.Namespace) -> int:
         check_size("--hidden", width)
     check_number("--lr", options["lr"])
     check_number("--beta", options["beta"])
-    if options["seed"] < 0:
-        raise InputError(f"--seed is {options['seed']}: expected 0 or a larger integer")
+    _check_seed(options["seed"])
     backend = _backend(args.device)
     dataset = datasets.load(options["data"])
     trainer = _build(options, dataset, backend)
@@ -391,9 +390,10 @@ def evaluate(args: argparse.Namespace) -> int:
     trainer = _build(options, dataset, _backend(args.device))
     model = trainer.model
     checkpoint.load_parameters(model, arrays, path)
-    seed = options["seed"] if args.seed is None else args.seed
+    if args.seed is not None:
+        trainer.seed = _check_seed(args.seed)
     with _threads(trainer):  # as in training, for the same digits to the last
-        terms = elbo(model, trainer.test_batches(), rng=[seed])
+        terms = trainer.test_terms()
     result: dict[str, Any] = {
         "checkpoint": str(path),
         "epoch": values["epoch"],
@@ -411,7 +411,10 @@ def evaluate(args: argparse.Namespace) -> int:
         if not isinstance(model, VAE):
             raise InputError("--nll-samples: the run is an autoencoder's, which has no likelihood")
         bound = importance_weighted_bound(
-            model, _with_bar(trainer.test_batches(), len(dataset.test)), args.nll_samples, [seed]
+            model,
+            _with_bar(trainer.test_batches(), len(dataset.test)),
+            args.nll_samples,
+            trainer.seed,
         )
         result["nll"] = float(-bound.mean())
         result["nll_standard_error"] = float(bound.std(ddof=1) / len(bound) ** 0.5)
@@ -454,7 +457,7 @@ def sample(args: argparse.Namespace) -> int:
     if not isinstance(model, VAE):
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
-    images = asnumpy(model.sample(args.n, args.seed))  # (n, D)
+    images = asnumpy(model.sample(args.n, _check_seed(args.seed)))  # (n, D)
     shape = tuple(values["config"]["image_shape"])
     figure = plots.samples(images, shape, f"{args.n} samples: z ~ N(0, I), decoded")
     plots.save(figure, args.out)
@@ -493,6 +496,12 @@ def _backend(device: str) -> str:
     if device == "auto":
         device = "cuda" if cuda_is_available() else "cpu"
     return {"cpu": "numpy", "cuda": "cupy"}[device]
+
+
+def _check_seed(seed: int) -> int:
+    if seed < 0:
+        raise InputError(f"--seed is {seed}: expected 0 or a larger integer")
+    return seed
 
 
 def _text(value: object) -> str:

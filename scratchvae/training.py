@@ -19,6 +19,8 @@ from .evaluation import active_units, elbo, first_nonfinite
 from .optimizers import Optimizer, Schedule, constant
 from .vae import Autoencoder, Terms
 
+ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # streams of one seed that have nothing in common
+
 
 class Trainer:
     """A model on its way through a data set.
@@ -100,7 +102,7 @@ class Trainer:
         """
         while self.epoch < epochs and not self.stop:
             # The order depends on seed and epoch alone, so it need not be saved.
-            rng = np.random.default_rng([self.seed, self.epoch])
+            rng = np.random.default_rng([self.seed, self.epoch, ORDER])
             order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
             start, before = time.perf_counter(), self.seconds
             while self.batch < self.batches_per_epoch and not self.stop:
@@ -130,8 +132,7 @@ class Trainer:
 
     def _finish_epoch(self) -> dict[str, float]:
         train = self.totals / len(self._train)
-        # The same noise at every epoch: the curve shows the model's changes and not the noise's.
-        test = elbo(self.model, self.test_batches(), rng=[self.seed])
+        test = self.test_terms()
         names = ("loss", "reconstruction", "kl")
         metrics: dict[str, float] = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": float(t) for name, t in zip(names, train, strict=True)}
@@ -142,9 +143,13 @@ class Trainer:
         self.totals, self.seconds = np.zeros(3), 0.0
         return metrics
 
+    def test_terms(self) -> Terms:
+        """Return loss, reconstruction and KL of the test data, always with the same noise."""
+        return elbo(self.model, self.test_batches(), rng=[self.seed, 0, TEST_NOISE])
+
     def test_batches(self) -> Iterator[Array]:
         """Yield the test data as floats, 1,000 rows at a time, binarised alike at each call."""
-        rng = np.random.default_rng([self.seed])
+        rng = np.random.default_rng([self.seed, 0, TEST_PIXELS])
         for i in range(0, len(self._test), 1000):
             yield self._floats(self._test[i : i + 1000], rng)  # (<=1000, D)
 

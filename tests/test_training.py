@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae import checkpoint, evaluation
+from scratchvae import checkpoint
 from scratchvae.datasets import Dataset
 from scratchvae.training import Trainer
 
@@ -188,5 +188,21 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_found(rng, seed, m
 def test_the_test_loss_is_the_same_number_that_evaluation_gives(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed, seed=seed, binarize="dynamic")
     trainer.run(1)
-    terms = evaluation.elbo(trainer.model, trainer.test_batches(), rng=[seed])
-    assert float(terms.loss) == trainer.metrics[-1]["test_loss"]
+    assert float(trainer.test_terms().loss) == trainer.metrics[-1]["test_loss"]
+
+
+def test_the_streams_of_a_seed_have_nothing_in_common(rng, seed, monkeypatch):
+    """[s], [s, 0] and s give NumPy's generator the same stream: noise would repeat the weights."""
+    seen = []
+    default_rng = np.random.default_rng
+
+    def spy(source=None):
+        if not isinstance(source, np.random.Generator):
+            seen.append(float(default_rng(source).random()))
+        return default_rng(source)
+
+    monkeypatch.setattr(np.random, "default_rng", spy)
+    make_trainer(make_dataset(rng), seed, seed=seed, binarize="dynamic").run(1)
+    # weights, order, test noise, and the test pixels, which are drawn alike for two purposes
+    assert len(seen) == 5
+    assert len(set(seen)) == 4
