@@ -11,6 +11,7 @@ import json
 import math
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -427,6 +428,11 @@ def evaluate(args: argparse.Namespace) -> int:
     print(f"  reconstruction  {result['test_reconstruction']:10.3f}")
     print(f"  KL              {result['test_kl']:10.3f}")
     print(f"  active units    {result['active_units']:6d} of {model.latent_dim}")
+    if "kl_per_dimension" in result:
+        row = " ".join(f"{kl:.2f}" for kl in result["kl_per_dimension"])
+        print(
+            textwrap.fill(row, 80, initial_indent="  KL by dimension ", subsequent_indent=" " * 18)
+        )
     if "nll" in result:
         print(
             f"  -log p(x)       {result['nll']:10.3f} +- {result['nll_standard_error']:.3f}, "

@@ -171,6 +171,7 @@ def test_evaluate_prints_bounds_that_are_in_order(run, finished):
     code, out, _ = run("evaluate", finished, "--nll-samples", "5", "--best")
     assert code == 0
     assert "-log p(x)" in out
+    assert "KL by dimension " in out
     assert "cross-entropies, not likelihoods" in out
 
 
