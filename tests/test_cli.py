@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it writes, prints and refuses."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from scratchvae import checkpoint
 from scratchvae.cli import main
+from scratchvae.gradcheck import Report
 
 QUICK = ["--hidden", "8", "--epochs", "2", "--device", "cpu"]
 
@@ -205,6 +207,19 @@ def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(run, monkeypatch):
     code, out, _ = run("gradcheck")
     assert code == 1
     assert "WRONG" in out
+
+
+def test_gradcheck_says_so_when_there_was_nothing_to_compare(run, monkeypatch):
+    """An argument changed in place has an infinite error, and JSON has no infinity."""
+    reports = [Report("right", 1e-9, 1e-7, 0), Report("wrong", math.inf, 1e-7, 0, (), "Why.")]
+    monkeypatch.setattr("scratchvae.gradcheck.suite", lambda backend: iter(reports))
+    code, out, _ = run("gradcheck")
+    assert code == 1
+    assert "WRONG       inf  wrong\nWhy.\n" in out
+    assert "2 checks, 1 wrong. Largest relative error inf, tolerance 1e-07" in out
+    code, out, _ = run("gradcheck", "--json")
+    assert code == 1
+    assert [entry["error"] for entry in json.loads(out)] == [1e-9, None]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck"])
