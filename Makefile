@@ -9,7 +9,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint format clean
+.PHONY: help train test test-all lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -18,6 +18,7 @@ help:
 	@echo 'make train    train a VAE on the embedded digits and draw its figures'
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               ARGS="-k gaussian"'
+	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
 	@echo 'make clean    remove what make and the tools created; runs/ stays'
@@ -29,6 +30,9 @@ train: $(VENV)/.package
 
 test: $(VENV)/.group-test
 	@$(python) -m pytest $(ARGS)
+
+test-all: $(VENV)/.group-test $(VENV)/.group-oracles
+	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
 
 lint: $(VENV)/.group-lint
 	@$(python) -m ruff check .
