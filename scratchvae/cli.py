@@ -1,7 +1,7 @@
 """The command line: train, evaluate, sample and gradcheck.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
-gradient is wrong, 2 the input cannot be used or training broke down, 130 stopped with Ctrl-C.
+gradient is not right, 2 the input cannot be used or training broke down, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from . import __version__, checkpoint, datasets
 from .activations import ACTIVATIONS
 from .backend import asnumpy, cuda_is_available
 from .errors import InputError, NonFiniteError, check_number, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
+from .gradcheck import GradientError, Report, check, check_model, suite, taylor
+from .gradcheck.files import find
 from .optimizers import SGD, Adam, Optimizer, Schedule, constant, cosine, step_list
 from .training import Trainer
 from .vae import VAE, Terms
@@ -474,31 +478,59 @@ def sample(args: argparse.Namespace) -> int:
 
 
 def gradcheck(args: argparse.Namespace) -> int:
-    """Check every hand-written gradient against finite differences."""
-    from .gradcheck import suite
-
+    """Check hand-written gradients against finite differences: all of ours, or a file's."""
+    if args.file is None and args.taylor is not None:
+        raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
+    ours = ((report, "") for report in suite(_backend(args.device)))
     reports = []
-    for report in suite(_backend(args.device)):
+    for report, arguments in ours if args.file is None else _checks_of_file(args):
         reports.append(report)
         if not args.json:
-            print(f"{'ok   ' if report.ok else 'WRONG'} {report.error:9.1e}  {report.name}")
+            verdict = {"right": "ok   ", "wrong": "WRONG", "cannot tell": "?    "}[report.verdict]
+            print(f"{verdict} {report.error:9.1e}  {report.name}{arguments and f': {arguments}'}")
             if not report.ok:
                 print(report.message)
     if args.json:
         rows = [
             # Where nothing could be compared the error is infinite, which JSON does not have.
             {"name": r.name, "error": r.error if math.isfinite(r.error) else None, "ok": r.ok}
+            | {"verdict": r.verdict, "cause": r.cause, "message": r.message}
             for r in reports
         ]
         print(json.dumps(rows))
     else:
-        wrong = sum(not r.ok for r in reports)
+        wrong = sum(r.verdict == "wrong" for r in reports)
+        untold = sum(r.verdict == "cannot tell" for r in reports)
         largest = max(r.error for r in reports)
         print(
-            f"{len(reports)} checks, {wrong} wrong. Largest relative error {largest:.1e}, "
-            f"tolerance {reports[0].tolerance:.0e}, in float64."
+            f"{len(reports)} check{'s' * (len(reports) > 1)}, {wrong} wrong"
+            f"{f', {untold} not to be told' if untold else ''}."
+            f" Largest relative error {largest:.1e}, tolerance {reports[0].tolerance:.0e}, in "
+            "float64."
         )
     return 0 if all(r.ok for r in reports) else 1
+
+
+def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report, str]]:
+    """Check what FILE.py[:NAME] names, on arguments that the second text describes."""
+    found = find(args.file, np.random.default_rng(args.seed))
+    if args.taylor is not None and len(found) > 1:
+        names = ", ".join(f.name for f in found)
+        raise InputError(f"--taylor draws one gradient: name one of {names}, as in FILE.py:NAME")
+    for name, f, arguments, origin in found:
+        how: dict[str, Any] = {"rng": args.seed, "name": name}
+        try:
+            model = hasattr(f, "loss_and_grad")
+            yield check_model(f, *arguments, **how) if model else check(f, arguments, **how), origin
+        except GradientError as error:
+            yield error.report, origin
+        if args.taylor is not None:
+            result = taylor(f, arguments, **how)
+            from . import plots
+
+            plots.save(plots.taylor(result), args.taylor)
+            if not args.json:
+                print(f"{result}\nWrote {args.taylor}")
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -622,6 +654,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)
 
-    sub = command("gradcheck", gradcheck, "scratchvae gradcheck --json")
+    sub = command(
+        "gradcheck", gradcheck, "scratchvae gradcheck layers.py:Scale --taylor taylor.png"
+    )
+    sub.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE.py[:NAME]",
+        help="your own functions f with f_backward, layers or models, on the arguments f_args if "
+        "the file has them (default: all gradients of scratchvae)",
+    )
+    sub.add_argument("--taylor", type=Path, metavar="FILE.png", help="draw the Taylor test of NAME")
+    sub.add_argument("--seed", type=int, metavar="N", help="of the random numbers (default: new)")
     add_common(sub)
     return parser

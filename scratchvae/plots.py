@@ -27,6 +27,7 @@ from .checkpoint import write_atomically
 from .datasets import to_float
 from .errors import InputError
 from .gaussian import kl_per_dimension as gaussian_kl
+from .gradcheck import Taylor
 from .vae import VAE
 
 STYLE: dict[str, Any] = {
@@ -293,6 +294,35 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
     ax.set_xlim(len(kl) / 2 - 0.5 - room, len(kl) / 2 - 0.5 + room)
     ax.set(xlabel="latent dimension, sorted", ylabel="nats, mean over the examples")
     ax.grid(True, axis="y")
+    return figure
+
+
+@_styled
+def taylor(result: Taylor) -> Figure:
+    """Draw Taylor's remainder over the step, twice logarithmic, with slopes 1 and 2 beside it."""
+    h, first, second = (np.array(a) for a in (result.steps, result.without, result.remainder))
+    figure = Figure(figsize=(6.4, 4.4))
+    ax = figure.subplots()
+    ax.loglog(h, first, "o--", color=GREY, label="|f(x + hv) − f(x)|")
+    colour = BLUE if result.ok else VERMILION
+    ax.loglog(h, second, "o-", color=colour, label="|f(x + hv) − f(x) − h ⟨g, v⟩|")
+    floor = max(result.rounding, np.finfo(float).tiny)
+    for power, start in ((1, first[0]), (2, second[0])):
+        line = start * (h / h[0]) ** power
+        ax.loglog(h[line > floor], line[line > floor], ":", color="#555555", linewidth=1)
+        if (line > floor).any():
+            end = np.flatnonzero(line > floor)[-1]
+            ax.annotate(f"h{'²' if power == 2 else ''}", (h[end], line[end]), xytext=(-12, 0),
+                        textcoords="offset points", color="#555555", **CENTRED)  # fmt: skip
+    ax.axhspan(floor / 100, floor, color="#eeeeee", zorder=0)
+    ax.text(h[len(h) // 2], floor / 10, "rounding", color="#555555", **CENTRED)
+    ax.set_ylim(bottom=floor / 100)
+    ax.set_xlim(left=h[-1] / 4)
+    order = "exact" if np.isinf(result.order) else f"order {result.order:.2f}"
+    verdict = "right" if result.ok else "wrong"
+    ax.set(title=f"{result.name}: {order}, the gradient is {verdict}", xlabel="step h")
+    ax.set_ylabel("change of f, and what is left of it")
+    ax.legend(loc="upper left")
     return figure
 
 

@@ -211,8 +211,11 @@ def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(run, monkeypatch):
 
 def test_gradcheck_says_so_when_there_was_nothing_to_compare(run, monkeypatch):
     """An argument changed in place has an infinite error, and JSON has no infinity."""
-    reports = [Report("right", 1e-9, 1e-7, 0), Report("wrong", math.inf, 1e-7, 0, (), "Why.")]
-    monkeypatch.setattr("scratchvae.gradcheck.suite", lambda backend: iter(reports))
+    reports = [
+        Report("right", 1e-9, 1e-7, 0),
+        Report("wrong", math.inf, 1e-7, 0, (), "Why.", "wrong"),
+    ]
+    monkeypatch.setattr("scratchvae.cli.suite", lambda backend: iter(reports))
     code, out, _ = run("gradcheck")
     assert code == 1
     assert "WRONG       inf  wrong\nWhy.\n" in out
@@ -220,6 +223,154 @@ def test_gradcheck_says_so_when_there_was_nothing_to_compare(run, monkeypatch):
     code, out, _ = run("gradcheck", "--json")
     assert code == 1
     assert [entry["error"] for entry in json.loads(out)] == [1e-9, None]
+
+
+MINE = """
+import numpy as np
+import scratchvae as sv
+
+
+def cube(x):
+    return x**3, x
+
+
+def cube_backward(dy, x):
+    return dy * 3 * x**2
+
+
+def halved(x, y):
+    return x * y, (x, y)
+
+
+def halved_backward(dy, cache):
+    x, y = cache
+    return dy * y, dy * x / 2
+
+
+def halved_args(rng):
+    return rng.uniform(1, 2, (2, 3)), rng.uniform(1, 2, (2, 3))
+
+
+def kinked(x):
+    return np.abs(x), x
+
+
+def kinked_backward(dy, x):
+    return dy * np.sign(x)
+
+
+kinked_args = [np.array([1.0, 0.0001, -1.0])]
+
+
+class Scale:
+    def __init__(self, n=5):
+        self.s = sv.Parameter(np.linspace(1, 2, n))
+
+    def forward(self, x):
+        return x * self.s.value, x
+
+    def backward(self, dy, x):
+        self.s.grad += (dy * x).sum(axis=0)
+        return dy * self.s.value
+
+    def named_parameters(self):
+        yield "s", self.s
+
+
+linear = sv.Linear(3, 2, dtype="float64")
+model = sv.VAE(6, (5,), 2, activation="tanh", dtype="float64")
+number = 3
+
+
+def alone(x):
+    return x, None
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+def test_gradcheck_of_a_file(run, mine):
+    code, out, err = run("gradcheck", str(mine))
+    assert code == 1
+    assert err == ""
+    rows = [line for line in out.splitlines() if line[:6] in ("ok    ", "WRONG ", "?     ")]
+    assert {row.split()[2].rstrip(":"): row.split()[0] for row in rows} == {
+        **{"cube": "ok", "halved": "WRONG", "kinked": "?"},
+        **{"Scale": "ok", "linear": "ok", "model": "ok"},
+    }
+    assert "cube: x (4, 5) from N(0, 1)" in out
+    assert "linear: x (4, 3) from N(0, 1)" in out
+    assert "halved: halved_args of the file" in out
+    assert "there is a factor 1/2 too many" in out
+    assert "has a kink within a step, 0.001, of x[1] = 0.0001:" in out
+    assert "6 checks, 1 wrong, 1 not to be told." in out
+
+
+def test_gradcheck_of_one_name_in_a_file(run, mine):
+    code, out, _ = run("gradcheck", f"{mine}:cube")
+    assert code == 0
+    assert "1 check, 0 wrong." in out
+    code, out, _ = run("gradcheck", f"{mine}:halved", "--json", "--seed", "3")
+    assert code == 1
+    (entry,) = json.loads(out)
+    assert (entry["name"], entry["verdict"], entry["cause"]) == ("halved", "wrong", "factor")
+    assert "(relative error 5.0e-01, tolerance 1e-07, seed 3)" in entry["message"]
+
+
+def test_gradcheck_draws_the_taylor_test(run, mine, tmp_path):
+    png = tmp_path / "taylor.png"
+    code, out, _ = run("gradcheck", f"{mine}:cube", "--taylor", str(png))
+    assert code == 0
+    assert f"it falls like h^2.\nWrote {png}" in out
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("{mine}:nothing", "has no nothing: it has cube, halved, kinked, Scale, linear, model"),
+        ("{mine}:number", "number in {mine} is a int that cannot be checked: expected a function"),
+        ("{mine}:alone", "expected a function with a alone_backward beside it"),
+        ("{folder}/none.py", "none.py: there is no such file"),
+        ("{folder}/text.txt", "text.txt: expected a Python file"),
+        ("{folder}/empty.py", "empty.py has nothing to check: expected a function f with f_backw"),
+        ("{folder}/empty.py:f", "empty.py has no f: nor anything else to check"),
+        ("{folder}/broken.py", "broken.py raised ZeroDivisionError: division by zero"),
+        ("{folder}/syntax.py", "syntax.py raised SyntaxError: "),
+        ("{folder}/args.py", "f_args of {folder}/args.py raised KeyError: 'x'"),
+        ("{folder}/layer.py", "Layer() of {folder}/layer.py raised TypeError: "),
+    ],
+)
+def test_gradcheck_of_a_file_with_nothing_to_check(run, mine, tmp_path, target, says):
+    pair = "def f(x):\n    return x, None\ndef f_backward(dy, _):\n    return dy\n"
+    for name, text in {
+        "text.txt": "",
+        "empty.py": "x = 1\n",
+        "broken.py": "1 / 0\n",
+        "syntax.py": "def\n",
+        "args.py": pair + "def f_args():\n    raise KeyError('x')\n",
+        "layer.py": "class Layer:\n    def __init__(self, n): pass\n"
+        "    def forward(self, x): pass\n    def backward(self, dy, cache): pass\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    code, out, err = run("gradcheck", target.format(mine=mine, folder=tmp_path))
+    assert code == 2
+    assert out == ""
+    assert says.format(mine=mine, folder=tmp_path) in err
+    assert err.count("\n") == 1
+
+
+def test_gradcheck_draws_no_more_than_one_taylor_test(run, mine, tmp_path):
+    png = str(tmp_path / "taylor.png")
+    for args in (["--taylor", png], [str(mine), "--taylor", png]):
+        code, _, err = run("gradcheck", *args)
+        assert code == 2
+        assert "--taylor draws one gradient: name" in err
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck"])

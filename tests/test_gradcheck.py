@@ -100,7 +100,7 @@ def test_a_single_wrong_coordinate_in_a_block_too_large_to_look_at_each(rng):
         dx[7, 3] += 1
         return dx
 
-    finds(cube, backward, (rng.standard_normal((30, 10)),), match="x, direction")
+    finds(cube, backward, (rng.standard_normal((30, 10)),), match=r"for x\[7, 3\] backward gives")
 
 
 def test_only_the_wrong_argument_is_named(x, rng):
@@ -187,7 +187,7 @@ def test_noise_drawn_again_in_backward(rng):
         return reparameterize_backward(dz, (sigma, rng.standard_normal(sigma.shape)))
 
     args = rng.standard_normal((3, 4, 2))
-    finds(reparameterize, backward, tuple(args), match="of logvar the second time: it draws noise")
+    finds(reparameterize, backward, tuple(args), match="of logvar the second time.* draws noise")
 
 
 @pytest.mark.parametrize("by", ["forward", "backward"])
@@ -241,7 +241,12 @@ def test_values_that_are_not_finite(x):
 
 def test_a_kink_within_the_step_is_called_one(x):
     x[1, 2] = STEP / 8
-    finds(lambda x: (np.abs(x), x), lambda dy, x: dy * np.sign(x), (x,), match="a kink nearby")
+    finds(
+        lambda x: (np.abs(x), x),
+        lambda dy, x: dy * np.sign(x),
+        (x,),
+        match="has a kink within a step",
+    )
 
 
 # ----------------------------------------------------------------------------------------- layers
@@ -397,7 +402,7 @@ def test_a_relu_model_at_a_kink_is_told_so(rng):
     model, x, eps = big_model(rng, "relu")
     pre = model.encoder.layers[0].forward(x)[0]
     model.encoder.layers[0].b.value -= pre[0] - STEP / 8  # example 0 stands at every kink
-    with pytest.raises(GradientError, match="a kink nearby"):
+    with pytest.raises(GradientError, match="has a kink within a step"):
         check_model(model, x, eps)
     avoid_kinks(model, x, eps)
     check_model(model, x, eps)
@@ -433,7 +438,7 @@ def test_an_exception_half_way_leaves_the_parameters_restored(rng):
         return forward(x)
 
     layer.forward = fails_later
-    with pytest.raises(RuntimeError, match="half way"):
+    with pytest.raises(InputError, match=r"forward of Linear raised RuntimeError .*: half way"):
         check(layer, rng.standard_normal((1, 1)) @ np.ones((1, 3)))
     np.testing.assert_array_equal(layer.W.value, value)
 
@@ -544,7 +549,7 @@ def test_which_arguments_have_a_gradient(rng):
     [
         (cube, (np.ones(3, dtype="float32"),), "argument x of cube is float32.*float64 only"),
         (cube, (np.ones(3, dtype=int),), "cube gives int64.*float64 only"),
-        (cube, (3.0,), "argument x of cube is float"),
+        (cube, (3.0,), "argument x of cube is a float"),
         (cube, (np.array([1.0, np.nan]),), "argument x of cube has values that are not finite"),
         (Linear(3, 2), (np.ones((1, 3)),), "parameter W of Linear is float32"),
         (product, (np.ones(3), np.ones(3)), "no product_backward beside product: hand it in"),

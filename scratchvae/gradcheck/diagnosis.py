@@ -1,0 +1,360 @@
+"""How a gradient is wrong: the simplest explanation that fits the numbers, in one sentence.
+
+Each explanation below is a function of the `Evidence`. It returns a sentence, or None where it does
+not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate to
+a millionth of the largest one: a wrong explanation misses by far more, and the differences are
+usually better by far; where they are not, it is to agree as well as they do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+FIT = 1e-6
+
+
+@dataclass
+class Evidence:
+    """What is known of one block whose gradient is wrong; all arrays are NumPy's."""
+
+    name: str
+    value: Numbers  # (...)
+    given: Numbers  # what backward gives; of the shape of `value` unless that is what is wrong
+    right: Numbers  # of the shape of `value`, by differences; nan where it was not measured
+    doubtful: Numbers  # bool, of the shape of `value`: a kink, or the difference cannot tell
+    dy: Numbers  # of the shape of y
+    jacobian: Numbers | None = None  # (value.size, *y.shape), if all of it was measured
+    sizes: Mapping[str, int] = field(default_factory=dict)  # the batch's and the like, by name
+    fit: float = FIT  # to what share of the largest entry an explanation has to agree
+    others: dict[str, Evidence] = field(default_factory=dict)  # of the other wrong blocks
+
+    @property
+    def known(self) -> Numbers:
+        """Where the right gradient is known, (...) bool."""
+        return np.isfinite(self.right) & ~self.doubtful
+
+    def fits(self, guess: Numbers) -> bool:
+        """Tell whether backward gives `guess`, and that is not what is right, where it is known.
+
+        Both have the shape of `value`.
+        """
+        known = self.known
+        if guess.shape != self.given.shape or guess.shape != known.shape or not known.any():
+            return False
+        given, right, guess = self.given[known], self.right[known], guess[known]
+        return close(given, guess, self.fit) and not close(right, guess, self.fit)
+
+    def pull_back(self, dy: Numbers) -> Numbers | None:
+        """Return the right gradient for another cotangent, or None if it is not known."""
+        if self.jacobian is None or dy.shape != self.dy.shape:
+            return None
+        product = self.jacobian.reshape(self.value.size, -1) @ dy.ravel()
+        return np.asarray(product.reshape(self.value.shape))
+
+    def pulls_back(self, dy: Numbers) -> bool:
+        """Tell whether backward gives the right gradient for that other cotangent."""
+        guess = self.pull_back(dy)
+        return guess is not None and self.fits(guess)
+
+
+def close(a: Numbers, b: Numbers, fit: float = FIT) -> bool:
+    """Tell whether two arrays agree to that share of the largest entry, which is not 0."""
+    largest = np.abs(b).max(initial=0.0)
+    return bool(a.shape == b.shape and largest > 0 and np.abs(a - b).max() <= fit * largest)
+
+
+def explain(evidence: Evidence) -> tuple[str, str]:
+    """Return the name of the simplest cause that fits and a sentence on it, or two empty texts."""
+    for cause in WRONG_SHAPES if evidence.given.shape != evidence.value.shape else CAUSES:
+        sentence = cause(evidence)
+        if sentence:
+            return cause.__name__.replace("_", " "), sentence
+    return "", ""
+
+
+# ------------------------------------------------------------------------- factors and signs
+
+
+def zero(e: Evidence) -> str | None:
+    """Say whether nothing arrives."""
+    return None if e.given.any() else "Backward's is zero everywhere."
+
+
+def sign(e: Evidence) -> str | None:
+    """Say whether it is minus the right one."""
+    return "Its sign is wrong in every coordinate." if e.fits(-e.right) else None
+
+
+def factor(e: Evidence) -> str | None:
+    """Say whether it is a constant times the right one, and which constant."""
+    a, n = e.given[e.known], e.right[e.known]
+    if not n.any():
+        return None
+    ratio = float(a @ n / (n @ n))
+    names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= e.fit]
+    if (np.count_nonzero(n) < 2 and not names) or not close(a, ratio * n, e.fit):
+        return None
+    if np.abs(a - ratio * n).max() > 0.01 * np.abs(a - n).max():
+        return None  # close to the right one, but not by a factor
+    says = f": {', or '.join(names)}" if names else ""
+    where = "every coordinate looked at" if n.size > 1 else "its one coordinate"
+    shown = f"{ratio:.8g}" if e.fit == FIT else f"about {ratio:.3g}"
+    return f"It is {shown} times the right one in {where}{says}."
+
+
+def _factors(sizes: Mapping[str, int]) -> Iterator[tuple[float, str]]:
+    named = [(name, n) for name, n in sizes.items() if n > 1]
+    for minus, prefix in ((1, ""), (-1, "the sign is wrong and ")):
+        yield minus * 2, f"{prefix}a factor 1/2 is missing, or a term counts twice"
+        yield minus / 2, f"{prefix}there is a factor 1/2 too many, or one of two terms is missing"
+        for name, n in named:
+            yield minus * n, f"{prefix}{n} is {name}, so a mean over it is missing"
+            twice = "a mean over it is taken twice, or in place of a sum"
+            yield minus / n, f"{prefix}1 / {n} where {n} is {name}, so {twice}"
+        for (name1, n1), (name2, n2) in itertools.combinations(named, 2):
+            both = f"{n1 * n2} is {name1} times {name2}, so a mean over both is"
+            yield minus * n1 * n2, f"{prefix}{both} missing"
+            yield minus / (n1 * n2), f"{prefix}1 / {n1 * n2} where {both} taken in place of a sum"
+
+
+# -------------------------------------------------------------- the right numbers, elsewhere
+
+
+def swapped(e: Evidence) -> str | None:
+    """Say whether it is another argument's gradient."""
+    for name, other in e.others.items():
+        if e.fits(other.right):
+            both = f"The gradients of {name} and {e.name} are swapped."
+            return both if other.fits(e.right) else f"It is the gradient of {name}."
+    return None
+
+
+def transposed(e: Evidence) -> str | None:
+    """Say whether rows and columns are exchanged."""
+    if e.right.ndim == 2 and e.right.shape[0] == e.right.shape[1] and e.fits(e.right.T):
+        return "It is the right one transposed."
+    return None
+
+
+def jacobian_not_transposed(e: Evidence) -> str | None:
+    """Say whether it is J dy for J^T dy."""
+    if e.jacobian is None or e.value.size != e.dy.size or e.value.size < 2:
+        return None
+    product = e.jacobian.reshape(e.value.size, -1).T @ e.dy.ravel()
+    if e.fits(product.reshape(e.value.shape)):
+        return (
+            "It is J dy where J^T dy belongs, J being the Jacobian: a matrix lacks its transpose."
+        )
+    return None
+
+
+def diagonal_only(e: Evidence) -> str | None:
+    """Say whether each output is taken to depend on its own input alone."""
+    if e.jacobian is None or e.value.shape != e.dy.shape or e.value.size < 2:
+        return None
+    own = np.diagonal(e.jacobian.reshape(e.value.size, -1)).reshape(e.value.shape)
+    if e.fits(own * e.dy):
+        return "It takes each entry of y to depend on its own input alone: the others are missing."
+    return None
+
+
+def order(e: Evidence) -> str | None:
+    """Say whether it is reversed, or its halves exchanged, as [logvar | mu] for [mu | logvar]."""
+    for axis, n in enumerate(e.right.shape):
+        if n > 1 and e.fits(np.flip(e.right, axis)):
+            return f"It is the right one in reverse order along axis {axis}."
+        if n > 1 and n % 2 == 0 and e.fits(np.roll(e.right, n // 2, axis)):
+            return f"It is the right one with its two halves along axis {axis} swapped."
+    return None
+
+
+# ------------------------------------------------------------------------- what is made of dy
+
+
+def passed_on(e: Evidence) -> str | None:
+    """Say whether it is dy alone, without the derivative."""
+    if e.dy.shape == e.value.shape and e.fits(e.dy):
+        return "It is dy itself: the derivative of the forward pass is missing."
+    return None
+
+
+def without_dy(e: Evidence) -> str | None:
+    """Say whether it is the derivative alone, without dy."""
+    if e.pulls_back(np.ones_like(e.dy)):
+        return "It is the gradient for a dy of ones: backward does not multiply by dy."
+    return None
+
+
+def wrong_axis(e: Evidence) -> str | None:
+    """Say whether dy was summed, averaged or turned along a wrong axis, or used in part."""
+    if e.dy.ndim == 2 and e.dy.shape[0] == e.dy.shape[1] and e.pulls_back(e.dy.T):
+        return "It is right for dy transposed: it sums over the wrong axis, or lacks a transpose."
+    for axis, n in enumerate(e.dy.shape):
+        if n < 2:
+            continue
+        total = e.dy.sum(axis=axis, keepdims=True)
+        for what, dy in (("sum", total), ("mean", total / n)):
+            if e.pulls_back(np.broadcast_to(dy, e.dy.shape)):
+                return f"It is the gradient for the {what} of dy over axis {axis} in place of dy."
+        for i in range(n):
+            alone = np.zeros_like(e.dy)
+            index = (slice(None),) * axis + (i,)
+            alone[index] = e.dy[index]
+            if e.pulls_back(alone):
+                return (
+                    f"It counts index {i} of axis {axis} of dy alone, where all {n} reach "
+                    f"{e.name}: sum over that axis."
+                )
+    return None
+
+
+# ------------------------------------------------------------------- in which quantity it is
+
+
+# What backward gives over what is right, for a value v, and what was mistaken for what.
+QUANTITIES: tuple[tuple[Callable[[Numbers], Numbers], str], ...] = (
+    (
+        lambda v: 2 * np.exp(-v / 2),
+        "the gradient of sigma where that of logvar belongs, logvar = log sigma^2: multiply by "
+        "dsigma/dlogvar = sigma / 2",
+    ),
+    (
+        lambda v: np.exp(-v),
+        "the gradient of exp({0}) where that of {0} belongs, as of the variance for logvar or of "
+        "sigma for log sigma: multiply by exp({0})",
+    ),
+    (
+        lambda v: v / 2,
+        "the gradient of logvar = log sigma^2 where that of sigma belongs: multiply by 2 / sigma",
+    ),
+    (
+        lambda v: v,
+        "the gradient of log({0}) where that of {0} belongs, as of logvar for the variance: divide "
+        "by {0}",
+    ),
+    (
+        lambda v: 1 / (2 * v),
+        "the gradient of {0}^2 where that of {0} belongs, as of the variance for sigma: multiply "
+        "by 2 {0}",
+    ),
+    (
+        lambda v: 2 * np.sqrt(v),
+        "the gradient of the root of {0} where that of {0} belongs, as of sigma for the variance: "
+        "divide by 2 sqrt({0})",
+    ),
+    (
+        lambda v: np.exp(v / 2) / 2,
+        "the right one times dsigma/dlogvar = sigma / 2: that factor enters once too often",
+    ),
+    (lambda v: np.exp(v), "the right one times exp({0}): that factor enters once too often"),
+)
+
+
+def quantity(e: Evidence) -> str | None:
+    """Say whether it is the gradient of sigma for that of logvar, and the like."""
+    if np.unique(e.value[e.known]).size < 2:
+        return None  # a constant ratio is a factor
+    for ratio, text in QUANTITIES:
+        with np.errstate(all="ignore"):
+            guess = ratio(e.value) * e.right
+        if np.isfinite(guess[e.known]).all() and e.fits(guess):
+            return f"It is {text.format(e.name)}."
+    return None
+
+
+# ------------------------------------------------------------------------- how exact it is
+
+
+def precision(e: Evidence) -> str | None:
+    """Say whether it is right to some digits only."""
+    a, n = e.given[e.known], e.right[e.known]
+    scale = np.abs(n).max(initial=0.0)
+    error = np.abs(a - n).max(initial=0.0)
+    if not 3e-8 * scale < error <= 1e-5 * scale or e.fit > FIT:
+        return None
+    digits = f"It agrees with the right one to {-math.log10(error / scale):.0f} digits only"
+    return f"{digits}, as if a part of backward were computed in float32."
+
+
+# ------------------------------------------------------------------------- where it is wrong
+
+
+def some_coordinates(e: Evidence) -> str | None:
+    """Say what the coordinates have in common where it is wrong, if it is right elsewhere."""
+    known = e.known
+    scale = np.abs(e.right[known]).max(initial=0.0)
+    bad = known & ~(np.abs(e.given - np.where(known, e.right, 0)) <= e.fit * scale)
+    n = int(bad.sum())
+    if n == 0 or n == known.sum():
+        return None
+    v, among = e.value, f"in {n} of {known.sum()} coordinates"
+    for text, where in (("< 0", v < 0), ("> 0", v > 0), ("= 0", v == 0)):
+        if (bad == (where & known)).all():
+            return f"It is wrong {among}, those where {e.name} {text}, and right elsewhere."
+    for axis, length in enumerate(v.shape):
+        for i in range(length if v.ndim > 1 else 0):
+            where = np.zeros(v.shape, bool)
+            where[(slice(None),) * axis + (i,)] = True
+            if (bad == (where & known)).all():
+                return f"It is wrong at index {i} of axis {axis}, and right elsewhere."
+    if 2 * n > known.sum():
+        return None
+    smallest = np.abs(v[bad]).min()
+    if n > 1 and smallest > np.abs(v[known & ~bad]).max():
+        return f"It is wrong {among}, those where |{e.name}| >= {smallest:.4g}, right elsewhere."
+    return f"It is wrong {among} and right elsewhere."
+
+
+# ------------------------------------------------------------------------- of another shape
+
+
+def right_numbers_in_another_shape(e: Evidence) -> str | None:
+    """Say whether it is (n, 1) for (n,), or (n_out, n_in) for (n_in, n_out)."""
+    if e.given.size != e.right.size or not e.known.all():
+        return None
+    if e.given.shape == e.right.shape[::-1] and close(e.given, e.right.T):
+        return "It is the right one transposed."
+    if close(e.given.ravel(), e.right.ravel()):
+        return "Its numbers are the right ones: reshape it."
+    return None
+
+
+def not_summed(e: Evidence) -> str | None:
+    """Say whether it is not summed where it is broadcast, or summed over a wrong axis."""
+    if e.jacobian is None:
+        return None
+    summands = e.jacobian.sum(axis=0) * e.dy  # like y: what each of its entries contributes
+    if e.jacobian.size and close(e.given, summands) and _sums_to(summands, e.right):
+        return (
+            f"It is right but for a missing sum: {e.name} is broadcast to {e.dy.shape}, and its "
+            "gradient sums over every axis along which it is."
+        )
+    for axis in range(e.dy.ndim):
+        for keep in (False, True):
+            if close(e.given, summands.sum(axis=axis, keepdims=keep)):
+                return f"It sums over axis {axis} of dy, which is not the one to sum over."
+    return None
+
+
+def _sums_to(summands: Numbers, right: Numbers) -> bool:
+    shape = (1,) * (summands.ndim - right.ndim) + right.shape
+    axes = tuple(i for i, n in enumerate(shape) if n == 1)
+    return close(summands.sum(axis=axes, keepdims=True).reshape(right.shape), right)
+
+
+Cause: TypeAlias = Callable[[Evidence], str | None]
+
+CAUSES: tuple[Cause, ...] = (
+    *(zero, sign, factor, precision, swapped, transposed, order),
+    *(passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only, wrong_axis),
+    some_coordinates,
+)
+WRONG_SHAPES: tuple[Cause, ...] = (right_numbers_in_another_shape, not_summed)

@@ -1,0 +1,97 @@
+"""The Taylor test and the adjoint identity: right gradients pass, wrong ones do not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from scratchvae import VAE, Linear
+from scratchvae.activations import tanh, tanh_backward
+from scratchvae.gaussian import kl_standard_normal, kl_standard_normal_backward
+from scratchvae.gradcheck import GradientError, adjoint, taylor
+
+
+def wrong_kl_backward(dkl, cache):
+    dmu, dlogvar = kl_standard_normal_backward(dkl, cache)
+    return dmu, 0.999 * dlogvar
+
+
+# Five steps apart by sqrt(10) fix the order to a few hundredths, unless the h^2 term happens to be
+# tiny along v; then the order is 3 at large steps, and still above 1.9 at small ones.
+
+
+def test_the_order_is_2_where_the_gradient_is_right(rng):
+    result = taylor(kl_standard_normal, list(rng.standard_normal((2, 4, 3))), rng=rng)
+    assert result.ok
+    assert result.order > 1.9
+    assert "The gradient is right: it falls like h^2." in str(result)
+
+
+def test_the_order_is_1_where_it_is_wrong_by_a_thousandth(rng):
+    args = list(rng.standard_normal((2, 4, 3)))
+    result = taylor(kl_standard_normal, wrong_kl_backward, args, rng=rng)
+    assert not result.ok
+    assert result.order == pytest.approx(1, abs=0.1)
+    assert "The gradient is wrong: it falls like h only." in str(result)
+
+
+def test_a_linear_function_leaves_no_remainder(rng):
+    result = taylor(Linear(5, 3, dtype="float64"), [np.zeros((4, 5))], rng=rng)
+    assert result.ok  # x W is of second order in both, so the remainder is h^2 u V
+    result = taylor(lambda x: (3 * x, None), lambda dy, _: 3 * dy, [np.ones(4)], rng=rng)
+    assert result.order == math.inf
+    assert "the remainder is zero to rounding" in str(result)
+
+
+def test_the_remainder_is_taylors(rng):
+    """For f = x^2 it is h^2 v^2 exactly."""
+    result = taylor(lambda x: (x * x, x), lambda dy, x: 2 * x * dy, [np.ones(1)], rng=rng)
+    ratio = np.array(result.remainder) / np.array(result.steps) ** 2
+    usable = np.array(result.remainder) > 1e3 * result.rounding
+    assert usable.sum() > 5
+    np.testing.assert_allclose(ratio[usable], ratio[0], rtol=1e-2)
+
+
+def test_a_model(rng):
+    model = VAE(6, (5,), 2, activation="tanh", dtype="float64", rng=rng)
+    x = rng.integers(0, 2, (4, 6)).astype(float)
+    before = model.params.value.copy()
+    assert taylor(model, (x,), rng=rng).order > 1.9
+    assert taylor(model, (x, rng.standard_normal((4, 2))), rng=rng).order > 1.9
+    np.testing.assert_array_equal(model.params.value, before)
+
+
+def test_its_seed_repeats_it(rng):
+    args = list(rng.standard_normal((2, 4, 3)))
+    first = taylor(kl_standard_normal, args)
+    assert taylor(kl_standard_normal, args, rng=first.seed) == first
+    assert taylor(kl_standard_normal, args).seed != first.seed
+
+
+def test_the_adjoint_identity(rng):
+    x = rng.standard_normal((4, 5))
+    report = adjoint(tanh, [x], rng=rng)
+    assert report.ok
+    ((name, right, left, error),) = report.checks
+    assert name == "<dy, J u> and <J^T dy, u>"
+    assert right == pytest.approx(left, rel=1e-6)
+    assert error == report.error <= report.tolerance
+    with pytest.raises(GradientError, match="differ") as caught:
+        adjoint(tanh, lambda dy, y: tanh_backward(dy, y) * 1.001, [x])
+    assert caught.value.report.cause == "adjoint"
+    assert caught.value.report.verdict == "wrong"
+
+
+def test_the_adjoint_identity_of_a_linear_map_needs_no_small_step(rng):
+    """One step of length 1 is exact: 30 products and sums of unit size round to below 1e-14."""
+    w, x = rng.standard_normal((5, 3)), rng.standard_normal((4, 5))
+    right = adjoint(lambda x: (x @ w, None), lambda dy, _: dy @ w.T, [x], step=1.0, tolerance=1e-13)
+    assert right.ok
+    with pytest.raises(GradientError):
+        adjoint(
+            *(lambda x: (x @ w, None), lambda dy, _: (1 + 1e-11) * (dy @ w.T), [x]),
+            step=1.0,
+            tolerance=1e-13,
+        )
