@@ -3,8 +3,9 @@
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, likelihoods
 from .errors import InputError, NonFiniteError
 from .layers import Activation, Linear, Sequential
-from .optimizers import SGD, Adam, constant, cosine, step_list
+from .optimizers import SGD, Adam
 from .parameters import Parameter, Parameters
+from .schedules import constant, cosine, step_list, warm_up
 from .vae import VAE, Autoencoder, Terms
 
 __version__ = "0.1.0"
@@ -32,4 +33,5 @@ __all__ = [
     "gradcheck",
     "likelihoods",
     "step_list",
+    "warm_up",
 ]

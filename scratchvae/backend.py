@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -101,6 +102,28 @@ def cuda_is_available() -> bool:
     except InputError:
         return False
     return True
+
+
+def backend_of(device: str) -> str:
+    """Return "numpy" for "cpu" and "cupy" for "cuda"; "auto" is the latter where it can be."""
+    if device == "auto":
+        device = "cuda" if cuda_is_available() else "cpu"
+    return {"cpu": "numpy", "cuda": "cupy"}[device]
+
+
+def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
+    """Return a context in which the matrix products of a small model run on one thread.
+
+    Products as small as the digits' gain nothing from a second thread. But where another process
+    holds its core each of them waits for the scheduler: a run of 3 seconds then takes minutes.
+    """
+    from threadpoolctl import threadpool_limits
+
+    largest = max(model.params[name].value.size for name in model.params.names)  # n_in n_out
+    limits: AbstractContextManager[object] = threadpool_limits(
+        1 if 2 * batch_size * largest < 20e6 else None, user_api="blas"
+    )
+    return limits
 
 
 def _import_cupy() -> Any:

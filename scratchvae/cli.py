@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample and gradcheck.
+"""The command line: train, evaluate, sample, gradcheck and demo.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient is not right, 2 the input cannot be used or training broke down, 130 stopped with Ctrl-C.
@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,12 +22,13 @@ import numpy as np
 
 from . import __version__, checkpoint, datasets
 from .activations import ACTIVATIONS
-from .backend import asnumpy, cuda_is_available
+from .backend import asnumpy, backend_of, blas_threads
 from .errors import InputError, NonFiniteError, check_number, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import find
-from .optimizers import SGD, Adam, Optimizer, Schedule, constant, cosine, step_list
+from .optimizers import SGD, Adam, Optimizer
+from .schedules import Schedule, constant, cosine, step_list, warm_up
 from .training import Trainer
 from .vae import VAE, Terms
 
@@ -39,6 +40,8 @@ DEFAULTS: dict[str, Any] = {
     "hidden": (400,),
     "latent": 20,
     "beta": 1.0,
+    "warm_up": 0,
+    "free_bits": 0.0,
     "activation": "relu",
     "likelihood": "bernoulli",
     "variance": 1.0,
@@ -82,9 +85,10 @@ def train(args: argparse.Namespace) -> int:
     for width in options["hidden"]:
         check_size("--hidden", width)
     check_number("--lr", options["lr"])
-    check_number("--beta", options["beta"])
+    for name in ("beta", "warm-up", "free-bits"):
+        check_number(f"--{name}", options[name.replace("-", "_")])
     _check_seed(options["seed"])
-    backend = _backend(args.device)
+    backend = backend_of(args.device)
     dataset = datasets.load(options["data"])
     trainer = _build(options, dataset, backend)
     config = {
@@ -105,11 +109,7 @@ def train(args: argparse.Namespace) -> int:
     say(_describe(trainer, options, dataset, out))
 
     run = _Run(trainer, config, out, best)
-    with (
-        _threads(trainer),
-        _stop_on_ctrl_c(trainer),
-        _Progress(trainer, options, say) as progress,
-    ):
+    with _stop_on_ctrl_c(trainer), _Progress(trainer, options, say) as progress:
 
         def on_epoch(metrics: dict[str, float]) -> None:
             run.after_epoch(metrics)
@@ -164,7 +164,7 @@ def _open_run(
         raise InputError("--resume: no folder given: expected --out with the folder of a run")
     path = args.out / "checkpoint.safetensors"
     arrays, values = checkpoint.load(path)
-    before = values["config"]["options"]
+    before = DEFAULTS | values["config"]["options"]
     before["hidden"] = tuple(before["hidden"])
     fixed = [k for k in given if k != "epochs" or before["schedule"] == "cosine"]
     for k in fixed:
@@ -189,7 +189,9 @@ def _model_config(options: dict[str, Any], dataset: datasets.Dataset) -> dict[st
     config = {"kind": options["model"], "data_dim": dataset.data_dim}
     config |= {"hidden": options["hidden"], "latent_dim": options["latent"]}
     config |= {k: options[k] for k in ("activation", "likelihood", "variance", "dtype")}
-    return config | ({"beta": options["beta"]} if options["model"] == "vae" else {})
+    if options["model"] == "vae":
+        config |= {"beta": options["beta"], "free_bits": options["free_bits"]}
+    return config
 
 
 def _build(options: dict[str, Any], dataset: datasets.Dataset, backend: str) -> Trainer:
@@ -206,6 +208,7 @@ def _build(options: dict[str, Any], dataset: datasets.Dataset, backend: str) -> 
         dataset,
         batch_size=options["batch_size"],
         schedule=_schedule(options),
+        beta_schedule=warm_up(options["beta"], w) if (w := options["warm_up"]) else None,
         binarize=options["binarize"],
         seed=options["seed"],
     )
@@ -224,23 +227,6 @@ def _schedule(options: dict[str, Any]) -> Schedule:
         raise InputError(
             f"--schedule is {name!r}: expected constant, cosine or EPOCH:LR,EPOCH:LR,..."
         ) from None
-
-
-def _threads(trainer: Trainer) -> AbstractContextManager[object]:
-    """Return a context in which the matrix products of a small model run on one thread.
-
-    Products as small as the digits' gain nothing from a second thread. But where another process
-    holds its core each of them waits for the scheduler: a run of 3 seconds then takes minutes.
-    """
-    from threadpoolctl import threadpool_limits
-
-    params = trainer.model.params
-    largest = max(params[name].value.size for name in params.names)  # n_in n_out
-    operations = 2 * trainer.batch_size * largest
-    limits: AbstractContextManager[object] = threadpool_limits(
-        1 if operations < 20e6 else None, user_api="blas"
-    )
-    return limits
 
 
 class _Run:
@@ -394,12 +380,12 @@ def evaluate(args: argparse.Namespace) -> int:
     arrays, values = checkpoint.load(path)
     options = values["config"]["options"]
     dataset = datasets.load(args.data or options["data"])
-    trainer = _build(options, dataset, _backend(args.device))
+    trainer = _build(options, dataset, backend_of(args.device))
     model = trainer.model
     checkpoint.load_parameters(model, arrays, path)
     if args.seed is not None:
         trainer.seed = _check_seed(args.seed)
-    with _threads(trainer):  # as in training, for the same digits to the last
+    with blas_threads(model, trainer.batch_size):  # as in training, for the same digits to the last
         terms = trainer.test_terms()
     result: dict[str, Any] = {
         "checkpoint": str(path),
@@ -465,7 +451,7 @@ def sample(args: argparse.Namespace) -> int:
 
     path = args.run_folder / "checkpoint.safetensors"
     arrays, values = checkpoint.load(path)
-    model = checkpoint.build_model(values["config"]["model"], _backend(args.device))
+    model = checkpoint.build_model(values["config"]["model"], backend_of(args.device))
     checkpoint.load_parameters(model, arrays, path)
     if not isinstance(model, VAE):
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
@@ -481,7 +467,7 @@ def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
-    ours = ((report, "") for report in suite(_backend(args.device)))
+    ours = ((report, "") for report in suite(backend_of(args.device)))
     reports = []
     for report, arguments in ours if args.file is None else _checks_of_file(args):
         reports.append(report)
@@ -533,13 +519,26 @@ def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report, str]]:
                 print(f"{result}\nWrote {args.taylor}")
 
 
+# --- demo ----------------------------------------------------------------------------------------
+
+
+def demo(args: argparse.Namespace) -> int:
+    """List the demos, or run one."""
+    from . import demo as demos
+
+    if args.name is not None:
+        demos.run(args.name, args.options)
+        return 0
+    if args.options:
+        raise InputError(f"expected the name of a demo before {args.options[0]}")
+    for entry in demos.entries():
+        print(f"{entry.name}  ({entry.seconds})")
+        print(textwrap.fill(entry.claim, 88, initial_indent="    ", subsequent_indent="    "))
+    print("\nRun one: scratchvae demo NAME [--quick] [--device cuda] [--data mnist] [--out DIR]")
+    return 0
+
+
 # --- options -------------------------------------------------------------------------------------
-
-
-def _backend(device: str) -> str:
-    if device == "auto":
-        device = "cuda" if cuda_is_available() else "cpu"
-    return {"cpu": "numpy", "cuda": "cupy"}[device]
 
 
 def _check_seed(seed: int) -> int:
@@ -617,6 +616,9 @@ def _parser() -> argparse.ArgumentParser:
            type=_hidden, metavar="N[,N]")  # fmt: skip
     option("latent", "latent dimensions", type=int, metavar="N")
     option("beta", "weight of the KL term", type=float, metavar="X")
+    option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")
+    option("free-bits", "nats of KL that a latent dimension has for nothing", type=float,
+           metavar="X")  # fmt: skip
     option("activation", "of the hidden layers", choices=tuple(ACTIVATIONS))
     option("likelihood", "of the pixels, given z", choices=("bernoulli", "gaussian"))
     option("variance", "of the Gaussian: a number, shared (learned) or per-dimension",
@@ -653,6 +655,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where to")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)
+
+    sub = command("demo", demo, "scratchvae demo mu_and_sigma --quick")
+    sub.add_argument("name", nargs="?", help="which demo to run (default: list them)")
+    sub.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="...", help="of the demo: NAME --help"
+    )
 
     sub = command(
         "gradcheck", gradcheck, "scratchvae gradcheck layers.py:Scale --taylor taylor.png"

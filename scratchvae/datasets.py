@@ -145,6 +145,22 @@ def binarize(x: Array, how: str, rng: np.random.Generator) -> Array:
     raise InputError(f"binarize is {how!r}: expected 'none', 'threshold' or 'dynamic'")
 
 
+def require_fit(dataset: Dataset, model: Any, binarize: str) -> None:
+    """Raise InputError unless the data can train the model.
+
+    They must have its width and, where the likelihood or the binarisation needs it, lie in [0, 1].
+    """
+    if dataset.data_dim != model.data_dim:
+        raise InputError(
+            f"{dataset.name} has {dataset.data_dim} values per example: expected "
+            f"{model.data_dim}, as the model was built for"
+        )
+    if binarize != "none":
+        require_unit_interval(dataset, f"binarize={binarize!r}")
+    elif model.likelihood.binary:
+        require_unit_interval(dataset, "the Bernoulli likelihood")
+
+
 def require_unit_interval(dataset: Dataset, why: str) -> None:
     """Check that every pixel, divided by the scale, lies in [0, 1].
 

@@ -1,4 +1,4 @@
-r"""Optimizers on the flat vectors, and learning-rate schedules.
+r"""Optimizers on the flat vectors.
 
 An optimizer reads ``params.grad`` and changes ``params.value``, a block at a time so that the
 numbers it touches stay in the cache. Its state is arrays of the same length plus a step count, and
@@ -8,7 +8,6 @@ a checkpoint holds both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
 from .backend import Array, blocks, namespace
 from .errors import check_number
@@ -99,25 +98,3 @@ class Adam(Optimizer):
             v += (1 - beta2) * (g * g - v)
             # [adam-step]
             self.params.value[part] -= step * m / (sqrt(v) + self.eps * root_c2)
-
-
-Schedule = Callable[[float], float]  # the time in epochs, fractions included -> learning rate
-
-
-def constant(lr: float) -> Schedule:
-    """Return the schedule that is `lr` always."""
-    return lambda epoch: lr
-
-
-def step_list(lr: float, changes: Mapping[float, float]) -> Schedule:
-    """Return the schedule that starts at `lr` and becomes ``changes[e]`` at epoch e."""
-    steps = sorted({-math.inf: lr, **changes}.items())
-    return lambda epoch: [rate for start, rate in steps if start <= epoch][-1]
-
-
-def cosine(lr: float, epochs: float, final: float = 0.0) -> Schedule:
-    """Return the schedule that falls from `lr` to `final` along half a cosine in `epochs`."""
-    # [cosine]
-    return lambda epoch: (
-        final + (lr - final) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
-    )

@@ -77,6 +77,11 @@ METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between 
 _styled = style.context(["default", STYLE])
 
 
+def use_style() -> None:
+    """Make the style of these figures that of all matplotlib figures to come, as the demos do."""
+    style.use(["default", STYLE])
+
+
 @_styled
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the loss and its parts over the epochs, training and test.

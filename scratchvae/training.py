@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .backend import Array
-from .datasets import Dataset, binarize, require_unit_interval, to_float
-from .errors import InputError, NonFiniteError, check_size
+from .backend import Array, blas_threads
+from .datasets import Dataset, binarize, require_fit, to_float
+from .errors import NonFiniteError, check_size
 from .evaluation import active_units, elbo, first_nonfinite
-from .optimizers import Optimizer, Schedule, constant
-from .vae import Autoencoder, Terms
+from .optimizers import Optimizer
+from .schedules import Schedule, constant
+from .vae import VAE, Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # streams of one seed that have nothing in common
 
@@ -35,6 +36,8 @@ class Trainer:
     batch_size : int
     schedule : callable, optional
         The time in epochs -> learning rate; the optimizer's own rate throughout if not given.
+    beta_schedule : callable, optional
+        Likewise for the model's beta, such as :func:`~scratchvae.warm_up`.
     binarize : {"none", "threshold", "dynamic"}
     seed : int
         Of the order of the batches and of the noise in the test bound. The noise in training comes
@@ -50,8 +53,7 @@ class Trainer:
     Raises
     ------
     InputError
-        If the data do not fit the model: another width, or, where the likelihood or the
-        binarisation needs them in [0, 1], values outside.
+        If the data do not fit the model, as :func:`~scratchvae.datasets.require_fit` says.
     """
 
     def __init__(
@@ -62,22 +64,16 @@ class Trainer:
         *,
         batch_size: int = 128,
         schedule: Schedule | None = None,
+        beta_schedule: Schedule | None = None,
         binarize: str = "none",
         seed: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
-        if dataset.data_dim != model.data_dim:
-            raise InputError(
-                f"{dataset.name} has {dataset.data_dim} values per example: expected "
-                f"{model.data_dim}, as the model was built for"
-            )
-        if binarize != "none":
-            require_unit_interval(dataset, f"binarize={binarize!r}")
-        elif model.likelihood.binary:
-            require_unit_interval(dataset, "the Bernoulli likelihood")
+        require_fit(dataset, model, binarize)
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
         self.schedule = schedule or constant(optimizer.lr)
+        self.beta_schedule = beta_schedule
         self.epoch, self.batch, self.stop = 0, 0, False
         self.totals, self.seconds = np.zeros(3), 0.0  # sums of this epoch's terms; its time so far
         self.metrics: list[dict[str, float]] = []
@@ -100,24 +96,32 @@ class Trainer:
             If a loss or gradient is NaN or infinite. The parameters are then still those before
             that step.
         """
-        while self.epoch < epochs and not self.stop:
-            # The order depends on seed and epoch alone, so it need not be saved.
-            rng = np.random.default_rng([self.seed, self.epoch, ORDER])
-            order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
-            start, before = time.perf_counter(), self.seconds
-            while self.batch < self.batches_per_epoch and not self.stop:
-                rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-                terms = self._step(self._floats(self._train[rows], self.model.rng))
-                self.totals += len(rows) * np.array([float(t) for t in terms])
-                self.batch += 1
-                self.seconds = before + time.perf_counter() - start
-                on_step(terms)
-            if self.batch == self.batches_per_epoch:
-                self.metrics.append(self._finish_epoch())
-                on_epoch(self.metrics[-1])
+        with blas_threads(self.model, self.batch_size):
+            while self.epoch < epochs and not self.stop:
+                self._run_epoch(on_step)
+                if self.batch == self.batches_per_epoch:
+                    self.metrics.append(self._finish_epoch())
+                    on_epoch(self.metrics[-1])
+
+    def _run_epoch(self, on_step: Callable[[Terms], None]) -> None:
+        # The order depends on seed and epoch alone, so it need not be saved.
+        rng = np.random.default_rng([self.seed, self.epoch, ORDER])
+        order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
+        start, before = time.perf_counter(), self.seconds
+        while self.batch < self.batches_per_epoch and not self.stop:
+            rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
+            terms = self._step(self._floats(self._train[rows], self.model.rng))
+            self.totals += len(rows) * np.array([float(t) for t in terms])
+            self.batch += 1
+            self.seconds = before + time.perf_counter() - start
+            on_step(terms)
 
     def _step(self, x: Array) -> Terms:
         model, optimizer = self.model, self.optimizer
+        now = self.epoch + self.batch / self.batches_per_epoch
+        optimizer.lr = self.schedule(now)
+        if self.beta_schedule and isinstance(model, VAE):
+            model.beta = self.beta_schedule(now)
         eps = model.draw_eps(len(x), model.rng)
         terms = model.loss_and_grad(x, eps)
         grad = model.params.grad
@@ -126,7 +130,6 @@ class Trainer:
                 f"step {optimizer.steps + 1} (epoch {self.epoch + 1}): "
                 f"{first_nonfinite(model, x, eps)}; try a smaller learning rate than {optimizer.lr}"
             )
-        optimizer.lr = self.schedule(self.epoch + self.batch / self.batches_per_epoch)
         optimizer.step()
         return terms
 

@@ -20,6 +20,8 @@ import numpy as np
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_number, check_size
 from .gaussian import (
+    kl_free_bits,
+    kl_free_bits_backward,
     kl_standard_normal,
     kl_standard_normal_backward,
     reparameterize,
@@ -178,6 +180,9 @@ class VAE(Autoencoder):
     ----------
     beta : float
         The weight of the KL term. With 1 the loss is the negative evidence lower bound.
+    free_bits : float
+        The KL in nats that each latent dimension has for nothing: where it is not 0 the loss holds
+        the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
     data_dim, hidden, latent_dim, **options
         As for :class:`Autoencoder`. The encoder's last layer gives [mu | logvar], (B, 2Z).
     """
@@ -191,10 +196,12 @@ class VAE(Autoencoder):
         latent_dim: int = 20,
         *,
         beta: float = 1.0,
+        free_bits: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(data_dim, hidden, latent_dim, **options)
         self.beta = check_number("beta", beta)
+        self.free_bits = check_number("free_bits", free_bits)
 
     def encode(self, x: Any) -> tuple[Array, Array]:
         """Return the parameters (mu, logvar) of q(z|x), (B, Z) each, for x (B, D)."""
@@ -222,8 +229,11 @@ class VAE(Autoencoder):
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.likelihood.nll(x, output)  # (B,)
         kl, kl_cache = kl_standard_normal(mu, logvar)  # (B,)
+        charged = kl
+        if self.free_bits:
+            charged, kl_cache = kl_free_bits(mu, logvar, self.free_bits)  # (B,)
         # [negative-elbo]
-        terms = Terms(nll + self.beta * kl, nll, kl)
+        terms = Terms(nll + self.beta * charged, nll, kl)
         return terms, (encoder_cache, z_cache, decoder_cache, nll_cache, kl_cache)
 
     def backward(self, dloss: Array, cache: Any) -> None:
@@ -233,7 +243,8 @@ class VAE(Autoencoder):
         dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
         # [two-paths]  mu and logvar reach the loss through z and through the KL: gradients add
         dmu_z, dlogvar_z = reparameterize_backward(dz, z_cache)  # (B, Z) each
-        dmu_kl, dlogvar_kl = kl_standard_normal_backward(self.beta * dloss, kl_cache)  # (B, Z) each
+        kl_backward = kl_free_bits_backward if self.free_bits else kl_standard_normal_backward
+        dmu_kl, dlogvar_kl = kl_backward(self.beta * dloss, kl_cache)  # (B, Z) each
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
         self.encoder.backward(dcode, encoder_cache, input_gradient=False)  # dcode (B, 2Z)
 

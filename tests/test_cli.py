@@ -188,6 +188,20 @@ def test_sample_writes_a_picture(run, finished, tmp_path):
     assert (tmp_path / "s.png").read_bytes() != first
 
 
+def test_warm_up_and_free_bits_reach_the_model(run, tmp_path):
+    options = ["--warm-up", "4", "--free-bits", "0.5", "--beta", "2", "--out", str(tmp_path / "r")]
+    code, _, err = run("train", *QUICK, *options)
+    assert code == 0, err
+    model = checkpoint.load_model(tmp_path / "r" / "checkpoint.safetensors")
+    assert (model.beta, model.free_bits) == (2, 0.5)
+    last = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    # In the last step of the second of two epochs beta is just below half of 2; free bits add.
+    assert last["test_loss"] > last["test_reconstruction"] + 0.9 * last["test_kl"]
+    code, _, err = run("train", *QUICK, "--warm-up", "-1", "--out", str(tmp_path / "s"))
+    assert code == 2
+    assert "--warm-up is -1.0: expected a finite number, 0 or larger" in err
+
+
 def test_gradcheck_json_holds_every_check_at_or_below_1e_7(run):
     code, out, err = run("gradcheck", "--json")
     entries = json.loads(out)
@@ -373,7 +387,7 @@ def test_gradcheck_draws_no_more_than_one_taylor_test(run, mine, tmp_path):
         assert "--taylor draws one gradient: name" in err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck", "demo"])
 def test_every_command_has_help_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from scratchvae.gaussian import (
+    kl_free_bits,
+    kl_free_bits_backward,
     kl_per_dimension,
     kl_standard_normal,
     kl_standard_normal_backward,
@@ -178,3 +180,26 @@ def test_no_argument_or_cache_is_changed(rng):
         _, cache = forward(*arguments)
         frozen(*(part for part in cache if isinstance(part, np.ndarray)))
         backward(dy, cache)
+
+
+@pytest.mark.proves("free-bits")
+def test_free_bits_charge_each_dimension_at_least_its_free_share(rng):
+    mu, logvar = rng.uniform(-1, 1, (2, 5, 3))
+    kl = kl_per_dimension(mu, logvar)
+    for free in (0.0, 0.1, 0.5, 100.0):
+        charged, _ = kl_free_bits(mu, logvar, free)
+        by_hand = [sum(max(k, free) for k in row) for row in kl.tolist()]
+        np.testing.assert_allclose(charged, by_hand, rtol=1e-14)  # three additions
+
+
+@pytest.mark.proves("free-bits-grad")
+def test_what_is_free_has_no_gradient_and_what_is_charged_has_the_kls(rng):
+    mu, logvar = rng.uniform(-1, 1, (2, 5, 3))
+    kl, dkl = kl_per_dimension(mu, logvar), rng.standard_normal(5)
+    free = np.median(kl)
+    charged = kl > free
+    assert 0 < charged.sum() < charged.size
+    ours = kl_free_bits_backward(dkl, kl_free_bits(mu, logvar, free)[1])
+    full = kl_standard_normal_backward(dkl, (mu, logvar))
+    for d, d_full in zip(ours, full, strict=True):
+        np.testing.assert_array_equal(d, np.where(charged, d_full, 0))

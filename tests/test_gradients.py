@@ -229,6 +229,19 @@ def test_without_input_gradient_the_parameter_gradients_stay(drawn, rng):
         np.testing.assert_array_equal(one, two)
 
 
+@given(shape=draws.shapes(), free=st.floats(0.01, 2), rng=draws.generators())
+@examples(40)
+def test_free_bits(shape, free, rng):
+    mu, logvar = rng.standard_normal((2, *shape))
+    # The kink is where a KL equals `free`. A step of 1e-3 moves a KL by less than 1e-2 here.
+    kl = gaussian.kl_per_dimension(mu, logvar)
+    mu = np.where(np.abs(kl - free) < 1e-2, mu + 0.2 * np.sign(mu), mu)
+    kl = gaussian.kl_per_dimension(mu, logvar)
+    free = free if np.abs(kl - free).min() > 1e-2 else kl.max() + 0.1
+    forward = lambda mu, logvar: gaussian.kl_free_bits(mu, logvar, free)  # noqa: E731
+    check(forward, gaussian.kl_free_bits_backward, (mu, logvar), rng=rng)
+
+
 # --------------------------------------------------------------------------------------- models
 
 

@@ -24,9 +24,10 @@ FLOORS = [
     ["activations", "gaussian", "likelihoods"],
     ["layers"],
     ["vae"],
-    ["optimizers", "evaluation", "checkpoint", "gradcheck", "datasets"],
+    ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
     ["plots"],
     ["training"],
+    ["demo"],
     ["cli"],
     ["__init__", "__main__"],
 ]

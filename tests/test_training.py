@@ -109,6 +109,19 @@ def test_the_schedule_sets_the_rate_of_every_step(rng, seed):
     np.testing.assert_allclose(rates, 0.1 + np.arange(8) / 4, rtol=1e-15)
 
 
+def test_the_beta_schedule_sets_the_weight_of_the_kl_at_every_step(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed, beta_schedule=sv.warm_up(3.0, 1.5))
+    betas, terms = [], []
+    trainer.run(2, lambda t: (betas.append(trainer.model.beta), terms.append(t)))
+    # Four batches an epoch.
+    np.testing.assert_allclose(betas, np.minimum(np.arange(8) / 6, 1) * 3, rtol=1e-15)
+    for beta, t in zip(betas, terms, strict=True):
+        # The terms are float32 sums over 30 values.
+        assert t.loss == pytest.approx(t.reconstruction + beta * t.kl, rel=1e-5)
+    plain = make_trainer(make_dataset(rng), seed, kind=sv.Autoencoder, beta_schedule=sv.constant(2))
+    plain.run(1)  # has no KL to weigh
+
+
 def test_training_lowers_the_loss(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed)
     trainer.run(30)

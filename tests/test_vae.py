@@ -306,6 +306,31 @@ def test_beta_0_leaves_kl_out_of_loss_and_gradient(rng):
     assert model.params["encoder.2.W"].grad.all()
 
 
+def test_free_bits_enter_the_loss_and_its_gradient_but_not_the_kl(rng):
+    plain, (x, eps) = small(rng=rng, beta=3, activation="tanh"), data(rng)
+    kl = sv.gaussian.kl_per_dimension(*plain.encode(x))  # (B, Z)
+    # In the middle of the widest gap, for the gradient check: the maximum has a kink at each KL.
+    ordered = np.sort(kl.ravel())
+    widest = np.diff(ordered).argmax()
+    bits = ordered[widest : widest + 2].mean()
+    free = small(beta=3, free_bits=bits, activation="tanh")
+    free.params.value[...] = plain.params.value
+    before, terms = plain.loss_and_grad(x, eps), free.loss_and_grad(x, eps)
+    assert terms.kl == before.kl
+    assert terms.reconstruction == before.reconstruction
+    # Some twenty additions of numbers of unit size.
+    extra = np.maximum(bits - kl, 0).sum() / len(x)
+    assert terms.loss - before.loss == pytest.approx(3 * extra, rel=1e-12)
+    sv.gradcheck.check_model(free, x, eps, rng=rng, step=1e-4)
+    assert np.abs(free.params.grad - plain.params.grad).max() > 1e-4
+    everything = small(free_bits=1e6, activation="tanh")
+    assert not np.any(everything.loss_and_grad(x, eps).loss == before.loss)
+    bare = small(beta=0, activation="tanh")
+    bare.params.value[...] = everything.params.value
+    bare.loss_and_grad(x, eps)
+    np.testing.assert_array_equal(everything.params.grad, bare.params.grad)  # nothing is charged
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("model", [sv.VAE, sv.Autoencoder])
 @pytest.mark.parametrize(("likelihood", "variance"), KINDS)
@@ -353,6 +378,7 @@ def test_noise_and_codes_of_the_wrong_shape_are_refused():
         ({"beta": -0.1}, "beta is -0.1: expected a finite number, 0 or larger"),
         ({"beta": math.nan}, "beta is nan: expected"),
         ({"beta": math.inf}, "beta is inf: expected"),
+        ({"free_bits": -1}, "free_bits is -1: expected a finite number, 0 or larger"),
         ({"activation": "gelu"}, "unknown activation 'gelu'"),
         ({"likelihood": "poisson"}, "unknown likelihood 'poisson'"),
         ({"likelihood": "gaussian", "variance": -1}, "variance is -1: expected"),

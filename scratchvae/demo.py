@@ -1,0 +1,189 @@
+"""What the demos share: their options, their data and models, and claims that must hold.
+
+A demo is a script that starts with a docstring (title, claim, times) and with ``demo.start``. It
+prints the numbers that support its claim, draws the figure that shows it, and ends with an exit
+code other than 0 if the claim does not hold on the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import runpy
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import datasets, plots
+from .backend import Backend, asnumpy, backend_of, get_backend
+from .errors import InputError
+from .optimizers import Adam
+from .training import Trainer
+from .vae import VAE, Autoencoder
+
+
+class Entry(NamedTuple):
+    """What the head of a demo says of it."""
+
+    name: str
+    path: Path
+    title: str
+    claim: str
+    seconds: str  # "quick, full"
+
+
+def folder() -> Path:
+    """Return where the demos lie: in the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    installed = here / "demos"
+    return installed if installed.is_dir() else here.parent / "demos"
+
+
+def entries() -> Iterator[Entry]:
+    """Yield the demos in their order, from the docstrings and without running them."""
+    yield from map(_entry, sorted(folder().glob("[0-9][0-9]_*.py")))
+
+
+def _entry(path: Path) -> Entry:
+    """Take a docstring apart: the title, a paragraph "Claim: ..." and one "Time: ..."."""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraphs = [" ".join(p.split()) for p in doc.split("\n\n")]
+    found = {k: p.removeprefix(k) for p in paragraphs for k in ("Claim: ", "Time: ") if k in p[:7]}
+    if len(found) != 2:
+        raise InputError(f"{path}: its docstring needs a paragraph 'Claim: ' and one 'Time: '")
+    title = doc.splitlines()[0].rstrip(".")
+    return Entry(path.stem[3:], path, title, found["Claim: "], found["Time: "])
+
+
+def run(name: str, options: list[str]) -> None:
+    """Run the demo of that name; InputError if there is none, SystemExit if its claim fails."""
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        raise InputError(f"there is no demo {name!r}: expected one of {', '.join(known)}")
+    before = sys.argv
+    sys.argv = [str(known[name].path), *options]
+    try:
+        runpy.run_path(str(known[name].path), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+@dataclass
+class Demo:
+    """A running demo.
+
+    Attributes
+    ----------
+    quick : bool
+        Whether to spend less time: fewer epochs, fewer draws.
+    backend : Backend
+    dataset : Dataset
+    x, x_test : (N, D) and (M, D)
+        Its examples as float32 in [0, 1], on the backend.
+    labels, labels_test : (N,) and (M,)
+        NumPy arrays.
+    out : Path
+        Where figures go.
+    figures : list of Path
+        Those written so far.
+    """
+
+    name: str
+    quick: bool
+    backend: Backend
+    dataset: datasets.Dataset
+    out: Path
+    figures: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        data, as_float = self.dataset, datasets.to_float
+        dtype = np.dtype(np.float32)
+        self.x = self.backend.asarray(as_float(data.train, data.scale, dtype))
+        self.x_test = self.backend.asarray(as_float(data.test, data.scale, dtype))
+        self.labels = np.asarray(data.train_labels)
+        self.labels_test = np.asarray(data.test_labels)
+
+    def vae(self, hidden: tuple[int, ...] = (400,), latent_dim: int = 2, **options: Any) -> VAE:
+        """Return a new VAE for the data, on the demo's device, with seed 0 unless given."""
+        options = {"rng": 0, "backend": self.backend, **options}
+        return VAE(self.dataset.data_dim, hidden, latent_dim, **options)
+
+    def autoencoder(
+        self, hidden: tuple[int, ...] = (400,), latent_dim: int = 2, **options: Any
+    ) -> Autoencoder:
+        """Return a new plain autoencoder, likewise."""
+        options = {"rng": 0, "backend": self.backend, **options}
+        return Autoencoder(self.dataset.data_dim, hidden, latent_dim, **options)
+
+    def train(
+        self,
+        model: Any,
+        epochs: int,
+        *,
+        label: str = "",
+        lr: float = 1e-3,
+        batch_size: int = 128,
+        **options: Any,
+    ) -> Trainer:
+        """Train with Adam, showing progress on standard error; `options` are the Trainer's."""
+        from tqdm import tqdm
+
+        optimizer = Adam(model.params, lr)
+        trainer = Trainer(model, optimizer, self.dataset, batch_size=batch_size, **options)
+        name = label or type(model).__name__
+        with tqdm(total=epochs, desc=f"training {name}", unit="epoch", leave=False) as bar:
+
+            def on_epoch(metrics: dict[str, float]) -> None:
+                bar.set_postfix_str(f"test loss {metrics['test_loss']:.2f}", refresh=False)
+                bar.update()
+
+            trainer.run(epochs, on_epoch=on_epoch)
+        return trainer
+
+    def say(self, text: str) -> None:
+        """Print a line of results."""
+        print(text, flush=True)
+
+    def figure(self, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4)) -> Any:
+        """Return a figure of `size` in inches, in the common style, and its axes."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size)
+        return figure, figure.subplots(rows, columns)
+
+    def save(self, figure: Any, name: str = "") -> Path:
+        """Write a figure as ``{demo}[-{name}].png`` and say where."""
+        path = self.out / f"{self.name}{f'-{name}' if name else ''}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plots.save(figure, path)
+        self.figures.append(path)
+        self.say(f"Wrote {path}")
+        return path
+
+    def require(self, holds: Any, claim: str) -> None:
+        """Print a claim; end the demo with exit code 1 if it does not hold."""
+        if bool(asnumpy(holds)):
+            self.say(f"Holds: {claim}")
+            return
+        self.say(f"DOES NOT HOLD: {claim}")
+        sys.exit(1)
+
+
+def start(file: str) -> Demo:
+    """Read the options of the script `file`, load its data and print its title and claim."""
+    entry = _entry(Path(file))
+    parser = argparse.ArgumentParser(prog=f"scratchvae demo {entry.name}", description=entry.claim)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--data", default="digits", help="digits (default) or mnist")
+    parser.add_argument("--quick", action="store_true", help="less training, fewer draws")
+    parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="folder for figures")
+    args = parser.parse_args()
+    plots.use_style()
+    backend = get_backend(backend_of(args.device))
+    running = Demo(entry.name, args.quick, backend, datasets.load(args.data), args.out)
+    running.say(f"{entry.title}\nClaim: {entry.claim}\n")
+    return running

@@ -1,0 +1,112 @@
+"""The frame that the demos share: heads, options and claims; and each of them, quick."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchvae import InputError, demo
+from scratchvae.cli import main
+
+ENTRIES = list(demo.entries())
+ROOT = Path(__file__).parents[1]
+
+SCRIPT = '''"""A demo of nothing.
+
+It shows what a demo is.
+
+Claim: one is smaller
+than two.
+
+Time: 1 s quick, 2 s full
+"""
+from scratchvae import demo
+
+d = demo.start(__file__)
+model = d.vae((5,), 2)
+trainer = d.train(model, 1 if d.quick else 2)
+figure, ax = d.figure()
+ax.plot([1, 2])
+d.save(figure)
+d.require(len(trainer.metrics) < 2, "one epoch is enough")
+'''
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    folder = tmp_path / "demos"
+    folder.mkdir()
+    (folder / "01_nothing.py").write_text(SCRIPT)
+    monkeypatch.setattr(demo, "folder", lambda: folder)
+    return folder / "01_nothing.py"
+
+
+def test_the_list_says_what_each_demo_claims(script, capsys):
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing  (1 s quick, 2 s full)\n    one is smaller than two.\n" in out
+    assert "Run one: scratchvae demo NAME" in out
+
+
+def test_a_demo_runs_by_its_name_and_draws(script, tmp_path, capsys):
+    out = tmp_path / "figures"
+    assert main(["demo", "nothing", "--quick", "--device", "cpu", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("A demo of nothing\nClaim: one is smaller than two.\n")
+    assert "Holds: one epoch is enough" in said
+    assert (out / "nothing.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_claim_that_does_not_hold_ends_with_code_1(script, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "nothing", "--device", "cpu", "--out", str(tmp_path)])
+    assert caught.value.code == 1
+    assert "DOES NOT HOLD: one epoch is enough" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(script, capsys):
+    assert main(["demo", "other"]) == 2
+    assert "there is no demo 'other': expected one of nothing" in capsys.readouterr().err
+
+
+def test_a_head_without_a_claim_is_refused(script, capsys):
+    script.write_text('"""A title."""')
+    with pytest.raises(InputError, match="needs a paragraph 'Claim: ' and one 'Time: '"):
+        list(demo.entries())
+
+
+def test_without_cuda_a_demo_says_so_in_one_sentence(script, capsys, monkeypatch):
+    monkeypatch.setattr("scratchvae.backend.cuda_is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main(["demo", "nothing", "--device", "cuda"]) == 2
+    assert "the cupy backend needs an NVIDIA GPU" in capsys.readouterr().err
+
+
+def test_the_data_are_floats_from_0_to_1(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
+    d = demo.start(str(script))
+    assert d.x.dtype == np.float32
+    assert d.x.shape == d.dataset.train.shape
+    assert (d.x.min(), d.x.max()) == (0, 1)
+    assert len(d.labels_test) == len(d.x_test)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
+def test_a_demo_is_short_and_uses_public_names_only(entry):
+    text = entry.path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert "._" not in text
+    assert "import cupy" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
+def test_a_demos_claim_holds(entry, tmp_path):
+    """As a script of its own, quick; a claim that fails exits with 1."""
+    command = [sys.executable, str(entry.path), "--quick", "--device", "cpu", "--out", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Holds: " in run.stdout
+    assert list(tmp_path.iterdir())
