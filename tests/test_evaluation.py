@@ -1,8 +1,11 @@
-"""Bounds in their order, converging to log p(x), and counts that mean what they say."""
+"""What the bounds average over, and counts that mean what they say.
+
+That they are bounds, and how close: test_ground_truth.py.
+"""
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import stats
 
 import scratchvae as sv
 from scratchvae import evaluation
@@ -11,28 +14,13 @@ from scratchvae import evaluation
 @pytest.fixture
 def model(rng):
     model = sv.VAE(5, hidden=(7,), latent_dim=1, activation="tanh", dtype="float64", rng=rng)
-    model.params.value[...] *= 2  # a decoder that uses z, and a posterior that is not the prior:
-    model.params["encoder.2.W"].value[:, 1] = 0
-    model.params["encoder.2.b"].value[1] = 0.36  # sigma = 1.2, wider than the prior, so that
-    # no importance weight exceeds a bound and estimates have a small variance.
+    model.params.value[...] *= 2  # a decoder that uses z, and a posterior that is not the prior
     return model
 
 
 @pytest.fixture
 def x(rng):
     return rng.integers(0, 2, (4, 5)).astype(np.float64)
-
-
-def log_p(model, x):
-    """Log p(x) of every example by quadrature over the one latent dimension."""
-
-    def integrand(z, row):
-        nll, _ = model.likelihood.nll(row, model.decoder.forward(np.array([[z]]))[0])
-        return float(np.exp(-nll[0])) * stats.norm.pdf(z)
-
-    # 12 sigma on either side hold all but 1e-32 of the prior.
-    values = [integrate.quad(integrand, -12, 12, (row,), epsabs=0, epsrel=1e-10)[0] for row in x]
-    return np.log(values)
 
 
 def test_elbo_is_minus_the_mean_loss(model, x, rng):
@@ -49,23 +37,6 @@ def test_more_samples_change_the_noise_of_the_elbo_and_not_its_mean(model, x, rn
     many = evaluation.elbo(model, [x], rng, samples=1000).loss
     # 6 standard errors of a difference of two means: a false alarm once in 5e8 runs.
     assert abs(np.mean(one) - many) < 6 * np.sqrt(2) * np.std(one) / np.sqrt(1000)
-
-
-def test_bounds_rise_with_k_and_converge_to_log_p(model, x, rng):
-    exact = log_p(model, x)
-    repeats = 400
-    means, errors = [], []
-    for k in (1, 4, 16, 64):
-        batch = np.repeat(x, repeats, axis=0)
-        bound = evaluation.importance_weighted_bound(model, [batch], k, rng).reshape(4, repeats)
-        means.append(bound.mean(axis=1))
-        errors.append(bound.std(axis=1) / repeats**0.5)
-    slack = 7 * np.array(errors)  # standard errors: a false alarm below 1e-10 in these 16
-    assert (np.array(means) < exact + slack).all()
-    assert (np.diff(means, axis=0) > -slack[1:] - slack[:-1]).all()
-    bound = evaluation.importance_weighted_bound(model, [x], 200_000, rng)
-    # The weights are bounded; with a relative spread s their mean errs by s / sqrt(2e5), 0.002 s.
-    np.testing.assert_allclose(bound, exact, atol=0.05)
 
 
 def test_one_importance_sample_is_an_elbo_estimate(model, x, rng):

@@ -7,7 +7,6 @@ import pytest
 from scipy import special, stats
 
 import scratchvae as sv
-from scratchvae.gaussian import log_density, reparameterize
 
 KINDS = [
     ("bernoulli", 1.0),
@@ -115,60 +114,7 @@ def test_float32_is_float64_rounded(rng, likelihood, variance):
     assert error < 1e-5 * np.linalg.norm(double.params.grad) + 1e-6
 
 
-# That the bound is a bound
-
-
-def linear_model(rng, variance=0.3):
-    """A VAE of two affine maps, whose log p(x) and p(z|x) are known in closed form."""
-    model = small("gaussian", variance, hidden=(), rng=rng)
-    w, b = model.params["decoder.0.W"].value, model.params["decoder.0.b"].value  # (Z, D), (D,)
-    return model, w, stats.multivariate_normal(b, w.T @ w + variance * np.eye(5))
-
-
-def test_the_expected_loss_exceeds_minus_log_p_by_the_divergence_from_the_posterior(rng):
-    """Thus the bound never exceeds log p(x), and is as far below as it should be."""
-    n, variance = 40_000, 0.3
-    model, w, p_x = linear_model(rng, variance)
-    x = rng.normal(size=(1, 5))
-    (mu,), (logvar,) = model.encode(x)  # (Z,) each
-    precision = np.eye(3) + w @ w.T / variance  # of p(z|x), (Z, Z)
-    mean = np.linalg.solve(precision, w @ (x[0] - p_x.mean)) / variance
-    away = mean - mu
-    divergence = 0.5 * (
-        np.exp(logvar) @ np.diag(precision)
-        + away @ precision @ away
-        - 3
-        - logvar.sum()
-        - np.linalg.slogdet(precision)[1]
-    )
-    assert divergence > 0
-    terms, _ = model.forward(np.repeat(x, n, axis=0), rng.normal(size=(n, 3)))
-    gap = terms.loss.mean() + p_x.logpdf(x[0]) - divergence
-    # A loss of this kind is quadratic in eps: its mean over 40,000 draws is as good as normal, and
-    # leaves 5.5 of its estimated standard errors with probability 4e-8.
-    assert abs(gap) < 5.5 * terms.loss.std() / math.sqrt(n)
-
-
-def test_the_bound_is_tight_at_the_optimum_of_probabilistic_pca(rng):
-    """With q(z|x) = p(z|x) not the mean but every single draw gives log p(x)."""
-    variance = 0.3
-    model, w, _ = linear_model(rng, variance)
-    # Orthogonal rows make the posterior's covariance, s^2 (W W^T + s^2 I)^-1, diagonal.
-    w[...] = np.linalg.qr(rng.normal(size=(5, 3)))[0].T * rng.uniform(0.5, 3, (3, 1))
-    m = w @ w.T + variance * np.eye(3)
-    b = model.params["decoder.0.b"].value
-    head, shift = np.linalg.solve(m, w), np.log(variance / np.diag(m))
-    model.params["encoder.0.W"].value[...] = np.concatenate([head.T, np.zeros((5, 3))], axis=1)
-    model.params["encoder.0.b"].value[...] = np.concatenate([-head @ b, shift])
-    x, eps = rng.normal(0, 2, (20, 5)), rng.normal(size=(20, 3))
-    terms, _ = model.forward(x, eps)
-    mu, logvar = model.encode(x)
-    z, _ = reparameterize(mu, logvar, eps)
-    zero = np.zeros_like(z)
-    log_ratio = log_density(z, mu, logvar)[0] - log_density(z, zero, zero)[0]
-    expected = -stats.multivariate_normal(b, w.T @ w + variance * np.eye(5)).logpdf(x)
-    # Roundings of 1e-16 in terms of up to 1e3, and a covariance of condition 30 to be inverted.
-    assert np.allclose(terms.reconstruction + log_ratio, expected, rtol=0, atol=1e-10)
+# That the bound is a bound, and where it is tight: test_ground_truth.py
 
 
 # Parameters, noise, and what is left alone
