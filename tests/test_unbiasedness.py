@@ -232,7 +232,9 @@ def expected_loss(p, x, points, weights):
     return kl.mean() - (log_p.sum(axis=2) @ weights).mean()
 
 
-@pytest.mark.proves("two-paths", "batch-mean", "bernoulli-grad", "linear-grad-x", "chain-rule")
+@pytest.mark.proves(
+    "two-paths", "batch-mean", "bernoulli-grad", "linear-grad-x", "chain-rule", "tanh-grad"
+)
 def test_the_gradient_of_a_nonlinear_model_is_right_on_average(rng):
     """The expected loss by Gauss-Hermite quadrature, its derivative by differences of that."""
     model = sv.VAE(3, (3,), 1, activation="tanh", dtype="float64", rng=rng)
