@@ -7,6 +7,7 @@ global switch exists.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,24 @@ NO_CUDA = (
     "install the extra that fits the driver, pip install 'scratchvae[cuda13]' or "
     "'scratchvae[cuda12]', or use backend='numpy' (--device cpu)"
 )
+
+
+def _keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep what NumPy frees; return whether it was told.
+
+    By default it gives large blocks back to the system at every free, and the next step faults
+    them in again page by page: at batch 1,024 a third of a training step.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of mallopt, as in malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    # 32 MiB is the most that glibc takes for the first: arrays above it are rare and slow anyway.
+    return bool(mallopt(mmap_threshold, 2**25) and mallopt(trim_threshold, 2**30))
+
+
+_keep_freed_memory()
 
 
 def namespace(x: Array) -> Any:
