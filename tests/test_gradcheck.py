@@ -56,6 +56,11 @@ def test_a_right_pair_passes(x):
     assert len(report.checks) == x.size
 
 
+def test_a_decorated_pair_is_found_beside_the_functions_it_decorates(x):
+    """Such a function's own globals are those of the decorator's module."""
+    check(np.errstate(over="ignore")(cube), (x,))
+
+
 def test_wrong_sign(x):
     error = finds(cube, lambda dy, c: -3 * c**2 * dy, (x,), match="the gradient of x is wrong")
     assert "Its sign is wrong in every coordinate" in str(error)

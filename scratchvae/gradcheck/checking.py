@@ -282,7 +282,7 @@ def _unpack(f: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, list[Any], list[tu
             _check_float64(f"parameter {n} of {name_of(f)}", p.value)
         return f.forward, f.backward, args, parameters
     name = f"{name_of(f)}_backward"
-    backward = getattr(f, "__globals__", {}).get(name)
+    backward = getattr(inspect.unwrap(f), "__globals__", {}).get(name)  # f may be decorated
     if backward is None:
         raise InputError(f"no {name} beside {name_of(f)}: hand it in, check(f, f_backward, args)")
     return f, backward, args, []
