@@ -86,7 +86,7 @@ def importance_weighted_bound(
     bounds = []
     for batch in batches:
         for x in (batch[i : i + ROWS_AT_ONCE] for i in range(0, len(batch), ROWS_AT_ONCE)):
-            at_once = max(1, ROWS_AT_ONCE // len(x))
+            at_once = ROWS_AT_ONCE // len(x)
             log_sum = np.full(len(x), -np.inf)  # (B,) log of the sum of the weights so far
             for start in range(0, samples, at_once):
                 shape = (min(at_once, samples - start), len(x), model.latent_dim)

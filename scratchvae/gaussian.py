@@ -125,4 +125,4 @@ def _sum_to(d: Array, shape: tuple[int, ...]) -> Array:
         return d
     d = d.sum(axis=tuple(range(d.ndim - len(shape))))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and d.shape[i] != 1)
-    return d.sum(axis=stretched, keepdims=True) if stretched else d
+    return d.sum(axis=stretched, keepdims=True)
