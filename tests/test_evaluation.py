@@ -5,10 +5,11 @@ That they are bounds, and how close: test_ground_truth.py.
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import scratchvae as sv
 from scratchvae import evaluation
+from scratchvae.gaussian import kl_per_dimension
 
 
 @pytest.fixture
@@ -32,6 +33,22 @@ def test_elbo_is_minus_the_mean_loss(model, x, rng):
     np.testing.assert_allclose(terms, expected, rtol=1e-13)
 
 
+@pytest.fixture
+def single(rng):
+    """A float32 model with float32 data, enough of them that float32 could not sum their terms."""
+    return sv.VAE(5, hidden=(7,), latent_dim=2, rng=rng), rng.random((1000, 5), "float32")
+
+
+def test_the_elbo_of_a_float32_model_is_summed_in_float64(single, rng):
+    model, x = single
+    seed = int(rng.integers(2**31))
+    eps = np.random.default_rng(seed).standard_normal((1000, 2), "float32")
+    terms, _ = model.forward(x, eps)
+    expected = [term.sum(dtype=np.float64) / 1000 for term in terms]
+    # The same additions: equal, not only close.
+    np.testing.assert_array_equal(evaluation.elbo(model, [x], rng=seed), expected)
+
+
 def test_more_samples_change_the_noise_of_the_elbo_and_not_its_mean(model, x, rng):
     one = [evaluation.elbo(model, [x], rng).loss for _ in range(1000)]
     many = evaluation.elbo(model, [x], rng, samples=1000).loss
@@ -50,6 +67,29 @@ def test_one_importance_sample_is_an_elbo_estimate(model, x, rng):
     np.testing.assert_allclose(bound, log_w, rtol=1e-12)  # a few ulp of sums near 10
 
 
+def test_the_bound_of_a_float32_model_adds_float32_weights_in_float64(single, rng):
+    model, x = single[0], single[1][:4]
+    seed, k = int(rng.integers(2**31)), 1000
+    eps = np.random.default_rng(seed).standard_normal((k, 4, 2), "float32")
+    log_w = evaluation.log_importance_weights(model, x, eps)  # (K, B)
+    assert log_w.dtype == np.float32
+    expected = special.logsumexp(log_w.astype(np.float64), axis=0) - np.log(k)
+    bound = evaluation.importance_weighted_bound(model, [x], k, rng=seed)
+    # A thousand additions of logarithms below 10 in size, each rounded by 1e-15 at most, and those
+    # errors do not all have one sign; in float32 a single one is rounded by up to 5e-7.
+    np.testing.assert_allclose(bound, expected, rtol=1e-12)
+
+
+def test_the_bound_of_an_improbable_image_is_finite(rng):
+    """An image of 784 pixels may be hundreds of nats away: exp(-1000) is 0."""
+    model = sv.VAE(784, hidden=(), latent_dim=2, dtype="float64", rng=rng)
+    model.params.value[...] = 0
+    model.params["decoder.0.b"].value[...] = 5.0
+    bound = evaluation.importance_weighted_bound(model, [np.zeros((1, 784))], 11, rng)
+    # Every weight is the same: 784 log(1 - sigmoid(5)), in a few roundings.
+    np.testing.assert_allclose(bound, -784 * np.logaddexp(0, 5), rtol=1e-13)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 7, 10_000])
 def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
     model, x, rng, monkeypatch, rows
@@ -66,7 +106,7 @@ def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
 
 
 def test_an_autoencoder_has_no_importance_weighted_bound(x):
-    with pytest.raises(sv.InputError, match="needs a VAE"):
+    with pytest.raises(sv.InputError, match=r"^the importance-weighted bound needs a VAE: .* no q"):
         evaluation.importance_weighted_bound(sv.Autoencoder(5, latent_dim=2), [x], 3)
 
 
@@ -85,6 +125,14 @@ def test_kl_of_dimensions_adds_up_to_the_kl(x, rng):
     np.testing.assert_allclose(by_dimension.sum(), terms.kl, rtol=1e-13)  # the order of 12 terms
 
 
+def test_the_kl_of_dimensions_of_a_float32_model_is_summed_in_float64(single):
+    model, x = single
+    terms = kl_per_dimension(*model.encode(x))  # (N, Z)
+    assert terms.dtype == np.float32
+    expected = terms.sum(axis=0, dtype=np.float64) / 1000
+    np.testing.assert_array_equal(evaluation.kl_of_dimensions(model, [x]), expected)
+
+
 def test_active_units_counts_the_dimensions_whose_mean_varies(x, rng):
     model = sv.VAE(5, hidden=(), latent_dim=3, dtype="float64", rng=rng)
     w = model.params["encoder.0.W"].value
@@ -97,3 +145,21 @@ def test_active_units_counts_the_dimensions_whose_mean_varies(x, rng):
     assert evaluation.active_units(model, [data[:20], data[20:]]) == 1
     assert evaluation.active_units(model, [data], threshold=1e-7) == 2
     assert evaluation.active_units(model, [data], threshold=0.3) == 0
+
+
+def test_a_unit_is_active_only_above_the_threshold():
+    """An autoencoder's code is the mean itself: here the data, exactly."""
+    model = sv.Autoencoder(2, hidden=(), latent_dim=2, likelihood="gaussian", dtype="float64")
+    model.params["encoder.0.W"].value[...] = np.eye(2)
+    model.params["encoder.0.b"].value[...] = 0
+    data = np.array([[0.0, 7.0], [1.0, 7.0]])  # variances exactly 1/4 and 0
+    assert evaluation.active_units(model, [data[:1], data[1:]], threshold=0.24) == 1
+    assert evaluation.active_units(model, [data], threshold=0.25) == 0
+
+
+def test_constant_codes_far_from_0_are_not_active(rng):
+    """In float32 their mean squares and squared means would differ by 0.06 and more, either way."""
+    model = sv.VAE(3, hidden=(), latent_dim=50, rng=rng)
+    model.params["encoder.0.W"].value[...] = 0
+    model.params["encoder.0.b"].value[:50] = rng.uniform(1000, 2000, 50)
+    assert evaluation.active_units(model, [np.zeros((100, 3), "float32")]) == 0

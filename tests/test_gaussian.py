@@ -150,6 +150,16 @@ def test_leading_axes_broadcast(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("logvar", [0.5, np.array([0.5]), np.float32(0.5)])
+def test_a_log_density_has_the_dtype_of_its_point(rng, dtype, logvar):
+    """A float64 variance must not turn a float32 model's loss, and all behind it, into float64."""
+    z, mu = rng.normal(size=(2, 5, 3)).astype(dtype)
+    logp, cache = log_density(z, mu, logvar)
+    assert logp.dtype == dtype
+    assert all(gradient.dtype == dtype for gradient in log_density_backward(logp, cache))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("extreme", [-50.0, 50.0])
 def test_extreme_logvar_stays_finite_in_its_dtype(dtype, extreme):
     """Warnings are errors here, so an overflow on the way to a finite result is found too."""

@@ -120,11 +120,24 @@ def test_per_dimension_variance_is_the_second_half_of_the_output(rng):
     assert not list(likelihood.named_parameters())
 
 
+def test_k_samples_of_a_batch_are_k_batches(rng):
+    x, outputs = rng.normal(size=(5, 4)), rng.normal(size=(3, 5, 8))  # (B, D), (K, B, 2D)
+    dnll = rng.normal(size=(3, 5))
+    likelihood = gaussian(4, "per-dimension")
+    nll, cache = likelihood.nll(x, outputs)
+    gradient = likelihood.nll_backward(dnll, cache)
+    for k in range(3):
+        alone, cache = likelihood.nll(x, outputs[k])
+        assert np.array_equal(nll[k], alone)
+        assert np.array_equal(gradient[k], likelihood.nll_backward(dnll[k], cache))
+
+
 def test_the_best_shared_variance_is_the_mean_squared_error(rng):
     x, mean = rng.normal(0, 3, (2, 50, 4))
     likelihood = gaussian(4, "shared")
     ((name, logvar),) = likelihood.named_parameters()
     assert name == "logvar"
+    assert logvar.value == 0  # it starts as the unit variance
 
     def loss_and_gradient():
         logvar.grad[...] = 0

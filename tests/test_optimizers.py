@@ -55,6 +55,10 @@ def test_adam_is_the_textbooks(rng, options):
     assert adam.steps == len(RATES)
 
 
+def test_adams_default_rate_is_the_published_one():
+    assert Adam(vector(np.zeros(2))).lr == 1e-3
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_the_textbooks(rng, momentum):
     start, grads = rng.normal(size=N), gradients(rng)
