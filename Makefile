@@ -9,7 +9,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all lint format clean
+.PHONY: help train test test-all mutants lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -19,6 +19,7 @@ help:
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
+	@echo 'make mutants  plant errors in the mathematics, see that the tests find them (half an hour)'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
 	@echo 'make clean    remove what make and the tools created; runs/ stays'
@@ -34,6 +35,9 @@ test: $(VENV)/.group-test
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles
 	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
 
+mutants: $(VENV)/.group-test $(VENV)/.group-mutation
+	@$(python) tests/mutation/run.py $(ARGS)
+
 lint: $(VENV)/.group-lint
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
@@ -44,7 +48,7 @@ format: $(VENV)/.group-lint
 	@$(python) -m ruff format .
 
 clean:
-	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist mutants
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps below live in the environment, so that they go when it goes. A group's stamp stands

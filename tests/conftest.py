@@ -10,12 +10,20 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 SEED = int(os.environ.get("SCRATCHVAE_TEST_SEED") or np.random.SeedSequence().entropy)
 
 # deadline: a slow machine is no failure. print_blob: a failing case can be run again elsewhere.
 settings.register_profile("scratchvae", deadline=None, print_blob=True)
+# For `make mutants`: a failure is enough there, nobody reads the smallest one; and what fails for
+# one mutant must not be kept and tried on the next.
+settings.register_profile(
+    "mutants",
+    parent=settings.get_profile("scratchvae"),
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
+)
 settings.load_profile("scratchvae")
 
 

@@ -163,3 +163,60 @@ def test_constant_codes_far_from_0_are_not_active(rng):
     model.params["encoder.0.W"].value[...] = 0
     model.params["encoder.0.b"].value[:50] = rng.uniform(1000, 2000, 50)
     assert evaluation.active_units(model, [np.zeros((100, 3), "float32")]) == 0
+
+
+def wide_weights(model, x, eps):
+    model.params["decoder.0.W"].value[...] = 3e38  # finite, and its sums with z = 2 are not
+
+
+def wide_noise(model, x, eps):
+    eps[...] = 1e30  # z and the decoder's output are finite, their squares are not
+
+
+def broken_gradients(model, x, eps):
+    for name in ("encoder.0.W", "decoder.0.W"):
+        model.params[name].grad[...] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("break_it", "where"),
+    [
+        (
+            lambda model, x, eps: model.params["encoder.0.b"].value.fill(np.nan),
+            "the parameter encoder.0.b is not finite",
+        ),
+        (lambda model, x, eps: x.fill(np.inf), "the data are not finite"),
+        (
+            lambda model, x, eps: x.fill(3e38),
+            "the output of encoder.0, Linear(2, 4), is the first that is not finite",
+        ),
+        (
+            lambda model, x, eps: eps.fill(np.inf),
+            "the draw z = mu + sigma eps is the first that is not finite",
+        ),
+        (wide_weights, "the output of decoder.0, Linear(2, 2), is the first that is not finite"),
+        (wide_noise, "the loss is not finite although every layer's output is"),
+        (broken_gradients, "the gradient of decoder.0.W is the first that is not finite"),
+        (
+            lambda model, x, eps: model.params.grad.fill(1e30),
+            "the gradient's square norm is too large for its number type",
+        ),
+    ],
+)
+def test_the_first_that_is_not_finite_is_named(break_it, where):
+    model = sv.VAE(2, hidden=(), latent_dim=2, likelihood="gaussian")  # float32: up to 3.4e38
+    model.params.value[...] = 1
+    x, eps = np.ones((4, 2), "float32"), np.zeros((4, 2), "float32")
+    break_it(model, x, eps)
+    with np.errstate(all="ignore"):
+        assert evaluation.first_nonfinite(model, x, eps) == where
+
+
+def test_an_autoencoder_has_no_draw_that_could_be_not_finite():
+    model = sv.Autoencoder(2, hidden=(), latent_dim=3, likelihood="gaussian")
+    x = np.ones((4, 2), "float32")
+    model.params.value[...] = 1e-3
+    model.params["decoder.0.b"].value[...] = 1e30
+    with np.errstate(all="ignore"):
+        found = evaluation.first_nonfinite(model, x, None)
+    assert found == "the loss is not finite although every layer's output is"

@@ -1,0 +1,152 @@
+"""Plant the errors of semantic.toml, one at a time, in copies of the package, and run its tests.
+
+The checkout itself is never changed. That a copy's tests fail means something only if they pass
+without an error planted: `test_semantic.py` and `run.py` look at that first.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+# The tests of the mathematics, in the order in which they are tried on a mutant: quick ones first.
+TEST_FILES = (
+    "test_gaussian.py",
+    "test_likelihoods.py",
+    "test_activations.py",
+    "test_layers.py",
+    "test_optimizers.py",
+    "test_evaluation.py",
+    "test_vae.py",
+    "test_training.py",
+    "test_gradients.py",
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One text of one file of the package, and what stands there instead."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One error, its edits, and the test files most likely to find it."""
+
+    name: str
+    error: str
+    tests: tuple[str, ...]
+    edits: tuple[Edit, ...]
+
+
+def load() -> list[Mutant]:
+    data = tomllib.loads((HERE / "semantic.toml").read_text("utf-8"))
+    mutants = [
+        Mutant(m["name"], m["error"], tuple(m["tests"]), tuple(Edit(**e) for e in m["edit"]))
+        for m in data["mutant"]
+    ]
+    names = [m.name for m in mutants]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"semantic.toml has two mutants of one name: {', '.join(sorted(twice))}")
+    return mutants
+
+
+def copy_tree(to: Path) -> Path:
+    """Copy what the tests need, without byte code, which could stand for an unchanged file."""
+    without = shutil.ignore_patterns("__pycache__")
+    for folder in ("scratchvae", "tests"):
+        shutil.copytree(ROOT / folder, to / folder, ignore=without)
+    shutil.copy(ROOT / "pyproject.toml", to)
+    return to
+
+
+def plant(mutant: Mutant, tree: Path) -> None:
+    for edit in mutant.edits:
+        path = tree / "scratchvae" / edit.file
+        text = path.read_text("utf-8")
+        if text.count(edit.old) != 1:
+            raise ValueError(
+                f"mutant {mutant.name!r}: {edit.file} has {text.count(edit.old)} times what should "
+                f"stand there once: {edit.old!r}"
+            )
+        path.write_text(text.replace(edit.old, edit.new), "utf-8")
+
+
+def run_tests(tree: Path, files: tuple[str, ...], seed: int) -> tuple[int, str]:
+    """Run tests of a copy until one fails; return pytest's exit code and what it wrote.
+
+    Changes this process for good, so it must run in one that ends afterwards (see `pool`).
+    """
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    os.environ["SCRATCHVAE_TEST_SEED"] = str(seed)
+    sys.dont_write_bytecode = True
+    with open(tree / "output.txt", "w+") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        options = ["-x", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider"]
+        options += ["--hypothesis-profile=mutants", f"--hypothesis-seed={seed}"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what `pool` imported
+        code = pytest.main([*options, *(f"tests/{name}" for name in files)])
+        sys.stdout.flush()
+        text = (tree / "output.txt").read_text("utf-8", "replace")
+    home = Path(sys.modules["scratchvae"].__file__ or "").parent if code in (0, 1) else tree
+    if tree not in (home, home.parent):
+        raise RuntimeError(f"the tests of {tree} imported the package from {home}")
+    return int(code), text
+
+
+def pool(workers: int | None = None) -> ProcessPoolExecutor:
+    """Return processes that have imported the libraries, not the package, and run one task each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hypothesis", "numpy", "pytest", "scipy.stats"])
+    return ProcessPoolExecutor(workers or os.cpu_count(), context, max_tasks_per_child=1)
+
+
+def passes(seed: int) -> tuple[bool, str]:
+    """Tell whether all tests pass in a copy where nothing is planted, and what they wrote."""
+    files = dict.fromkeys(f for m in load() for f in (*m.tests, *TEST_FILES))
+    with tempfile.TemporaryDirectory() as folder:
+        code, text = run_tests(copy_tree(Path(folder).resolve()), tuple(files), seed)
+    return code == 0, text
+
+
+def killer(mutant: Mutant, seed: int) -> str | None:
+    """Return the first test that fails with the error planted, or None if none does.
+
+    A test is named ``test_file.py::test_name``, without its parameters.
+
+    Raises
+    ------
+    RuntimeError
+        If tests could not be run, so that nothing was found out.
+    """
+    files = (*mutant.tests, *(f for f in TEST_FILES if f not in mutant.tests))
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copy_tree(Path(folder).resolve())
+        plant(mutant, tree)
+        code, text = run_tests(tree, files, seed)
+    if code == 0:
+        return None
+    # A test that failed, not an error on the way to it nor any other of pytest's exit codes.
+    found = re.search(r"^FAILED tests/([\w.]+::\w+)", text, re.MULTILINE)
+    if code != 1 or not found:
+        raise RuntimeError(f"mutant {mutant.name!r}: no verdict\n{text}")
+    return found[1]

@@ -1,0 +1,33 @@
+"""Every error of semantic.toml, planted in a copy of the package, makes a test fail."""
+
+import numpy as np
+import pytest
+import semantic
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def verdicts(request):
+    """What became of each selected mutant and of an unchanged copy; on all cores at once."""
+    # Tests that fail are no news in themselves, so the seed need not be that of the run: but it
+    # differs in every run, and stands in the message.
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    selected = [item for item in request.session.items if item.module is request.module]
+    mutants = [item.callspec.params["mutant"] for item in selected if hasattr(item, "callspec")]
+    with semantic.pool() as pool:
+        futures = {m.name: pool.submit(semantic.killer, m, seed) for m in mutants}
+        futures["nothing"] = pool.submit(semantic.passes, seed)
+        yield seed, futures
+
+
+def test_with_nothing_planted_the_tests_pass(verdicts):
+    seed, futures = verdicts
+    passed, output = futures["nothing"].result()
+    assert passed, f"seed {seed}\n{output}"
+
+
+@pytest.mark.parametrize("mutant", semantic.load(), ids=lambda mutant: mutant.name)
+def test_a_planted_error_is_found(verdicts, mutant):
+    seed, futures = verdicts
+    assert futures[mutant.name].result(), f"no test finds it with seed {seed}: {mutant.error}"
