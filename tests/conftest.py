@@ -10,12 +10,18 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 SEED = int(os.environ.get("SCRATCHVAE_TEST_SEED") or np.random.SeedSequence().entropy)
 
-# deadline: a slow machine is no failure. print_blob: a failing case can be run again elsewhere.
-settings.register_profile("scratchvae", deadline=None, print_blob=True)
+# A slow machine is no failure, be it the test or the drawing of its case that takes long.
+# print_blob: a failing case can be run again elsewhere.
+settings.register_profile(
+    "scratchvae",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 # For `make mutants`: a failure is enough there, nobody reads the smallest one; and what fails for
 # one mutant must not be kept and tried on the next.
 settings.register_profile(
