@@ -19,7 +19,7 @@ help:
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
-	@echo 'make mutants  plant errors in the mathematics, see that the tests find them (half an hour)'
+	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
 	@echo 'make clean    remove what make and the tools created; runs/ stays'

@@ -104,7 +104,7 @@ def describe(mutant: str) -> Change:
     lines = mutmut("show", mutant).splitlines()
 
     def side(sign: str) -> str:
-        changed = [line[1:] for line in lines if re.match(rf"[{sign}](?!{sign}{sign})", line)]
+        changed = [x[1:] for x in lines if x.startswith(sign) and not x.startswith(3 * sign)]
         return "\n".join(re.sub(r"  # .*", "", line).strip() for line in changed)
 
     return Change(module.rpartition(".")[2] + ".py", function, side("-"), side("+"))
@@ -159,15 +159,11 @@ def write(
     by_file = [(f"`{f}`", count[f], count[f] - same[f], same[f]) for f in files]
     total = sum(count.values())
     by_file.append(("all", total, total - len(alive), len(alive)))
-    planted = [
-        (
-            m.name,
-            cell(m.error),
-            f"`{m.edits[0].file}`",
-            "<br>".join(f"`{t}`" for t in found[m.name]),
-        )
-        for m in semantic.load()
-    ]
+    planted = []
+    for m in semantic.load():
+        places = "<br>".join(f"`{file}`" for file in dict.fromkeys(e.file for e in m.edits))
+        tests = "<br>".join(f"`{test}`" for test in found[m.name])
+        planted.append((cell(m.name), cell(m.error), places, tests))
     why = explanations()
     order = sorted(alive, key=lambda c: (c.file, c.function, c.old, c.new))
     equivalent = [
@@ -184,17 +180,16 @@ timeout is no verdict.
 
 ## Errors that people make
 
-{len(planted)} errors from hand-written VAEs. Where a gradient check could find an error by itself,
-because forward and backward disagree, that is what a person would have got wrong; where the error
-says "in forward and backward alike", only a test of the meaning can find it. The last column is the
-first test that failed; where rounds differ, each of them.
+{len(planted)} errors of the kind found in hand-written VAEs. Those that stand in forward and backward
+alike pass every gradient check, so that only a test of the meaning can find them. The last column
+names the test that failed first; where the rounds differ, each of them.
 
 {table(("error", "what happened", "in", "found by"), planted)}
 
 ## Every operator, number and argument
 
-mutmut {importlib.metadata.version("mutmut")} changes each operator, number, string, argument and
-assignment in each function, one at a time. What lies outside of functions, such as constants, it
+mutmut {importlib.metadata.version("mutmut")} changes the operators, numbers, strings, arguments and
+assignments of every function, one at a time. What lies outside of functions, such as constants, it
 leaves alone; the list above has errors of that kind.
 
 {table(("file", "mutants", "killed", "equivalent"), by_file)}
