@@ -164,7 +164,7 @@ def write(
         places = "<br>".join(f"`{file}`" for file in dict.fromkeys(e.file for e in m.edits))
         tests = "<br>".join(f"`{test}`" for test in found[m.name])
         planted.append((cell(m.name), cell(m.error), places, tests))
-    why = explanations()
+    n, why = len(planted), explanations()
     order = sorted(alive, key=lambda c: (c.file, c.function, c.old, c.new))
     equivalent = [
         (f"`{c.file}`<br>`{c.function}`", code(c.old), code(c.new), cell(why[c])) for c in order
@@ -180,7 +180,7 @@ timeout is no verdict.
 
 ## Errors that people make
 
-{len(planted)} errors of the kind found in hand-written VAEs. Those that stand in forward and backward
+{n} errors of the kind found in hand-written VAEs. Those that stand in forward and backward
 alike pass every gradient check, so that only a test of the meaning can find them. The last column
 names the test that failed first; where the rounds differ, each of them.
 
