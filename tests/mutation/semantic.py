@@ -29,6 +29,7 @@ TEST_FILES = (
     "test_activations.py",
     "test_layers.py",
     "test_optimizers.py",
+    "test_schedules.py",
     "test_evaluation.py",
     "test_vae.py",
     "test_training.py",
