@@ -1,0 +1,431 @@
+"""The built pages in a real browser: Chromium without a window, driven by selenium.
+
+Needs the site (`SCRATCHVAE_SITE`, docs/_build/html if it is not set), selenium, chromium,
+chromedriver, and axe-core in docs/node_modules. What is missing is said and the tests are skipped;
+with SCRATCHVAE_REQUIRE_BROWSER=1 they fail.
+"""
+
+import importlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SITE = Path(os.environ.get("SCRATCHVAE_SITE") or DOCS / "_build" / "html").resolve()
+AXE = DOCS / "node_modules" / "axe-core" / "axe.min.js"
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if "_static" not in path.relative_to(SITE).parts
+)
+WIDTHS = (390, 1400)  # a phone and a desktop window, CSS pixels
+MODES = ("light", "dark")
+# WCAG 2.2, criteria 1.4.3 and 1.4.11: contrast of text, and of lines that carry meaning.
+TEXT_CONTRAST, LINE_CONTRAST = 4.5, 3.0
+
+every_page = pytest.mark.parametrize("page", PAGES or ["answer.html"])
+
+
+def needed(found, what):
+    """Return `found`, or skip because it is missing; fail where it must not be."""
+    if found:
+        return found
+    if os.environ.get("SCRATCHVAE_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"there is no {what}")
+    pytest.skip(f"there is no {what}")
+
+
+class Browser:
+    """Chromium with what these tests ask of it again and again."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def command(self, name, **options):
+        return self.driver.execute_cdp_cmd(name, options)
+
+    def run(self, script, *args):
+        return self.driver.execute_script(script, *args)
+
+    def open(self, page, width=1400, mode="light", script=True):
+        """Load a page afresh; nothing of an earlier one is left in log or storage."""
+        # Not "mobile": that would widen the window to what overflows, and hide it.
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            **{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        features = [{"name": "prefers-color-scheme", "value": mode}]
+        self.command("Emulation.setEmulatedMedia", features=features)
+        self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        for kind in ("browser", "performance"):
+            self.driver.get_log(kind)
+        self.driver.get((SITE / page).as_uri())
+
+    def find(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def find_all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def text(self, selector):
+        return self.find(selector).get_property("textContent").strip()
+
+    def set(self, selector, value):
+        """Move a slider as a hand does: its value, then the event."""
+        self.run(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
+            self.find(selector),
+            value,
+        )
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """One Chromium for all tests."""
+    needed(PAGES, f"site in {SITE}: build the documentation, or set SCRATCHVAE_SITE")
+    chromium = needed(shutil.which("chromium"), "chromium")
+    chromedriver = needed(shutil.which("chromedriver"), "chromedriver")
+    needed(importlib.util.find_spec("selenium"), "selenium")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--hide-scrollbars", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # as root it does not start with one
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(executable_path=chromedriver)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    return Browser(chromium)
+
+
+@pytest.fixture(scope="module")
+def answer():
+    """The extension that feeds answer.md; it keeps its models beside the site."""
+    needed(importlib.util.find_spec("sphinx"), "sphinx")
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        yield importlib.import_module("answer")
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+
+
+# ---- every page ----------------------------------------------------------------------------------
+
+
+@every_page
+def test_a_page_needs_no_network_and_reports_no_error(browser, page):
+    browser.open(page)
+    # What loads only when it is seen is to load here too.
+    browser.run("window.scrollTo(0, document.body.scrollHeight)")
+    browser.driver.execute_async_script("setTimeout(arguments[0], 100)")
+    entries = [
+        json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")
+    ]
+    urls = [
+        e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"
+    ]
+    assert (SITE / page).as_uri() in urls  # the log does see requests
+    here = SITE.as_uri() + "/"
+    assert [url for url in urls if not url.startswith((here, "data:", "blob:"))] == []
+    errors = [e["message"] for e in browser.driver.get_log("browser") if e["level"] == "SEVERE"]
+    assert errors == []
+
+
+# Elements that reach beyond the window, though nothing around them scrolls or clips.
+OVERFLOWING = """
+const cut = (e) => e && (getComputedStyle(e).overflowX !== "visible" || cut(e.parentElement));
+return [...document.body.querySelectorAll("*")]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !cut(e.parentElement))
+  .slice(0, 5).map((e) => e.outerHTML.slice(0, 150));
+"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@every_page
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    browser.open(page, width)
+    assert browser.run("return innerWidth") == width
+    found = browser.run("return document.scrollingElement.scrollWidth")
+    assert found <= width, browser.run(OVERFLOWING)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@every_page
+def test_axe_finds_nothing_serious(browser, page, mode):
+    """Contrast in both modes is among what axe-core checks."""
+    script = needed(AXE.exists() and AXE.read_text(), f"axe-core in {AXE.parent.parent}: npm ci")
+    browser.open(page, mode=mode)
+    browser.run(script)
+    result = browser.driver.execute_async_script("axe.run().then(arguments[0])")
+    assert len(result["passes"]) > 5  # it did run
+    found = [
+        (v["id"], v["help"], [node["target"] for node in v["nodes"]])
+        for v in result["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert found == []
+
+
+def luminance(rgb):
+    """WCAG's relative luminance of "rgb(r, g, b)"."""
+    r, g, b = (int(n) / 255 for n in re.findall(r"\d+", rgb)[:3])
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_figures_stand_out_in_both_modes(browser, mode):
+    """axe-core looks at no text inside SVG, and at no line."""
+    browser.open("answer.html", mode=mode)
+    background = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert (luminance(background) > 0.5) == (mode == "light")
+    browser.find("#gaussian-wrong").click()
+    colours = browser.run(
+        """return [["svg text", "fill", arguments[0]], ["path.prior, path.posterior, path.wrong",
+        "stroke", arguments[1]], ["circle.eps, circle.z", "fill", arguments[1]], [".axis path",
+        "stroke", arguments[1]], [".here", "stroke", arguments[1]]].flatMap(
+        ([which, property, least]) => [...document.querySelectorAll(".answer :is(" + which + ")")]
+        .map((e) => [e.outerHTML.slice(0, 80), getComputedStyle(e)[property], least]))""",
+        TEXT_CONTRAST,
+        LINE_CONTRAST,
+    )
+    assert len(colours) > 300
+    assert [c for c in colours if contrast(c[1], background) < c[2]] == []
+
+
+# ---- figure 1 ------------------------------------------------------------------------------------
+
+
+def number(text):
+    return float(text.replace("−", "-").rstrip("%"))
+
+
+def curve(browser, name, top):
+    """Return z and density of a drawn curve, (n,) each."""
+    points = re.findall(r"(-?[\d.]+) (-?[\d.]+)", browser.find(f"path.{name}").get_attribute("d"))
+    x, y = np.array(points, dtype=float).T
+    return (x - 220) / 30, (190 - y) / 175 * top
+
+
+def check_gaussian(browser, mu, sigma):
+    """Compare everything that figure 1 shows with mu and sigma."""
+
+    def density(z, mean, deviation):
+        return np.exp(-0.5 * ((z - mean) / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+
+    top = 1.08 * max(density(0, 0, 1), density(0, 0, sigma))
+    wrong = abs(math.log(0.5 * sigma))
+    shown = {"prior": (0, 1), "posterior": (mu, sigma)}
+    if browser.find("#gaussian-wrong").is_selected() and wrong > 1e-9:
+        shown["wrong"] = (mu, wrong)
+    for name, (mean, deviation) in shown.items():
+        z, drawn = curve(browser, name, top)
+        # The path has two decimals: z is right to 0.005 / 30 and the density to 0.005 / 175 top;
+        # the slope of a density is below 0.25 / deviation^2.
+        atol = 0.006 * (top / 175 + 0.25 / deviation**2 / 30)
+        np.testing.assert_allclose(drawn, density(z, mean, deviation), rtol=0, atol=atol)
+        assert np.ptp(z) == pytest.approx(10 * deviation, abs=0.001)
+    eps, z = (
+        (np.array([float(c.get_attribute("cx")) for c in browser.find_all(f"circle.{k}")]) - 220)
+        / 30
+        for k in ("eps", "z")
+    )
+    # Two decimals each again; eps is multiplied by sigma <= 2.5.
+    np.testing.assert_allclose(z, mu + sigma * eps, rtol=0, atol=3.5 * 0.0051 / 30)
+    terms = [mu**2 / 2, (sigma**2 - 1) / 2, -math.log(sigma)]
+    cells = [number(e.text) for e in browser.find_all("#gaussian .terms td:nth-child(2)")]
+    assert cells == pytest.approx([*terms, sum(terms)], abs=0.00051)  # shown with three decimals
+    said = [number(browser.text(f"#gaussian .terms .{name}")) for name in ("mu", "sigma")]
+    assert said == pytest.approx([mu, sigma])
+    return eps
+
+
+def test_sliders_move_the_gaussian(browser, rng):
+    browser.open("answer.html")
+    for wrong in (False, True):
+        assert browser.find("path.wrong").is_displayed() == wrong
+        drawn = np.column_stack([rng.integers(-30, 31, 5) / 10, rng.integers(2, 51, 5) / 20])
+        for mu, sigma in [(0, 1), (0.5, 2), (-3, 0.1), *drawn.tolist()]:
+            browser.set("#gaussian-mu", mu)
+            browser.set("#gaussian-sigma", sigma)
+            check_gaussian(browser, mu, sigma)
+        browser.find("#gaussian-wrong").click()
+
+
+def test_the_wrong_formula_draws_a_spike_at_two(browser):
+    browser.open("answer.html")
+    browser.set("#gaussian-mu", -1)
+    browser.set("#gaussian-sigma", 2)
+    browser.find("#gaussian-wrong").click()
+    assert browser.find("path.wrong").get_attribute("d") == "M190 190V0"
+
+
+def test_figure_1_answers_to_keyboard_and_mouse(browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.open("answer.html")
+    eps = check_gaussian(browser, 1.5, 0.5)
+    browser.find("#gaussian-mu").send_keys(Keys.ARROW_LEFT)
+    browser.find("#gaussian-sigma").send_keys(Keys.ARROW_UP, Keys.ARROW_UP)
+    np.testing.assert_array_equal(check_gaussian(browser, 1.4, 0.6), eps)
+    assert browser.text("#gaussian-said") == "KL 1.171 nats"
+    ActionChains(browser.driver).click(browser.find("#gaussian-mu")).perform()  # in its middle
+    check_gaussian(browser, 0, 0.6)
+    browser.find("#gaussian-draw").send_keys(Keys.SPACE)
+    # The mean of 16 draws from N(0, 1) has the standard deviation 1/4, and 1.5 is six of these.
+    again = check_gaussian(browser, 0, 0.6)
+    assert (again != eps).all()
+    assert abs(again.mean()) < 1.5
+
+
+# ---- figure 2 ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(answer):
+    return answer.load_model("vae", SITE.parent / "answer")
+
+
+def check_decoder(browser, model, z):
+    """Compare everything that figure 2 shows with z, (2,)."""
+    p = model.decode([z])[0]
+    fills = [e.get_attribute("fill") for e in browser.find_all("#decoder rect")]
+    grey = np.array([re.findall(r"\d+", fill) for fill in fills], dtype=float)  # (64, 3)
+    # A grey is rounded to a whole number.
+    np.testing.assert_allclose(grey, 255 * (1 - np.array([p] * 3).T), rtol=0, atol=0.51)
+    for ring in browser.find_all("#decoder .here, #decoder .halo"):
+        place = [float(ring.get_attribute(k)) for k in ("cx", "cy")]
+        assert place == pytest.approx([200 + 60 * z[0], 200 - 60 * z[1]])
+    said = browser.find("#decoder-said")
+    values = {k: number(browser.text(f"#decoder-said .{k}")) for k in ("z1", "z2", "log-density")}
+    log_density = -math.log(2 * math.pi) - 0.5 * (z[0] ** 2 + z[1] ** 2)
+    expected = {"z1": z[0], "z2": z[1], "log-density": log_density}
+    assert values == pytest.approx(expected, abs=0.0051), said.text  # shown with two decimals
+    share = 100 * math.exp(-0.5 * (z[0] ** 2 + z[1] ** 2))
+    shown = browser.text("#decoder-said .farther")
+    unit = 10.0 ** -len(shown.rstrip("%").partition(".")[2])
+    assert number(shown) == pytest.approx(share, abs=0.51 * unit)
+    assert share > 10 * unit  # at least one digit of it is shown
+
+
+def test_the_page_decodes_as_the_model_does(browser, model, rng):
+    browser.open("answer.html")
+    # Far out the logits grow; float32 against float64 leaves differences below 1e-5.
+    z = np.concatenate([rng.uniform(-3.3, 3.3, (20, 2)), np.zeros((1, 2)), 50 * np.eye(2)])
+    found = browser.run("return arguments[0].map(window.scratchvaeDecode)", z.tolist())
+    np.testing.assert_allclose(found, model.decode(z), rtol=0, atol=1e-4)
+
+
+def test_the_plane_shows_the_codes_of_the_test_images(browser, model, answer):
+    browser.open("answer.html")
+    digits = answer.sv.datasets.load("digits")
+    mu, _ = model.encode(answer.sv.datasets.to_float(digits.test, digits.scale, model.dtype))
+    drawn = browser.run(
+        """return [...document.querySelectorAll("#decoder .codes text")].map((e) =>
+        [Number(e.getAttribute("x")), Number(e.getAttribute("y")), Number(e.textContent)])"""
+    )
+    x, y, labels = np.array(drawn).T
+    np.testing.assert_array_equal(labels, digits.test_labels)
+    # x and y have one decimal, the codes they were made of three.
+    codes = np.column_stack([x - 200, 200 - y]) / 60
+    np.testing.assert_allclose(codes, mu, rtol=0, atol=0.051 / 60 + 0.0006)
+    i = int(np.argmax(np.hypot(*mu.T)))
+    z = (
+        np.clip(20.0 * mu[i].astype(float), -66, 66).round() / 20
+    )  # the code farthest out, on the sliders' steps
+    browser.set("#decoder-z1", z[0])
+    browser.set("#decoder-z2", z[1])
+    nearest = digits.test_labels[np.hypot(*(mu - z).T).argmin()]
+    assert browser.text("#decoder-said .nearest") == str(nearest)
+
+
+def test_figure_2_answers_to_keyboard(browser, model):
+    from selenium.webdriver import Keys
+
+    browser.open("answer.html")
+    check_decoder(browser, model, (0, 0))
+    browser.find("#decoder-z1").send_keys(*[Keys.ARROW_RIGHT] * 3)
+    browser.find("#decoder-z2").send_keys(Keys.HOME, Keys.ARROW_UP)
+    check_decoder(browser, model, (0.15, -3.25))
+    browser.find("#decoder-draw").send_keys(Keys.SPACE)
+    z = [number(browser.text(f"#decoder output[for=decoder-z{i}]")) for i in (1, 2)]
+    assert z != [0.15, -3.25]
+    check_decoder(browser, model, z)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_figure_2_follows_mouse_and_finger(browser, model, width):
+    from selenium.webdriver import ActionChains
+
+    browser.open("answer.html", width)
+    plane = browser.find("#decoder .plane")
+    browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plane)
+    box = browser.run("return arguments[0].getBoundingClientRect().toJSON()", plane)
+
+    def shown():
+        z = [number(browser.text(f"#decoder output[for=decoder-z{i}]")) for i in (1, 2)]
+        check_decoder(browser, model, z)
+        return z
+
+    # A slider's step is 0.05; the box has whole pixels for the mouse and a border of 1.
+    tolerance = 0.026 + 2 * 6.7 / box["width"]
+    move = ActionChains(browser.driver).move_to_element_with_offset
+    right, down = round(box["width"] / 4), round(box["height"] / 8)
+    move(plane, right, down).perform()
+    scale = 400 / 60 / box["width"]
+    assert shown() == pytest.approx([right * scale, -down * scale], abs=tolerance)
+
+    x, y = box["left"] + 0.25 * box["width"], box["top"] + 0.25 * box["height"]
+    touch = [{"x": x, "y": y}]
+    browser.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=touch)
+    assert shown() == pytest.approx([-100 / 60, 100 / 60], abs=tolerance)
+    touch = [{"x": x, "y": y + 0.5 * box["height"]}]
+    browser.command("Input.dispatchTouchEvent", type="touchMove", touchPoints=touch)
+    browser.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    assert shown() == pytest.approx([-100 / 60, -100 / 60], abs=tolerance)
+
+
+# ---- without JavaScript --------------------------------------------------------------------------
+
+
+def test_without_javascript_the_figures_show_their_first_state(browser, model):
+    """What Python drew is what JavaScript draws before anybody touches it."""
+    browser.open("answer.html", script=False)
+    try:
+        moving = browser.find_all(".answer .controls, .answer .wrong, .answer .with-script")
+        assert not any(e.is_displayed() for e in moving)
+        assert browser.find("#gaussian path.posterior").is_displayed()
+        check_gaussian(browser, 1.5, 0.5)
+        check_decoder(browser, model, (0, 0))
+        said = browser.text("#decoder-said").split()
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+    browser.open("answer.html")
+    assert all(
+        e.is_displayed() for e in browser.find_all(".answer .controls, .answer .with-script")
+    )
+    check_gaussian(browser, 1.5, 0.5)
+    check_decoder(browser, model, (0, 0))
+    assert browser.text("#decoder-said").split() == said
