@@ -1,7 +1,7 @@
 """What answer.md says in numbers and shows in figures, computed when the pages are built.
 
-The models are those of ``scratchvae train`` and ``scratchvae train --model ae``: the build runs
-these commands once and keeps their folders beside its output, until the package or the data change.
+The models are those of ``scratchvae train``, with the options of `RUNS`: the build runs these
+commands once and keeps their folders beside its output, until the package or the data change.
 
 ``{value}`KL(1.5, 0.5):.2f` `` puts the value of a Python expression into a sentence; the names that
 it may use are those of `names`. ``{answer-figure} gaussian`` puts in a figure; each of them is
@@ -40,6 +40,12 @@ from scratchvae.gaussian import kl_per_dimension, log_density
 HERE = Path(__file__).parent
 PACKAGE = Path(sv.__file__).parent
 SOURCES = (*sorted(PACKAGE.rglob("*.py")), PACKAGE / "data" / "digits.npz")
+RUNS = {
+    "vae": [],
+    "ae": ["--model", "ae"],
+    # a KL averaged over 2 dimensions beside a reconstruction averaged over 64 pixels
+    "averaged": ["--beta", "32"],
+}
 DRAWS = 10_000  # from the prior, to count what the decoders make of them
 
 templates = jinja2.Environment(
@@ -55,27 +61,23 @@ templates = jinja2.Environment(
 
 
 @functools.cache
-def load_model(kind: str, folder: Path) -> Any:
-    """Return the model that ``scratchvae train --model KIND`` makes, from `folder` if it is there.
+def load_model(name: str, folder: Path) -> Any:
+    """Return the trained model of `RUNS` with this name, from `folder` if it is there.
 
-    Parameters
-    ----------
-    kind : {"vae", "ae"}
-    folder : Path
-        Keeps the run in a folder whose name changes with the package and the data.
+    It is kept under a name that changes with the options, the package and the data.
     """
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
-    run = folder / f"{kind}-{digest[:16]}"
+    content = [" ".join(RUNS[name]).encode(), *(path.read_bytes() for path in SOURCES)]
+    run = folder / f"{name}-{hashlib.sha256(b''.join(content)).hexdigest()[:16]}"
     if not run.exists():
-        getLogger(__name__).info("answer: training the model %r ...", kind)
+        getLogger(__name__).info("answer: training the model %r ...", name)
         folder.mkdir(parents=True, exist_ok=True)
         # In a place of its own first: a build that is stopped here leaves no half of a run.
         with tempfile.TemporaryDirectory(dir=folder) as place:
             with contextlib.redirect_stdout(io.StringIO()):
-                options = ["--model", kind, "--device", "cpu", "--out", f"{place}/run"]
+                options = [*RUNS[name], "--device", "cpu", "--out", f"{place}/run"]
                 code = cli.main(["train", "digits", *options])
             if code != 0:
-                raise RuntimeError(f"scratchvae train digits --model {kind} ended with {code}")
+                raise RuntimeError(f"scratchvae train digits {options} ended with {code}")
             os.replace(f"{place}/run", run)
     return checkpoint.load_model(run)
 
@@ -110,11 +112,11 @@ def names(folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     z = rng.standard_normal((DRAWS, 2))
 
-    def measure(kind: str) -> SimpleNamespace:
-        model = load_model(kind, folder)
-        codes = model.encode(x)
-        mu, logvar = codes if kind == "vae" else (codes, np.full_like(codes, -np.inf))  # (N, 2)
-        mu, sigma = mu.astype(float), np.exp(0.5 * logvar.astype(float))  # (N, 2) each
+    def measure(name: str) -> SimpleNamespace:
+        model = load_model(name, folder)
+        code = model.encode(x)
+        mu, logvar = code if isinstance(code, tuple) else (code, np.zeros_like(code))  # (N, 2)
+        mu, sigma = mu.astype(float), np.exp(0.5 * logvar.astype(float))  # (N, 2); not the AE's
         decoded = model.decode(z)  # (DRAWS, D)
         labels = digits.train_labels[nearest_image(decoded, x)]  # (DRAWS,)
         counts = np.bincount(labels, minlength=10)
@@ -125,7 +127,7 @@ def names(folder: Path) -> dict[str, Any]:
             sigma=sigma,
             radius=np.hypot(*mu.T),  # (N,)
             terms=sv.evaluation.elbo(model, [x_test], rng=0, samples=100),
-            kl=kl_per_dimension(mu, 2 * np.log(sigma)).sum(axis=1) if kind == "vae" else None,
+            kl=kl_per_dimension(mu, 2 * np.log(sigma)).sum(axis=1),  # (N,); not the AE's
             images=decoded[:10],  # of the first draws
             labels=", ".join(map(str, labels[:10])),
             share=counts[commonest].sum() / DRAWS,
@@ -143,7 +145,8 @@ def names(folder: Path) -> dict[str, Any]:
     vae.aggregate_kl = np.mean(log_q - log_density(z, np.zeros(2), np.zeros(2))[0])
     return {
         **{"np": np, "sqrt": math.sqrt, "log": math.log, "exp": math.exp},
-        **{"KL": KL, "normal": normal, "chi2": chi2, "vae": vae, "ae": ae, "draws": DRAWS},
+        **{"KL": KL, "normal": normal, "chi2": chi2, "draws": DRAWS},
+        **{"vae": vae, "ae": ae, "averaged": measure("averaged")},
         # where sigma = -log(sigma / 2): sigma exp(sigma) = 2
         "lucky_sigma": float(lambertw(2).real),
     }
@@ -243,17 +246,15 @@ def _note_sources(env: Any) -> None:
         env.note_dependency(path)
 
 
-def _folder(env: Any) -> Path:
-    return Path(env.app.outdir).parent / "answer"
-
-
 class Value(SphinxRole):
     """The role `{value}`."""
+
+    folder: Path  # of the trained models; set by `setup`
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         _note_sources(self.env)
         try:
-            return [nodes.Text(value(self.text, _folder(self.env)))], []
+            return [nodes.Text(value(self.text, self.folder))], []
         except Exception as error:  # whatever the expression raises
             message = self.inliner.reporter.error(f"{{value}}`{self.text}`: {error!r}")
             return [nodes.problematic(self.rawtext, self.rawtext)], [message]
@@ -263,12 +264,13 @@ class Figure(SphinxDirective):
     """The directive `{answer-figure}`."""
 
     required_arguments = 1
+    folder: Path
 
     def run(self) -> list[nodes.Node]:
         _note_sources(self.env)
         name = self.arguments[0]
         template = templates.get_template(f"answer_{name}.html")
-        html = template.render(FIGURES[name](_folder(self.env)))
+        html = template.render(FIGURES[name](self.folder))
         return [nodes.raw("", html, format="html")]
 
 
@@ -280,6 +282,7 @@ def _add_script(app: Any, pagename: str, *_: Any) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
+    Value.folder = Figure.folder = Path(app.outdir).parent / "answer"
     app.add_role("value", Value())
     app.add_directive("answer-figure", Figure)
     app.connect("html-page-context", _add_script)
