@@ -287,6 +287,20 @@ def test_the_wrong_formula_draws_a_spike_at_two(browser):
     assert browser.find("path.wrong").get_attribute("d") == "M190 190V0"
 
 
+def test_what_changes_is_announced(browser):
+    browser.open("answer.html")
+    for selector in ("#gaussian-said", "#decoder-said"):
+        spoken = browser.find(selector)
+        assert spoken.get_attribute("aria-live") == "polite"
+        before = spoken.get_property("textContent")
+        browser.set("#gaussian-mu", 3)
+        browser.set("#decoder-z1", 3)
+        assert spoken.get_property("textContent") != before
+        browser.set("#decoder-z1", -3)
+    for control in browser.find_all(".answer :is(input, button)"):
+        assert control.accessible_name, control.get_attribute("outerHTML")
+
+
 def test_figure_1_answers_to_keyboard_and_mouse(browser):
     from selenium.webdriver import ActionChains, Keys
 
