@@ -6,6 +6,7 @@ with SCRATCHVAE_REQUIRE_BROWSER=1 they fail.
 """
 
 import importlib
+import importlib.util
 import json
 import math
 import os
