@@ -67,6 +67,7 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": mode}]
         self.command("Emulation.setEmulatedMedia", features=features)
         self.command("Emulation.setScriptExecutionDisabled", value=not script)
+        self.command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         self.driver.get((SITE / page).as_uri())
@@ -175,12 +176,17 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
 @pytest.mark.parametrize("mode", MODES)
 @every_page
 def test_axe_finds_nothing_serious(browser, page, mode):
-    """Contrast in both modes is among what axe-core checks."""
+    """All of its rules in light mode; in dark mode the one whose verdict depends on colours."""
     script = needed(AXE.exists() and AXE.read_text(), f"axe-core in {AXE.parent.parent}: npm ci")
+    options = {} if mode == "light" else {"runOnly": ["color-contrast"]}
     browser.open(page, mode=mode)
     browser.run(script)
-    result = browser.driver.execute_async_script("axe.run().then(arguments[0])")
-    assert len(result["passes"]) > 5  # it did run
+    # In the middle of a transition a colour is neither the old nor the new one.
+    browser.run("document.getAnimations().forEach((animation) => animation.finish())")
+    result = browser.driver.execute_async_script(
+        "axe.run(document, arguments[0]).then(arguments[1])", options
+    )
+    assert result["passes"]  # it did look at something
     found = [
         (v["id"], v["help"], [node["target"] for node in v["nodes"]])
         for v in result["violations"]
