@@ -202,6 +202,12 @@ def test_free_bits_charge_each_dimension_at_least_its_free_share(rng):
         np.testing.assert_allclose(charged, by_hand, rtol=1e-14)  # three additions
 
 
+def test_free_bits_sum_the_last_axis_whatever_stands_before_it(rng):
+    mu, logvar = rng.uniform(-1, 1, (2, 4, 5, 3))  # (K, B, Z) each
+    of_each = [kl_free_bits(m, lv, 0.2)[0] for m, lv in zip(mu, logvar, strict=True)]
+    np.testing.assert_array_equal(kl_free_bits(mu, logvar, 0.2)[0], of_each)
+
+
 @pytest.mark.proves("free-bits-grad")
 def test_what_is_free_has_no_gradient_and_what_is_charged_has_the_kls(rng):
     mu, logvar = rng.uniform(-1, 1, (2, 5, 3))

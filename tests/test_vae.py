@@ -155,6 +155,8 @@ def test_the_parameters_are_named_shaped_and_ordered_as_published():
 @pytest.mark.parametrize("model", [sv.VAE, sv.Autoencoder])
 def test_the_defaults_are_the_published_sizes_and_a_unit_variance(rng, model):
     default, seed = model(784), int(rng.integers(2**32))
+    if model is sv.VAE:
+        assert (default.beta, default.free_bits) == (1.0, 0.0)
     assert default.params["encoder.0.W"].shape == (784, 400)
     assert default.params["decoder.0.W"].shape == (20, 400)
     x, eps = data(rng)
