@@ -51,6 +51,7 @@ def test_more_samples_change_the_noise_of_the_elbo_and_not_its_mean(model, x, rn
     assert abs(np.mean(one) - many) < 6 * np.sqrt(2) * np.std(one) / np.sqrt(1000)
 
 
+@pytest.mark.proves("importance-weight", "importance-weighted-bound")
 def test_bounds_rise_with_k_and_converge_to_log_p(model, x, rng):
     exact = log_p(model, x)
     repeats = 400
@@ -68,6 +69,7 @@ def test_bounds_rise_with_k_and_converge_to_log_p(model, x, rng):
     np.testing.assert_allclose(bound, exact, atol=0.05)
 
 
+@pytest.mark.proves("importance-weight")
 def test_one_importance_sample_is_an_elbo_estimate(model, x, rng):
     seed = int(rng.integers(2**31))
     bound = evaluation.importance_weighted_bound(model, [x], 1, rng=seed)
@@ -79,6 +81,7 @@ def test_one_importance_sample_is_an_elbo_estimate(model, x, rng):
     np.testing.assert_allclose(bound, log_w, rtol=1e-12)  # a few ulp of sums near 10
 
 
+@pytest.mark.proves("importance-weighted-bound")
 @pytest.mark.parametrize("rows", [1, 3, 7, 10_000])
 def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
     model, x, rng, monkeypatch, rows

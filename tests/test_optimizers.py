@@ -36,6 +36,7 @@ def textbook_adam(start, gradients, beta1, beta2, eps):
     return np.array(out)
 
 
+@pytest.mark.proves("adam-bias", "adam-moments", "adam-step")
 @pytest.mark.parametrize(
     "options", [{}, {"betas": (0.8, 0.95), "eps": 1e-3}, {"betas": (0.0, 0.9), "eps": 1e-3}]
 )
@@ -55,6 +56,7 @@ def test_adam_is_the_textbooks(rng, options):
     assert adam.steps == len(RATES)
 
 
+@pytest.mark.proves("sgd")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_the_textbooks(rng, momentum):
     start, grads = rng.normal(size=N), gradients(rng)
@@ -74,6 +76,7 @@ def test_sgd_is_the_textbooks(rng, momentum):
     assert sgd.steps == len(RATES)
 
 
+@pytest.mark.proves("adam-bias")
 def test_a_first_step_of_adam_has_the_size_of_the_rate():
     """Without the bias corrections it would be a third, or three times, as long."""
     params = vector(np.zeros(3))
@@ -138,6 +141,7 @@ def test_step_list_changes_at_the_start_of_the_epoch_that_it_names():
     assert step_list(1.0, {0: 0.2})(0) == 0.2
 
 
+@pytest.mark.proves("cosine")
 def test_cosine_falls_from_first_to_final_and_stays_there():
     rate = cosine(1.0, 10, final=0.2)
     assert rate(0) == 1.0

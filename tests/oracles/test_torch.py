@@ -107,6 +107,7 @@ def assert_equal_gradients(model, reference, rtol):
 
 
 # Parametrized, so that every run sees each of them often; hypothesis draws the rest.
+@pytest.mark.proves("negative-elbo", "two-paths", "batch-mean")
 @pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "shared", "per-dimension"])
 @settings(max_examples=60)
@@ -153,6 +154,7 @@ def test_float32_gradients_are_autograds_of_float64(rng):
     assert_equal_gradients(model, reference, rtol=3e-4)
 
 
+@pytest.mark.proves("sgd", "adam-bias", "adam-moments", "adam-step")
 @pytest.mark.parametrize(
     ("ours", "theirs", "options"),
     [
