@@ -6,8 +6,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
-import scratchvae  # noqa: E402
-from docstrings import linkcode_resolve  # noqa: E402, F401  (sphinx.ext.linkcode asks for it here)
+from docstrings import linkcode_resolve  # noqa: F401  (sphinx.ext.linkcode asks for it)
+
+import scratchvae
 
 project = "scratchvae"
 author = "The scratchvae authors"
@@ -54,14 +55,16 @@ html_static_path = ["_static"]
 html_css_files = ["scratchvae.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {"index": [], "derivations/*": [], "answer": [], "source/**": []}
+one_column = ("index", "traceability", "derivations/*", "source/**")
+with_contents = ("answer", "glossary", "reading", "guide/*", "api/*")
+html_sidebars = {page: [] for page in (*one_column, "answer", "glossary", "reading")}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 6,
     "secondary_sidebar_items": {
-        **dict.fromkeys(["answer", "glossary", "guide/*", "api/*", "reading"], ["page-toc"]),
-        **dict.fromkeys(["derivations/*", "index", "source/**"], []),
+        **{page: [] for page in one_column},
+        **{page: ["page-toc"] for page in with_contents},
     },
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -13,7 +13,6 @@ that has no equation, no code, no test or no page is an error of the build.
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -187,62 +186,69 @@ def paragraph(*children: nodes.Node) -> nodes.paragraph:
 
 
 def fill_tables(app: Any, doctree: nodes.document, docname: str) -> None:
-    """Replace the placeholders of the two tables, when every page has been read."""
-    found, pages = app.env.labels, app.env.derivations
-
-    def reference(label: str) -> nodes.paragraph:
-        return paragraph(equation_reference(app.builder, docname, label))
-
+    """Replace the placeholders of the tables, when every page has been read."""
     for node in list(doctree.findall(TestsOfPage)):
-        here = sorted((line, label) for label, (page, line) in pages.items() if page == docname)
-        rows = [
-            [reference(label), list_of(docname, found.tests.get(label, []))] for _, label in here
-        ]
-        text = "Were an equation of this page wrong in the code, these tests would fail:"
-        node.replace_self([nodes.paragraph("", text), table(["Equation", "Tests"], rows)])
+        node.replace_self(tests_table(app, docname))
     for node in list(doctree.findall(Traceability)):
-        rows = [
-            [
-                paragraph(nodes.literal("", label)),
-                reference(label),
-                paragraph(place_of(docname, block)),
-                list_of(docname, found.tests.get(label, [])),
-            ]
-            for label, block in found.blocks.items()
-        ]
-        node.replace_self([table(["Label", "Equation", "Code", "Tests"], rows)])
+        node.replace_self(traceability_table(app, docname))
     for node in list(doctree.findall(Reading)):
-        rows, total, minutes = [], 0, 0
-        for name in node["files"]:
-            path = f"{app.config.derivations_package}/{name}.py"
-            text = (app.env.labels_root / path).read_text(encoding="utf-8")
-            lines, summary = len(text.splitlines()), ast.get_docstring(ast.parse(text)) or ""
-            derived = {
-                page: nodes.reference(
-                    "",
-                    short_title(app.env, page),
-                    refuri=app.builder.get_relative_uri(docname, page),
-                    internal=True,
-                )
-                for label, (page, _) in sorted(pages.items(), key=lambda item: item[1])
-                if label in found.blocks and found.blocks[label].path == path
-            }
-            derivations = paragraph()
-            for reference_to_page in derived.values():
-                derivations += [nodes.Text(", ")] * bool(derivations) + [reference_to_page]
-            total, minutes = total + lines, minutes + math.ceil(lines / LINES_A_MINUTE)
-            rows.append(
-                [
-                    paragraph(link(docname, path, path, 1)),
-                    paragraph(nodes.Text(summary.partition("\n")[0].replace("`", ""))),
-                    derivations,
-                    paragraph(nodes.Text(str(lines))),
-                    paragraph(nodes.Text(str(math.ceil(lines / LINES_A_MINUTE)))),
-                ]
-            )
-        cells = ("together", "", "", str(total), str(minutes))
-        rows.append([paragraph(nodes.Text(cell)) for cell in cells])
-        node.replace_self([table(["File", "What it holds", "Derivations", "Lines", "Min"], rows)])
+        node.replace_self(reading_table(app, docname, node["files"]))
+
+
+def tests_table(app: Any, docname: str) -> list[nodes.Node]:
+    found, pages = app.env.labels, app.env.derivations
+    here = sorted((line, label) for label, (page, line) in pages.items() if page == docname)
+    rows = [
+        [
+            paragraph(equation_reference(app.builder, docname, label)),
+            list_of(docname, found.tests.get(label, [])),
+        ]
+        for _, label in here
+    ]
+    text = "Were an equation of this page wrong in the code, these tests would fail:"
+    return [nodes.paragraph("", text), table(["Equation", "Tests"], rows)]
+
+
+def traceability_table(app: Any, docname: str) -> nodes.Node:
+    found = app.env.labels
+    rows = [
+        [
+            paragraph(nodes.literal("", label)),
+            paragraph(equation_reference(app.builder, docname, label)),
+            paragraph(place_of(docname, block)),
+            list_of(docname, found.tests.get(label, [])),
+        ]
+        for label, block in found.blocks.items()
+    ]
+    return table(["Label", "Equation", "Code", "Tests"], rows)
+
+
+def reading_table(app: Any, docname: str, files: list[str]) -> nodes.Node:
+    env, rows, total = app.env, [], 0
+    for name in files:
+        path = f"{app.config.derivations_package}/{name}.py"
+        text = (env.labels_root / path).read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        total += lines
+        shown = [label for label, block in env.labels.blocks.items() if block.path == path]
+        derivations = paragraph()
+        for page in dict.fromkeys(env.derivations[k][0] for k in shown if k in env.derivations):
+            uri = app.builder.get_relative_uri(docname, page)
+            title = short_title(env, page)
+            derivations += [nodes.Text(", ")] * bool(derivations.children)
+            derivations += nodes.reference("", title, refuri=uri, internal=True)
+        summary = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+        rows.append(
+            [paragraph(link(docname, path, path, 1)), paragraph(nodes.Text(summary)), derivations]
+            + [paragraph(nodes.Text(str(n))) for n in (lines, minutes(lines))]
+        )
+    last = ("together", "", "", str(total), str(minutes(total)))
+    rows.append([paragraph(nodes.Text(text)) for text in last])
+    return table(["File", "What it holds", "Derivations", "Lines", "Minutes"], rows)
+
+
+def minutes(lines: int) -> int:
+    return round(lines / LINES_A_MINUTE)
 
 
 class Equations(MathDomain):

@@ -60,10 +60,10 @@ def check_modules(app: Any, env: Any) -> None:
     for path in sorted([*package.glob("*.py"), *package.glob("*/__init__.py")]):
         module = path.parent.name if path.name == "__init__.py" else path.stem
         name = f"{package.name}.{module}"
-        hidden = module.startswith("_") or path.parent == package and path.name == "__init__.py"
-        if not hidden and name not in env.domains.python_domain.modules:
+        public = path != package / "__init__.py" and not module.startswith("_")
+        if public and name not in env.domains.python_domain.modules:
             message = "No page of docs/api shows this module with automodule:: %s."
-            logger.error(message, name, location=str(path), type="docstrings")
+            logger.error(message, name, location=f"{path}:1", type="docstrings")
 
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
