@@ -93,7 +93,7 @@ $(VENV)/.group-%: $(VENV)/.package
 $(VENV)/.npm: docs/package.json $(VENV)/.group-docs
 	@echo 'Installing what docs/package.json names'
 	@$(VENV)/bin/npm install --prefix docs --no-package-lock --ignore-scripts --no-audit --no-fund \
-	  --no-update-notifier --silent
+	  --no-update-notifier --loglevel=error
 	@touch '$@'
 
 # Kept although make sees them as steps on the way.
