@@ -242,7 +242,7 @@ def test_without_input_gradient_the_parameter_gradients_stay(drawn, rng):
 # --------------------------------------------------------------------------------------- models
 
 
-@pytest.mark.proves("chain-rule", "two-paths")
+@pytest.mark.proves("chain-rule", "two-paths", "batch-mean")
 @given(case=draws.cases(), rng=draws.generators())
 @examples(300)
 def test_whole_models(case, rng):
