@@ -142,23 +142,42 @@ def _functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int, int]
 
 
 def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Test]:
-    """Yield the tests of a file that name labels; note marks that say nothing readable."""
+    """Yield the tests of a file that name labels; note marks that say nothing readable.
+
+    A mark stands in a decorator of the test, as itself or in a ``pytest.param``, written out or by
+    the name that the module gives it: ``ADAM = pytest.mark.proves("adam-step")``.
+    """
     tree = ast.parse(text)
-    marks = {node for node in ast.walk(tree) if _is_mark(node)}
-    for prefix, node in _tests(tree):
-        labels = []
-        for mark in node.decorator_list:
+    marks = {node: False for node in ast.walk(tree) if _is_mark(node)}  # -> whether a test has it
+    named = dict(_named_marks(tree))
+    for prefix, test in _tests(tree):
+        labels: dict[str, None] = {}  # in order, each once
+        for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
+            mark = named.get(node.id) if isinstance(node, ast.Name) else node
             if mark in marks:
-                marks.remove(mark)
-                if not mark.args or mark.keywords or not all(map(_is_text, mark.args)):
-                    sentence = "@pytest.mark.proves needs labels, written out as strings."
-                    problems.append((f"{path}:{mark.lineno}", sentence))
-                labels += [arg.value for arg in mark.args if _is_text(arg)]
+                marks[mark] = True
+                labels |= dict.fromkeys(arg.value for arg in mark.args if _is_text(arg))
         if labels:
-            yield Test(path, prefix + node.name, node.lineno, tuple(labels))
-    for mark in marks:
-        sentence = "pytest.mark.proves decorates no test: nothing would list this label."
-        problems.append((f"{path}:{mark.lineno}", sentence))
+            yield Test(path, prefix + test.name, test.lineno, tuple(labels))
+    for mark, has_test in marks.items():
+        if not mark.args or mark.keywords or not all(map(_is_text, mark.args)):
+            sentence = "pytest.mark.proves needs labels, written out as strings."
+            problems.append((f"{path}:{mark.lineno}", sentence))
+        elif not has_test:
+            sentence = "pytest.mark.proves decorates no test: nothing would list this label."
+            problems.append((f"{path}:{mark.lineno}", sentence))
+
+
+def _named_marks(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the name and the mark of ``A = mark`` and of ``A, B = mark, mark``."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
+            for target, value in pairs:
+                if isinstance(target, ast.Name) and _is_mark(value):
+                    yield target.id, value
 
 
 def _is_mark(node: ast.AST) -> bool:

@@ -112,12 +112,29 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
 
         @pytest.mark.proves("b")
         def test_b(): ...
+
+        C, D = pytest.mark.proves("c"), pytest.mark.proves("d")
+        E = pytest.mark.proves("e")
+
+        @pytest.mark.parametrize("n", [pytest.param(1, marks=C), pytest.param(2, marks=D)])
+        def test_named(n): ...
+
+        @E
+        @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.proves("f", "e"))])
+        def test_parameters(n): ...
     """
-    root = project({"scratchvae/a.py": "# [a]\nx = 1\n# [b]\ny = 2\n", "tests/test_a.py": tests})
-    found = labels.read(root)
+    code = "".join(f"# [{label}]\nx = 1\n" for label in "abcdef")
+    found = labels.read(project({"scratchvae/a.py": code, "tests/test_a.py": tests}))
     assert found.problems == []
     names = {label: [test.name for test in tests] for label, tests in found.tests.items()}
-    assert names == {"a": ["TestA::test_both"], "b": ["TestA::test_both", "test_b"]}
+    assert names == {
+        "a": ["TestA::test_both"],
+        "b": ["TestA::test_both", "test_b"],
+        "c": ["test_named"],
+        "d": ["test_named"],
+        "e": ["test_parameters"],
+        "f": ["test_parameters"],
+    }
     assert found.tests["b"][0].line == 7  # the def, not its decorators
 
 
