@@ -41,16 +41,21 @@ def check(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
 
 
 def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Read the heads of modules as what they are, plain text with |f| and drawings in it."""
-    if what != "module":
-        return
-    result, literal = [], False
+    """Let |f| be read as it stands, and the indented parts of a module's head as literal blocks."""
+    result: list[str] = []
+    literal = None  # within a literal block: the depth of the line that opened it
     for line in lines:
-        indented = line.startswith("    ")
-        if indented and not literal and not (result and result[-1].strip()):
+        depth = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and depth <= literal:
+            literal = None
+        starts = depth >= 4 and not (result and result[-1].strip())
+        if what == "module" and literal is None and starts:
             result += ["::", ""]
-        literal = indented or (literal and not line.strip())
-        result.append(line if literal else line.replace("|", r"\|"))
+            literal = 0
+        as_it_is = literal is not None or "`" in line
+        result.append(line if as_it_is else line.replace("|", r"\|"))
+        if literal is None and line.endswith("::"):
+            literal = depth
     lines[:] = result
 
 
