@@ -49,6 +49,7 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 default_role = "code"  # `name` in a docstring
 
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme = "pydata_sphinx_theme"
 html_title = "scratchvae"
 html_static_path = ["_static"]
