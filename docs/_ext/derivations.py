@@ -336,7 +336,7 @@ def source_pages(app: Any) -> Iterable[tuple[str, dict[str, Any], str]]:
     config = app.config
     for folder in (config.derivations_package, config.derivations_tests):
         for path, text in labels.sources(app.env.labels_root, folder):
-            body = f"<h1><code>{path}</code></h1>\n" + highlight(text, PythonLexer(), formatter)
+            body = f"<h1>{path}</h1>\n" + highlight(text, PythonLexer(), formatter)
             yield f"source/{path}", {"title": path, "body": body, "parents": []}, "page.html"
 
 
