@@ -9,7 +9,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all mutants lint format clean
+.PHONY: help train test test-all docs mutants lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -19,6 +19,7 @@ help:
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
+	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
@@ -32,8 +33,17 @@ train: $(VENV)/.package
 test: $(VENV)/.group-test
 	@$(python) -m pytest $(ARGS)
 
-test-all: $(VENV)/.group-test $(VENV)/.group-oracles
+test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.npm
 	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
+
+# Always from scratch: a build that knew its last one would not repeat the warnings of the pages that
+# it need not read again.
+docs: $(VENV)/.npm
+	@rm -rf docs/_build/html
+	@$(python) -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --quiet \
+	  -d docs/_build/doctrees $(ARGS) docs docs/_build/html
+	@$(python) docs/_ext/links.py docs/_build/html
+	@echo 'Open docs/_build/html/index.html'
 
 mutants: $(VENV)/.group-test $(VENV)/.group-mutation
 	@$(python) tests/mutation/run.py $(ARGS)
@@ -49,6 +59,7 @@ format: $(VENV)/.group-lint
 
 clean:
 	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist mutants
+	rm -rf docs/_build docs/node_modules
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps below live in the environment, so that they go when it goes. A group's stamp stands
@@ -79,6 +90,14 @@ $(VENV)/.package: pyproject.toml $(VENV)/.pip
 $(VENV)/.group-%: $(VENV)/.package
 	@echo 'Installing the dependency group $*'
 	@$(pip) install --group '$*'
+	@touch '$@'
+
+# What the documentation takes from npm, by the npm of the environment. No lock file, which would
+# name a registry; docs/package.json names exact versions.
+$(VENV)/.npm: docs/package.json $(VENV)/.group-docs
+	@echo 'Installing what docs/package.json names'
+	@$(VENV)/bin/npm install --prefix docs --no-package-lock --ignore-scripts --no-audit --no-fund \
+	  --no-update-notifier --loglevel=error
 	@touch '$@'
 
 # Kept although make sees them as steps on the way.

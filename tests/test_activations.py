@@ -46,6 +46,7 @@ def test_every_activation_has_a_reference():
     assert set(REFERENCES) == set(DERIVATIVES) == set(ACTIVATIONS)
 
 
+@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
@@ -61,6 +62,7 @@ def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
     assert np.all(np.abs(y - expected) <= 5 * unit)
 
 
+@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_derivatives_are_right_to_a_few_units_of_1(rng, name, dtype):

@@ -56,6 +56,7 @@ def test_more_samples_change_the_noise_of_the_elbo_and_not_its_mean(model, x, rn
     assert abs(np.mean(one) - many) < 6 * np.sqrt(2) * np.std(one) / np.sqrt(1000)
 
 
+@pytest.mark.proves("importance-weight")
 def test_one_importance_sample_is_an_elbo_estimate(model, x, rng):
     seed = int(rng.integers(2**31))
     bound = evaluation.importance_weighted_bound(model, [x], 1, rng=seed)
@@ -90,6 +91,7 @@ def test_the_bound_of_an_improbable_image_is_finite(rng):
     np.testing.assert_allclose(bound, -784 * np.logaddexp(0, 5), rtol=1e-13)
 
 
+@pytest.mark.proves("importance-weighted-bound")
 @pytest.mark.parametrize("rows", [1, 3, 7, 10_000])
 def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
     model, x, rng, monkeypatch, rows

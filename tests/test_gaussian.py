@@ -34,6 +34,7 @@ def frozen(*arrays):
     return arrays
 
 
+@pytest.mark.proves("sigma", "reparameterize")
 def test_draws_have_mean_mu_and_variance_exp_logvar(rng):
     """Finds sigma = exp(logvar), which no gradient check can: its backward agrees with it."""
     n = 200_000
@@ -46,6 +47,7 @@ def test_draws_have_mean_mu_and_variance_exp_logvar(rng):
     assert np.all(np.abs(z.var(axis=0, ddof=1) / variance - 1) < SIGMAS * math.sqrt(2 / (n - 1)))
 
 
+@pytest.mark.proves("kl", "kl-sum")
 def test_kl_is_the_mean_log_ratio_of_the_densities_at_its_own_draws(rng):
     n = 200_000
     mu, logvar = rng.uniform(-1.5, 1.5, (2, 3)), rng.uniform(-2, 2, (2, 3))  # (B, Z) each
@@ -60,6 +62,7 @@ def test_kl_is_the_mean_log_ratio_of_the_densities_at_its_own_draws(rng):
     assert np.all(np.abs((log_q - log_p).mean(axis=0) - kl) < SIGMAS * standard_error)
 
 
+@pytest.mark.proves("kl", "kl-sum")
 def test_kl_agrees_with_the_formula_for_any_two_multivariate_normals(rng):
     z_dim = 5
     for _ in range(50):
@@ -99,6 +102,7 @@ def test_kl_is_exactly_0_at_the_prior(dtype):
         assert np.array_equal(gradient, zero)
 
 
+@pytest.mark.proves("kl")
 def test_kl_of_a_tiny_logvar_is_accurate():
     logvar = np.array([-1e-3, 1e-3, -1e-4, 1e-4, 1e-5, -1e-6, 1e-7])[:, None]  # (B, 1)
     # (exp(l) - 1 - l)/2 as a series; the next summand is 1e-11 of the first at most.
@@ -109,6 +113,7 @@ def test_kl_of_a_tiny_logvar_is_accurate():
     assert np.all(np.abs(kl - series[:, 0]) <= 2 * np.finfo(float).eps * np.abs(logvar[:, 0]))
 
 
+@pytest.mark.proves("kl-sum")
 def test_kl_sums_its_dimensions(rng):
     mu, logvar = rng.normal(size=(2, 7, 5))
     terms = kl_per_dimension(mu, logvar)  # (B, Z)
@@ -120,6 +125,7 @@ def test_kl_sums_its_dimensions(rng):
     assert np.allclose(kl_standard_normal(mu, logvar)[0], terms.sum(axis=1), rtol=1e-15, atol=0)
 
 
+@pytest.mark.proves("log-density")
 @pytest.mark.parametrize("logvar_shape", [(4, 6), (4, 1), (1, 6), (6,), (1,), ()])
 def test_log_density_is_scipys(rng, logvar_shape):
     z, mu = rng.normal(0, 3, (2, 4, 6))

@@ -38,6 +38,7 @@ def saturating(rng: np.random.Generator, shape: tuple[int, int], scale: float) -
 # ---------------------------------------------------------------------------------------- pairs
 
 
+@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @given(shape=draws.shapes(), scale=draws.logit_scales, rng=draws.generators())
 @examples(40)
@@ -46,6 +47,7 @@ def test_activations(name, shape, scale, rng):
     check(*ACTIVATIONS[name], (x,), rng=rng, tolerance=TOLERANCE)
 
 
+@pytest.mark.proves("reparameterize-grad-mu", "reparameterize-grad-logvar")
 @given(shape=draws.shapes(), scale=draws.logvar_scales, rng=draws.generators())
 @examples(50)
 def test_reparameterize(shape, scale, rng):
@@ -54,6 +56,7 @@ def test_reparameterize(shape, scale, rng):
     assert report.error <= TOLERANCE
 
 
+@pytest.mark.proves("reparameterize-grad-mu", "reparameterize-grad-logvar")
 @given(shape=draws.shapes(), k=st.integers(1, 3), rng=draws.generators())
 @examples(30)
 def test_reparameterize_with_k_samples(shape, k, rng):
@@ -61,6 +64,7 @@ def test_reparameterize_with_k_samples(shape, k, rng):
     check(gaussian.reparameterize, (mu, logvar, rng.standard_normal((k, *shape))), rng=rng)
 
 
+@pytest.mark.proves("kl-grad-mu", "kl-grad-logvar")
 @given(shape=draws.shapes(), scale=draws.logvar_scales, rng=draws.generators())
 @examples(50)
 def test_kl(shape, scale, rng):
@@ -68,6 +72,7 @@ def test_kl(shape, scale, rng):
     check(gaussian.kl_standard_normal, (mu, scale * logvar), rng=rng)
 
 
+@pytest.mark.proves("log-density-grad-z", "log-density-grad-mu", "log-density-grad-logvar")
 @given(shapes=draws.broadcast_shapes(), scale=draws.scales, rng=draws.generators())
 @examples(60)
 def test_log_density_broadcasts_its_logvar(shapes, scale, rng):
@@ -76,6 +81,7 @@ def test_log_density_broadcasts_its_logvar(shapes, scale, rng):
     check(gaussian.log_density, (z, mu, np.array(rng.standard_normal(small))), rng=rng)
 
 
+@pytest.mark.proves("log-density-grad-z", "log-density-grad-mu", "log-density-grad-logvar")
 @given(shapes=draws.broadcast_shapes(), rng=draws.generators())
 @examples(30)
 def test_log_density_broadcasts_its_mean(shapes, rng):
@@ -92,6 +98,7 @@ def test_log_density_with_k_samples(shapes, k, rng):
     check(gaussian.log_density, (z, mu, np.array(rng.standard_normal(small))), rng=rng)
 
 
+@pytest.mark.proves("bernoulli-grad")
 @given(shape=draws.shapes(), scale=draws.logit_scales, grey=st.booleans(), rng=draws.generators())
 @examples(60)
 def test_bernoulli(shape, scale, grey, rng):
@@ -107,6 +114,7 @@ def test_bernoulli_where_every_logit_is_saturated(shape, rng):
     check(lik.bernoulli_nll, (x, 30 * (2 * x - 1) + rng.standard_normal(shape)), rng=rng)
 
 
+@pytest.mark.proves("gaussian-nll-grad")
 @given(shapes=draws.broadcast_shapes(), scale=draws.scales, rng=draws.generators())
 @examples(60)
 def test_gaussian_nll_broadcasts_its_logvar(shapes, scale, rng):
@@ -144,6 +152,7 @@ def test_likelihoods_as_a_decoder_sees_them(shape, options, rng):
 # --------------------------------------------------------------------------------------- layers
 
 
+@pytest.mark.proves("linear-grad-W", "linear-grad-b", "linear-grad-x")
 @given(shape=draws.shapes(), n_out=draws.data_dims, scale=draws.scales, rng=draws.generators())
 @examples(40)
 def test_linear(shape, n_out, scale, rng):
@@ -158,6 +167,7 @@ def test_activation_layers(name, shape, rng):
     check(Activation(name), (x,), rng=rng)
 
 
+@pytest.mark.proves("chain-rule")
 @given(drawn=draws.stacks(), rng=draws.generators())
 @examples(60)
 def test_sequential(drawn, rng):
@@ -245,6 +255,7 @@ def test_free_bits(shape, free, rng):
 # --------------------------------------------------------------------------------------- models
 
 
+@pytest.mark.proves("chain-rule", "two-paths", "batch-mean")
 @given(case=draws.cases(), rng=draws.generators())
 @examples(300)
 def test_whole_models(case, rng):

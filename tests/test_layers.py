@@ -8,6 +8,7 @@ from scratchvae import Activation, InputError, Linear, Sequential
 from scratchvae.activations import ACTIVATIONS
 
 
+@pytest.mark.proves("linear")
 def test_linear_is_the_sum_over_its_inputs(rng):
     layer = Linear(3, 2, dtype="float64")
     # Small whole numbers: every sum is exact, in whatever order it is taken.

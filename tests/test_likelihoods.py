@@ -27,6 +27,7 @@ def gaussian(data_dim, variance, dtype="float64"):
     return Gaussian(data_dim, variance, NUMPY, dtype)
 
 
+@pytest.mark.proves("bernoulli")
 def test_bernoulli_is_scipys_on_binary_data(rng):
     x, logits = rng.integers(0, 2, (20, 6)).astype(float), rng.uniform(-5, 5, (20, 6))
     nll, _ = bernoulli_nll(x, logits)
@@ -45,6 +46,7 @@ def test_bernoulli_is_the_cross_entropy_on_grey_data(rng):
     assert np.allclose(bernoulli_nll(x, logits)[0], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.proves("bernoulli", "bernoulli-grad")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bernoulli_is_exact_at_extreme_logits(dtype):
     """A loss on probabilities is infinite or flat where the model is surely wrong."""
@@ -57,6 +59,7 @@ def test_bernoulli_is_exact_at_extreme_logits(dtype):
     assert np.array_equal(gradient[:, 0], [0, 1, -1, 0])
 
 
+@pytest.mark.proves("bernoulli")
 def test_bernoulli_sums_to_1_over_all_images(rng):
     images = np.array(list(itertools.product([0.0, 1.0], repeat=4)))  # (16, 4)
     logits = np.broadcast_to(rng.normal(0, 3, 4), (16, 4))
@@ -64,6 +67,7 @@ def test_bernoulli_sums_to_1_over_all_images(rng):
     assert abs(np.exp(-bernoulli_nll(images, logits)[0]).sum() - 1) < 1e-13
 
 
+@pytest.mark.proves("gaussian-nll")
 def test_gaussian_is_scipys_with_its_constant(rng):
     x, mean = rng.normal(0, 2, (2, 20, 6))
     logvar = rng.uniform(-3, 3, (20, 6))
@@ -74,6 +78,7 @@ def test_gaussian_is_scipys_with_its_constant(rng):
     assert np.all(np.abs(nll - expected.sum(axis=1)) < tolerance)
 
 
+@pytest.mark.proves("gaussian-nll")
 @pytest.mark.parametrize("logvar", [-4.0, 0.0, 3.0])
 def test_gaussian_integrates_to_1(logvar):
     mean, sigma = 0.7, math.exp(logvar / 2)

@@ -36,6 +36,7 @@ def textbook_adam(start, gradients, beta1, beta2, eps):
     return np.array(out)
 
 
+@pytest.mark.proves("adam-bias", "adam-moments", "adam-step")
 @pytest.mark.parametrize(
     "options", [{}, {"betas": (0.8, 0.95), "eps": 1e-3}, {"betas": (0.0, 0.9), "eps": 1e-3}]
 )
@@ -59,6 +60,7 @@ def test_adams_default_rate_is_the_published_one():
     assert Adam(vector(np.zeros(2))).lr == 1e-3
 
 
+@pytest.mark.proves("sgd")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_the_textbooks(rng, momentum):
     start, grads = rng.normal(size=N), gradients(rng)
@@ -78,6 +80,7 @@ def test_sgd_is_the_textbooks(rng, momentum):
     assert sgd.steps == len(RATES)
 
 
+@pytest.mark.proves("adam-bias")
 def test_a_first_step_of_adam_has_the_size_of_the_rate():
     """Without the bias corrections it would be a third, or three times, as long."""
     params = vector(np.zeros(3))

@@ -1,6 +1,8 @@
-"""What `import scratchvae` costs, how long its reading path is, and who imports whom."""
+"""What `import scratchvae` costs, how long its reading path is, who imports whom, and that every
+labelled equation has a test."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +98,16 @@ def test_only_backend_imports_cupy():
         if any(module.partition(".")[0] == "cupy" for _, module in imports(path))
     }
     assert importers == {"backend"}
+
+
+def test_every_label_in_the_code_is_proved_by_a_test_and_no_other_is(monkeypatch):
+    """That a page shows each of them is checked where the pages are built, by `make docs`."""
+    monkeypatch.syspath_prepend(PACKAGE.parent / "docs" / "_ext")
+    import labels
+
+    found = labels.read(PACKAGE.parent)
+    assert [f"{where}: {sentence}" for where, sentence in found.problems] == []
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    comments = re.findall(r"^ *# \[([\w-]+)\]", text, re.MULTILINE)
+    assert sorted(found.blocks) == sorted(comments)  # none is overlooked
+    assert set(found.tests) == set(found.blocks)

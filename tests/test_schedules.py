@@ -18,6 +18,7 @@ def test_step_list_changes_at_the_start_of_the_epoch_that_it_names():
     assert step_list(1.0, {0: 0.2})(0) == 0.2
 
 
+@pytest.mark.proves("cosine")
 def test_cosine_falls_from_first_to_final_and_stays_there():
     rate = cosine(1.0, 10, final=0.2)
     assert rate(0) == 1.0

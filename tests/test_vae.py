@@ -28,6 +28,7 @@ def data(rng, n=8):
 # What the loss means
 
 
+@pytest.mark.proves("negative-elbo", "batch-mean")
 @pytest.mark.parametrize("beta", [0, 0.5, 1.0, 4.0])
 @pytest.mark.parametrize(("likelihood", "variance"), KINDS)
 def test_the_loss_sums_over_dimensions_and_averages_over_the_batch(rng, likelihood, variance, beta):
@@ -59,6 +60,7 @@ def test_the_loss_sums_over_dimensions_and_averages_over_the_batch(rng, likeliho
     assert all(np.ndim(term) == 0 for term in terms)
 
 
+@pytest.mark.proves("batch-mean")
 def test_a_batch_of_copies_has_the_loss_of_one(rng):
     model = small(rng=rng)
     x, eps = data(rng, 1)
@@ -70,6 +72,7 @@ def test_a_batch_of_copies_has_the_loss_of_one(rng):
     assert np.allclose(model.params.grad, gradient, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.proves("batch-mean")
 def test_the_terms_and_gradient_of_a_batch_are_the_means_of_its_examples(rng):
     model = small(rng=rng)
     x, eps = data(rng)

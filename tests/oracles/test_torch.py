@@ -208,10 +208,9 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-10 * largest)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.proves(n, f"{n}-grad")) for n in sorted(ACTIVATIONS)],
-)
+@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu")
+@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 @given(shape=draws.shapes(), scale=st.sampled_from([1.0, 30.0, 1000.0]), rng=draws.generators())
 def test_activations_are_torchs(name, shape, scale, rng):
     x = scale * rng.standard_normal(shape)

@@ -1,0 +1,370 @@
+"""Derivations beside the code that they derive, and beside the tests that would find them wrong.
+
+``{derivation} kl-grad-mu``  a row: its content left, the lines that ``# [kl-grad-mu]`` opens right
+``{step}``                   a row without code
+``{tests}``                  the tests of all labels of the page
+``{traceability}``           every label with its equation, its lines and its tests
+``{reading-order} gaussian`` the named files of the package with their lines and minutes
+
+Lines and tests are read from the sources (labels.py), whose own pages stand below source/. A label
+that has no equation, no code, no test or no page is an error of the build.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import labels
+from docutils import nodes
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from sphinx import addnodes
+from sphinx.domains.math import MathDomain
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.logging import getLogger
+from sphinx.util.nodes import make_refnode
+
+logger = getLogger(__name__)
+
+
+class Box(nodes.General, nodes.Element):
+    """A div; docutils' own container would be laid out by the theme."""
+
+
+class TestsOfPage(nodes.General, nodes.Element):
+    """Where the table of a page's tests goes."""
+
+
+class Traceability(nodes.General, nodes.Element):
+    """Where the table of all labels goes."""
+
+
+class Reading(nodes.General, nodes.Element):
+    """Where the table of the files of the reading path goes."""
+
+
+LINES_A_MINUTE = 8  # of code that one wants to understand, docstrings and blank lines included
+
+
+# ---- the directives ------------------------------------------------------------------------------
+
+
+class Derivation(SphinxDirective):
+    """``{derivation} label ...``: equations on the left, their code and tests on the right."""
+
+    has_content = True
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        left, right = Box(classes=["derivation-text"]), Box(classes=["derivation-code"])
+        left += self.parse_content_to_nodes()
+        equations = {node.get("label") for node in left.findall(nodes.math_block)}
+        for label in self.arguments[0].split():
+            if label not in equations:
+                message = "The derivation %s has no equation: end its formula with $$ (%s)."
+                logger.error(message, label, label, location=self.get_location())
+            if label in self.env.derivations:
+                where = "{}:{}".format(*self.env.derivations[label])
+                message = "The derivation %s stands in %s too."
+                logger.error(message, label, where, location=self.get_location())
+            self.env.derivations[label] = self.env.docname, self.lineno
+            right += self.code(label)
+        return [Box("", left, right, classes=["derivation"])]
+
+    def code(self, label: str) -> list[nodes.Node]:
+        """Return the lines of a label, where they stand and which tests name it."""
+        found, docname = self.env.labels, self.env.docname
+        if label not in found.blocks:
+            message = "The derivation %s has no code: no comment # [%s] opens any."
+            logger.error(message, label, label, location=self.get_location())
+            return []
+        block, tests = found.blocks[label], found.tests.get(label, [])
+        for path in (block.path, *(test.path for test in tests)):
+            self.env.note_dependency(str(self.env.labels_root / path))
+        place = nodes.paragraph("", "", place_of(docname, block), classes=["code-place"])
+        if block.owner:
+            target = f"{block.module}.{block.owner}"
+            owner = addnodes.pending_xref(
+                "",
+                nodes.literal("", block.owner),
+                **{"refdomain": "py", "reftype": "obj", "reftarget": target, "refdoc": docname},
+                derivation=True,  # it need not have an API page: see resolve_owner
+            )
+            place += [nodes.Text(" in "), owner]
+        lines = nodes.literal_block(block.code, block.code, language="python", linenos=True)
+        lines["highlight_args"] = {"linenostart": block.first}
+        self.set_source_info(lines)
+        proofs = nodes.paragraph("", "Tests", classes=["code-place"])
+        return [place, lines, proofs, list_of(docname, tests)]
+
+
+class Step(SphinxDirective):
+    """``{step}``: a row of the derivation that no line of code implements."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        return [Box("", *self.parse_content_to_nodes(), classes=["derivation-step"])]
+
+
+class TestsDirective(SphinxDirective):
+    """``{tests}``."""
+
+    def run(self) -> list[nodes.Node]:
+        return [TestsOfPage()]
+
+
+class TraceabilityDirective(SphinxDirective):
+    """``{traceability}``."""
+
+    def run(self) -> list[nodes.Node]:
+        return [Traceability()]
+
+
+class ReadingOrder(SphinxDirective):
+    """``{reading-order} file ...``: how long each is, what it holds, which pages derive it."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        return [Reading(files=self.arguments[0].split())]
+
+
+# ---- links and tables ----------------------------------------------------------------------------
+
+
+def source_uri(docname: str, path: str, line: int) -> str:
+    """Return the address, seen from a page, of a line of a source."""
+    return "../" * docname.count("/") + f"source/{path}.html#L-{line}"
+
+
+def link(docname: str, text: str, path: str, line: int) -> nodes.reference:
+    uri = source_uri(docname, path, line)
+    return nodes.reference("", "", nodes.literal("", text), refuri=uri, internal=True)
+
+
+def place_of(docname: str, block: labels.Block) -> nodes.reference:
+    text = f"{block.path}:{block.first}-{block.last}"
+    return link(docname, text, block.path, block.first)
+
+
+def list_of(docname: str, tests: Iterable[labels.Test]) -> nodes.bullet_list:
+    items = nodes.bullet_list(classes=["proofs"])
+    for test in tests:
+        reference = link(docname, f"{test.path}::{test.name}", test.path, test.line)
+        items += nodes.list_item("", nodes.paragraph("", "", reference))
+    return items
+
+
+def equation_reference(builder: Any, docname: str, label: str) -> nodes.Node:
+    """Return a reference to a labelled equation: Eq. 3, or Eq. 3 of KL on another page."""
+    domain, contnode = builder.env.domains.math_domain, nodes.inline()
+    reference = domain.resolve_xref(builder.env, docname, builder, "eq", label, None, contnode)
+    return reference or nodes.Text("no equation")
+
+
+def table(head: list[str], rows: list[list[nodes.Node]]) -> nodes.Node:
+    group = nodes.tgroup(cols=len(head))
+    group += [nodes.colspec(colwidth=1) for _ in head]
+    texts = [[nodes.paragraph("", text) for text in head]]
+    for kind, content in ((nodes.thead, texts), (nodes.tbody, rows)):
+        part = kind()
+        for cells in content:
+            part += nodes.row("", *(nodes.entry("", cell) for cell in cells))
+        group += part
+    return Box("", nodes.table("", group), classes=["label-table"])
+
+
+def paragraph(*children: nodes.Node) -> nodes.paragraph:
+    return nodes.paragraph("", "", *children)
+
+
+def fill_tables(app: Any, doctree: nodes.document, docname: str) -> None:
+    """Replace the placeholders of the tables, when every page has been read."""
+    for node in list(doctree.findall(TestsOfPage)):
+        node.replace_self(tests_table(app, docname))
+    for node in list(doctree.findall(Traceability)):
+        node.replace_self(traceability_table(app, docname))
+    for node in list(doctree.findall(Reading)):
+        node.replace_self(reading_table(app, docname, node["files"]))
+
+
+def tests_table(app: Any, docname: str) -> list[nodes.Node]:
+    found, pages = app.env.labels, app.env.derivations
+    here = sorted((line, label) for label, (page, line) in pages.items() if page == docname)
+    rows = [
+        [
+            paragraph(equation_reference(app.builder, docname, label)),
+            list_of(docname, found.tests.get(label, [])),
+        ]
+        for _, label in here
+    ]
+    text = "Were an equation of this page wrong in the code, these tests would fail:"
+    return [nodes.paragraph("", text), table(["Equation", "Tests"], rows)]
+
+
+def traceability_table(app: Any, docname: str) -> nodes.Node:
+    found = app.env.labels
+    rows = [
+        [
+            paragraph(nodes.literal("", label)),
+            paragraph(equation_reference(app.builder, docname, label)),
+            paragraph(place_of(docname, block)),
+            list_of(docname, found.tests.get(label, [])),
+        ]
+        for label, block in found.blocks.items()
+    ]
+    return table(["Label", "Equation", "Code", "Tests"], rows)
+
+
+def reading_table(app: Any, docname: str, files: list[str]) -> nodes.Node:
+    env, rows, total = app.env, [], 0
+    for name in files:
+        path = f"{app.config.derivations_package}/{name}.py"
+        text = (env.labels_root / path).read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        total += lines
+        shown = [label for label, block in env.labels.blocks.items() if block.path == path]
+        derivations = paragraph()
+        for page in dict.fromkeys(env.derivations[k][0] for k in shown if k in env.derivations):
+            uri = app.builder.get_relative_uri(docname, page)
+            title = short_title(env, page)
+            derivations += [nodes.Text(", ")] * bool(derivations.children)
+            derivations += nodes.reference("", title, refuri=uri, internal=True)
+        summary = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+        rows.append(
+            [paragraph(link(docname, path, path, 1)), paragraph(nodes.Text(summary)), derivations]
+            + [paragraph(nodes.Text(str(n))) for n in (lines, minutes(lines))]
+        )
+    last = ("together", "", "", str(total), str(minutes(total)))
+    rows.append([paragraph(nodes.Text(text)) for text in last])
+    return table(["File", "What it holds", "Derivations", "Lines", "Minutes"], rows)
+
+
+def minutes(lines: int) -> int:
+    return round(lines / LINES_A_MINUTE)
+
+
+class Equations(MathDomain):
+    """Sphinx's own, but a reference to an equation of another page says which page."""
+
+    def resolve_xref(
+        self, env: Any, fromdocname: str, builder: Any, typ: str, target: str, *rest: Any
+    ) -> nodes.reference | None:
+        reference = super().resolve_xref(env, fromdocname, builder, typ, target, *rest)
+        docname, _ = self.equations.get(target, (fromdocname, 0))
+        if reference is not None and docname != fromdocname:
+            text = f"{reference.astext()} of {short_title(env, docname)}"
+            reference.children[:] = [nodes.Text(text)]
+        return reference
+
+
+def short_title(env: Any, docname: str) -> str:
+    """Return what a toctree calls a page, or else its own title."""
+    for contents in env.tocs.values():
+        for tree in contents.findall(addnodes.toctree):
+            for title, page in tree["entries"]:
+                if page == docname and title:
+                    return title
+    return env.titles[docname].astext()
+
+
+# ---- the events ----------------------------------------------------------------------------------
+
+
+def read_labels(app: Any) -> None:
+    config = app.config
+    root = Path(app.confdir, config.derivations_root).resolve()
+    app.env.labels_root = root
+    app.env.labels = labels.read(root, config.derivations_package, config.derivations_tests)
+    if not hasattr(app.env, "derivations"):
+        app.env.derivations = {}  # label -> (page, line)
+    if config.derivations_incomplete:  # toctrees name pages that are still to be written
+        config.suppress_warnings = [*config.suppress_warnings, "toc"]
+
+
+def forget_page(app: Any, env: Any, docname: str) -> None:
+    for label in [label for label, (page, _) in env.derivations.items() if page == docname]:
+        del env.derivations[label]
+
+
+def check_labels(app: Any, env: Any) -> None:
+    """Say what the sources lack, and which labels no page shows."""
+    for where, sentence in env.labels.problems:
+        logger.error("%s", sentence, location=where)
+    if not app.config.derivations_incomplete:
+        for label, block in env.labels.blocks.items():
+            if label not in env.derivations:
+                message = "No page shows [%s]: none has a {derivation} %s."
+                logger.error(message, label, label, location=f"{block.path}:{block.first}")
+
+
+def resolve_owner(app: Any, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
+    """Find what is known under the package's name too; leave owners without a page unlinked."""
+    package, _, name = node.get("reftarget", "").partition(".")
+    if package == app.config.derivations_package and name in env.public_names:
+        domain, target = env.domains.python_domain, f"{env.public_names[name]}.{name}"
+        if target in domain.objects:
+            entry = domain.objects[target]
+            return make_refnode(
+                app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, target
+            )
+    return contnode if node.get("derivation") else None
+
+
+def read_public_names(app: Any) -> None:
+    """Note from which module ``__init__.py`` takes each name."""
+    package = app.config.derivations_package
+    text = (app.env.labels_root / package / "__init__.py").read_text(encoding="utf-8")
+    app.env.public_names = {
+        alias.asname or alias.name: f"{package}.{node.module}"
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+        for alias in node.names
+    }
+
+
+def source_pages(app: Any) -> Iterable[tuple[str, dict[str, Any], str]]:
+    """Yield a page for every source of the package and of the tests."""
+    formatter = HtmlFormatter(linenos="inline", linespans="L", wrapcode=True)
+    config = app.config
+    for folder in (config.derivations_package, config.derivations_tests):
+        for path, text in labels.sources(app.env.labels_root, folder):
+            body = f"<h1>{path}</h1>\n" + highlight(text, PythonLexer(), formatter)
+            yield f"source/{path}", {"title": path, "body": body, "parents": []}, "page.html"
+
+
+def visit_box(translator: Any, node: Box) -> None:
+    translator.body.append(translator.starttag(node, "div"))
+
+
+def depart_box(translator: Any, node: Box) -> None:
+    translator.body.append("</div>\n")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.add_config_value("derivations_root", "..", "env")  # of the project, from conf.py
+    app.add_config_value("derivations_package", "scratchvae", "env")
+    app.add_config_value("derivations_tests", "tests", "env")
+    app.add_config_value("derivations_incomplete", False, "env")  # pages are still missing
+    app.add_node(Box, html=(visit_box, depart_box))
+    app.add_directive("derivation", Derivation)
+    app.add_directive("step", Step)
+    app.add_directive("tests", TestsDirective)
+    app.add_directive("traceability", TraceabilityDirective)
+    app.add_directive("reading-order", ReadingOrder)
+    app.add_domain(Equations, override=True)
+    app.connect("builder-inited", read_labels)
+    app.connect("builder-inited", read_public_names)
+    app.connect("env-purge-doc", forget_page)
+    app.connect("env-check-consistency", check_labels)
+    app.connect("missing-reference", resolve_owner)
+    app.connect("doctree-resolved", fill_tables)
+    app.connect("html-collect-pages", source_pages)
+    return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 1}

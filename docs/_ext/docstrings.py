@@ -1,0 +1,93 @@
+"""Docstrings that say what the code does not: a parameter that the signature lacks, and the like.
+
+Every object of the API pages goes through numpydoc's validation. CHECKS names what fails the build.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from derivations import source_uri
+from numpydoc.validate import validate
+from sphinx.util.logging import getLogger
+
+logger = getLogger(__name__)
+
+# Not PR01 (a parameter is missing): most docstrings here are one line that names each parameter.
+# Not PR03 (their order): a subclass describes first what it adds.
+CHECKS = {
+    "GL06": "unknown section",
+    "GL07": "sections in another order than everywhere else",
+    "GL08": "no docstring",
+    "PR02": "a parameter that the signature lacks",
+    "PR10": "no space before the colon, so that name and type are read as one name",
+    "SS03": "the first line is no sentence",
+}
+
+
+def check(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Report what numpydoc finds in one docstring."""
+    if what not in ("function", "method", "class", "property"):
+        return
+    result = validate(name)
+    for code, message in result["errors"]:
+        if code in CHECKS:
+            where = f"{result['file']}:{result['file_line']}"
+            sentence = "The docstring of %s: %s (%s)"
+            logger.error(sentence, name, message, code, location=where, type="docstrings")
+
+
+def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let |f| be read as it stands, and the indented parts of a module's head as literal blocks."""
+    result: list[str] = []
+    literal = None  # within a literal block: the depth of the line that opened it
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and depth <= literal:
+            literal = None
+        starts = depth >= 4 and not (result and result[-1].strip())
+        if what == "module" and literal is None and starts:
+            result += ["::", ""]
+            literal = 0
+        as_it_is = literal is not None or "`" in line
+        result.append(line if as_it_is else line.replace("|", r"\|"))
+        if literal is None and line.endswith("::"):
+            literal = depth
+    lines[:] = result
+
+
+def check_modules(app: Any, env: Any) -> None:
+    """Report modules that no API page shows."""
+    package = env.labels_root / app.config.derivations_package
+    for path in sorted([*package.glob("*.py"), *package.glob("*/__init__.py")]):
+        module = path.parent.name if path.name == "__init__.py" else path.stem
+        name = f"{package.name}.{module}"
+        public = path != package / "__init__.py" and not module.startswith("_")
+        if public and name not in env.domains.python_domain.modules:
+            message = "No page of docs/api shows this module with automodule:: %s."
+            logger.error(message, name, location=f"{path}:1", type="docstrings")
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return the address of an object's source, for sphinx.ext.linkcode; pages of API/ only."""
+    module = sys.modules.get(info["module"])
+    obj = module
+    for part in info["fullname"].split("."):
+        obj = getattr(obj, part, None)
+    obj = inspect.unwrap(obj.fget if isinstance(obj, property) else obj) if obj else None
+    try:
+        path, (_, line) = inspect.getsourcefile(obj), inspect.getsourcelines(obj)
+    except (TypeError, OSError):
+        return None
+    package = Path(sys.modules[info["module"].partition(".")[0]].__file__).parent
+    return source_uri("api/page", Path(path).relative_to(package.parent).as_posix(), line)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.connect("autodoc-process-docstring", check, priority=400)  # before numpydoc rewrites it
+    app.connect("autodoc-process-docstring", plain_text, priority=450)
+    app.connect("env-check-consistency", check_modules)
+    return {"parallel_read_safe": True}

