@@ -175,8 +175,8 @@ def write(
 
 A test suite is as good as the errors it finds. Here errors were put into the mathematics of the
 package on purpose, one at a time, each in a copy, and the tests run on it. A mutant counts as
-killed only if a test failed in each of {rounds} rounds with other random numbers; a crash or a
-timeout is no verdict.
+killed only if a test failed, in every round with other random numbers (rounds: {rounds}); a crash
+or a timeout is no verdict.
 
 ## Errors that people make
 
