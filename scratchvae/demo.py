@@ -20,6 +20,7 @@ import numpy as np
 
 from . import datasets, plots
 from .backend import Backend, asnumpy, backend_of, get_backend
+from .checkpoint import write_atomically
 from .errors import InputError
 from .optimizers import Adam
 from .training import Trainer
@@ -157,12 +158,17 @@ class Demo:
 
     def save(self, figure: Any, name: str = "") -> Path:
         """Write a figure as ``{demo}[-{name}].png`` and say where."""
-        path = self.out / f"{self.name}{f'-{name}' if name else ''}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._path(name, "png")
         plots.save(figure, path)
-        self.figures.append(path)
-        self.say(f"Wrote {path}")
-        return path
+        return self._wrote(path)
+
+    def save_animation(self, animation: Any, name: str = "", fps: int = 12) -> Path:
+        """Write a matplotlib animation as ``{demo}[-{name}].gif``, which loops, and say where."""
+        from matplotlib.animation import PillowWriter
+
+        path = self._path(name, "gif")
+        write_atomically(path, lambda file: animation.save(file, writer=PillowWriter(fps=fps)))
+        return self._wrote(path)
 
     def require(self, holds: Any, claim: str) -> None:
         """Print a claim; end the demo with exit code 1 if it does not hold."""
@@ -171,6 +177,15 @@ class Demo:
             return
         self.say(f"DOES NOT HOLD: {claim}")
         sys.exit(1)
+
+    def _path(self, name: str, suffix: str) -> Path:
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self.out / f"{self.name}{f'-{name}' if name else ''}.{suffix}"
+
+    def _wrote(self, path: Path) -> Path:
+        self.figures.append(path)
+        self.say(f"Wrote {path}")
+        return path
 
 
 def start(file: str) -> Demo:

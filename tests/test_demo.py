@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.animation import FuncAnimation
+from PIL import Image
 
 from scratchvae import InputError, demo
 from scratchvae.cli import main
@@ -91,6 +93,27 @@ def test_the_data_are_floats_from_0_to_1(script, tmp_path, monkeypatch):
     assert d.x.shape == d.dataset.train.shape
     assert (d.x.min(), d.x.max()) == (0, 1)
     assert len(d.labels_test) == len(d.x_test)
+
+
+def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
+    d = demo.start(str(script))
+    figure, ax = d.figure(size=(2, 2))
+    (dot,) = ax.plot([0], [0], "o")
+
+    def animation(draw):
+        return FuncAnimation(figure, draw, frames=3)
+
+    path = d.save_animation(animation(lambda k: dot.set_data([k / 100], [0])), "dot", fps=10)
+    assert d.figures == [path] == [tmp_path / "nothing-dot.gif"]
+    with Image.open(path) as gif:
+        # 100 ms a frame; a loop count of 0 means for ever
+        assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (3, 100, 0)
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        d.save_animation(animation(lambda k: dot.set_data([1 / (k - 2)], [0])), "dot")
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["nothing-dot.gif"]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
