@@ -11,7 +11,7 @@ import argparse
 import ast
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,13 +162,37 @@ class Demo:
         plots.save(figure, path)
         return self._wrote(path)
 
-    def save_animation(self, animation: Any, name: str = "", fps: int = 12) -> Path:
-        """Write a matplotlib animation as ``{demo}[-{name}].gif``, which loops, and say where."""
-        from matplotlib.animation import PillowWriter
+    def save_animation(
+        self, figure: Any, draw: Callable[[int], None], frames: int, name: str = "", fps: int = 12
+    ) -> Path:
+        """Write ``{demo}[-{name}].gif``, which loops: the figure after draw(0), draw(1) and so on.
 
+        The axes stay where the first frame has them, and 72 dots per inch keep the file small.
+        """
+        from matplotlib.animation import FuncAnimation, PillowWriter
+
+        draw(0)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        animation = FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
         path = self._path(name, "gif")
-        write_atomically(path, lambda file: animation.save(file, writer=PillowWriter(fps=fps)))
+        options: Any = {"writer": PillowWriter(fps=fps), "dpi": 72}
+        write_atomically(path, lambda file: animation.save(file, **options))
         return self._wrote(path)
+
+    def show(self, ax: Any, images: Any, columns: int, **options: Any) -> None:
+        """Draw images (n, D) in an axes, row by row, black on white; `options` are imshow's."""
+        h, w = self.dataset.image_shape
+        n = len(images)
+        cells = np.full((-(-n // columns) * columns, h + 1, w + 1), np.nan)  # nan stays white
+        cells[:n, :h, :w] = np.stack([asnumpy(x) for x in images]).reshape(n, h, w)
+        whole = (
+            cells.reshape(-1, columns, h + 1, w + 1).swapaxes(1, 2).reshape(-1, columns * (w + 1))
+        )
+        ax.imshow(whole[:-1, :-1], **{"cmap": "gray_r", "vmin": 0, "vmax": 1, **options})
+        ax.set(xticks=[], yticks=[])
+        ax.tick_params(length=0)  # of ticks that a caller may set beside the rows
+        ax.spines[:].set_visible(False)
 
     def require(self, holds: Any, claim: str) -> None:
         """Print a claim; end the demo with exit code 1 if it does not hold."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.animation import FuncAnimation
 from PIL import Image
 
 from scratchvae import InputError, demo
@@ -101,19 +100,51 @@ def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path, monkeypat
     figure, ax = d.figure(size=(2, 2))
     (dot,) = ax.plot([0], [0], "o")
 
-    def animation(draw):
-        return FuncAnimation(figure, draw, frames=3)
-
-    path = d.save_animation(animation(lambda k: dot.set_data([k / 100], [0])), "dot", fps=10)
+    path = d.save_animation(figure, lambda k: dot.set_data([k / 100], [0]), 3, "dot", fps=10)
     assert d.figures == [path] == [tmp_path / "nothing-dot.gif"]
     with Image.open(path) as gif:
         # 100 ms a frame; a loop count of 0 means for ever
         assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (3, 100, 0)
     before = path.read_bytes()
     with pytest.raises(ZeroDivisionError):
-        d.save_animation(animation(lambda k: dot.set_data([1 / (k - 2)], [0])), "dot")
+        d.save_animation(figure, lambda k: dot.set_data([1 / (k - 2)], [0]), 3, "dot")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["nothing-dot.gif"]
+
+
+def test_the_axes_of_an_animation_do_not_move(script, tmp_path, monkeypatch):
+    """The layout would give more room to longer numbers beside the axis, frame by frame."""
+    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
+    d = demo.start(str(script))
+    figure, ax = d.figure(size=(2, 2))
+    places = []
+
+    def draw(k):
+        ax.set_ylim(0, 10.0 ** (3 * k))
+        places.append(tuple(ax.get_position().bounds))
+
+    d.save_animation(figure, draw, 3)
+    assert len(set(places[1:])) == 1
+    assert places[0] != places[1]  # it was laid out at all
+
+
+def test_images_are_shown_row_by_row(script, tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
+    d = demo.start(str(script))
+    images = rng.uniform(size=(5, 64))
+    _, ax = d.figure()
+    d.show(ax, images, 3, cmap="RdBu")
+    (drawn,) = ax.images
+    shown = drawn.get_array()
+    assert shown.shape == (2 * 9 - 1, 3 * 9 - 1)  # 8 by 8 pixels and a gap of one between them
+    for k, image in enumerate(images):
+        row, column = 9 * (k // 3), 9 * (k % 3)
+        np.testing.assert_array_equal(
+            shown[row : row + 8, column : column + 8], image.reshape(8, 8)
+        )
+    assert np.ma.count(np.ma.masked_invalid(shown)) == images.size  # the rest is left white
+    assert drawn.get_cmap().name == "RdBu"
+    assert drawn.get_clim() == (0, 1)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
