@@ -1,5 +1,6 @@
 """The frame that the demos share: heads, options and claims; and each of them, quick."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_a_demo_is_short_and_uses_public_names_only(entry):
 def test_a_demos_claim_holds(entry, tmp_path):
     """As a script of its own, quick; a claim that fails exits with 1."""
     command = [sys.executable, str(entry.path), "--quick", "--device", "cpu", "--out", tmp_path]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout's package, installed or not
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Holds: " in run.stdout
     assert list(tmp_path.iterdir())
