@@ -64,19 +64,9 @@ frames = asnumpy(model.decode(way))  # (90, D)
 
 real, test = asnumpy(d.x[:10_000]), asnumpy(x)
 jumps = np.linalg.norm(frames - np.roll(frames, -1, axis=0), axis=1)
-<<<<<<< HEAD
-pairs = cdist(test, test)
-usual = np.median(pairs[pairs > 0])
-d.require(
-    jumps.max() < usual / 2,
-    f"neighbouring frames differ by {jumps.mean():.2f}, at most by {jumps.max():.2f}; "
-    f"two test images by {usual:.2f} (Euclidean distance, median)",
-)
-=======
 usual = np.median(cdist(test, test)[np.triu_indices(len(test), 1)])
 d.say(f"neighbouring frames differ by {jumps.mean():.2f} (Euclidean), images by {usual:.2f}")
 d.require(jumps.max() < usual / 2, f"they differ by {jumps.max():.2f} at most: less than half")
->>>>>>> f81451c (Demo: animations of a walk through the latent plane and of training)
 samples, blends = asnumpy(model.sample(1000, rng=1)), (test + test[::-1]) / 2
 kinds = {"a frame": frames, "a sample": samples, "a test image": test, "half and half": blends}
 far = {name: cdist(images, real).min(axis=1) for name, images in kinds.items()}
