@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,12 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
     yield "reparameterize", g.reparameterize, [normal(*b), normal(*b), normal(*b)]
     yield "reparameterize, K samples", g.reparameterize, [normal(*b), normal(*b), normal(k, *b)]
     yield "kl_standard_normal", g.kl_standard_normal, [normal(*b), normal(*b)]
+    charged = backend.asarray(rng.integers(0, 2, b).astype(float))
+    mu = charged * (2 + abs(normal(*b)))  # (B, Z) a KL of 2 or more, or almost none: no kink near
+    free = SimpleNamespace(
+        forward=lambda mu, logvar: g.kl_free_bits(mu, logvar, 0.5), backward=g.kl_free_bits_backward
+    )
+    yield "kl_free_bits", free, [mu, 0.1 * normal(*b)]
     yield "log_density", g.log_density, [normal(*b), normal(*b), normal(*b)]
     yield "log_density, K samples", g.log_density, [normal(k, *b), normal(*b), normal(*b)]
     yield "log_density, prior", g.log_density, [normal(*b), normal(d), normal()]

@@ -177,6 +177,10 @@ def pairs(rng):
         yield f"reparameterize{label}", of_functions(one, back, args, noise=[normal(shape)])
     one, back = gaussian.kl_standard_normal, gaussian.kl_standard_normal_backward
     yield "kl_standard_normal", of_functions(one, back, [normal(b), normal(b)])
+    one, back = gaussian.kl_free_bits, gaussian.kl_free_bits_backward
+    # Each KL is 2 or more, or next to 0, and so far from the limit, where there is a kink.
+    mu = (2 + abs(normal(b))) * rng.integers(0, 2, b)
+    yield "kl_free_bits", of_functions(one, back, [mu, 0.1 * normal(b)], noise=[0.5])
 
     shapes = {"": b, " shared": (), " per dimension": (4,), " per row": (3, 1), " (1,)": (1,)}
     for label, shape in shapes.items():
