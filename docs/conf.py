@@ -62,6 +62,8 @@ html_sidebars = {page: [] for page in (*one_column, "answer", "glossary", "readi
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
+    # The theme's search field shows "Ctrl K" and is called "Search", which screen readers trip over.
+    "navbar_persistent": ["search-button"],
     "header_links_before_dropdown": 6,
     "secondary_sidebar_items": {
         **{page: [] for page in one_column},
