@@ -62,7 +62,7 @@ html_sidebars = {page: [] for page in (*one_column, "answer", "glossary", "readi
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    # The theme's search field shows "Ctrl K" and is called "Search", which screen readers trip over.
+    # The theme's search field shows "Ctrl K" and is called "Search": screen readers trip over it.
     "navbar_persistent": ["search-button"],
     "header_links_before_dropdown": 6,
     "secondary_sidebar_items": {
