@@ -34,6 +34,8 @@ TEST_FILES = (
     "test_vae.py",
     "test_training.py",
     "test_gradients.py",
+    "test_unbiasedness.py",
+    "test_ground_truth.py",
 )
 
 
