@@ -31,7 +31,8 @@ extensions += [name for name in ("answer",) if (HERE / "_ext" / f"{name}.py").ex
 # Demos: a gallery that runs demos/*.py and fails the build when one raises goes here.
 
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "_ext", "node_modules"]
+# The table of mutants is for readers of the repository: its code columns are too wide for a phone.
+exclude_patterns = ["_build", "_ext", "node_modules", "mutants.md"]
 nitpicky = True
 nitpick_ignore = [
     ("py:class", "matplotlib.figure.Figure"),  # another project's, and there is no intersphinx
