@@ -81,8 +81,8 @@ class Forward:
         """Estimate the error of `slope`, and look for a kink within the step."""
         steps = [self.step, self.step / 2, self.step / 4]
         d0, d1, d2 = (float((self.dy * self._difference(moves, h)).sum()) for h in steps)
-        noise = 16 * self._noise(moves) / self.step
-        error = abs((4 * d2 - d1) - (4 * d1 - d0)) / 3 + self.rounding + noise
+        noise = self._noise(moves) / self.step
+        error = abs((4 * d2 - d1) - (4 * d1 - d0)) / 3 + self.rounding + 16 * noise
         # The slope from the right minus that from the left is h f'' where f is smooth, and halves
         # with h; at a kink it does not.
         gaps = [
@@ -91,7 +91,8 @@ class Forward:
         ]
         bends = [(abs(fine - coarse / 2), abs(coarse)) for coarse, fine in pairwise(gaps)]
         kink = sum(bend for bend, _ in bends) if any(b > 0.12 * g for b, g in bends) else 0.0
-        return Doubt(error if math.isfinite(error) else math.inf, max(0.0, kink - noise))
+        # Of noise alone `kink` has a standard deviation of about 15: five of them and some more.
+        return Doubt(error if math.isfinite(error) else math.inf, max(0.0, kink - 100 * noise))
 
     def _noise(self, moves: Moves) -> float:
         """Return the standard deviation of the rounding in f.
@@ -102,7 +103,7 @@ class Forward:
         """
         values = [
             float((self.dy * (self.at(moves, k * self.step / 1000) - self.y)).sum())
-            for k in range(-4, 5)
+            for k in range(-10, 11)
         ]
         return float(np.sqrt((np.diff(values, 4) ** 2).mean() / 70))
 
