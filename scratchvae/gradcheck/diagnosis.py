@@ -296,8 +296,9 @@ def some_coordinates(e: Evidence) -> str | None:
     if n == 0 or n == known.sum():
         return None
     v, among = e.value, f"in {n} of {known.sum()} coordinates"
+    tiny = np.abs(np.where(known, e.right, 0)) <= 1e-3 * scale  # may be wrong and not look it
     for text, where in (("< 0", v < 0), ("> 0", v > 0), ("= 0", v == 0)):
-        if (bad == (where & known)).all():
+        if ((bad == (where & known)) | (tiny & ~bad)).all():
             return f"It is wrong {among}, those where {e.name} {text}, and right elsewhere."
     for axis, length in enumerate(v.shape):
         for i in range(length if v.ndim > 1 else 0):
