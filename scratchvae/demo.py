@@ -226,3 +226,24 @@ def start(file: str) -> Demo:
     running = Demo(entry.name, args.quick, backend, datasets.load(args.data), args.out)
     running.say(f"{entry.title}\nClaim: {entry.claim}\n")
     return running
+
+
+def coverage(real: Any, samples: Any, k: int = 5) -> float:
+    """Return the share of real examples near which there is a sample.
+
+    Near is within the distance to the k-th nearest other real example. Samples that are blurred, or
+    no digits at all, cover little, and so do good ones that are all alike.
+
+    Parameters
+    ----------
+    real, samples : (N, D) and (M, D), NumPy arrays
+    k : int
+
+    Notes
+    -----
+    M. F. Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020.
+    """
+    from scipy.spatial.distance import cdist
+
+    radius = np.sort(cdist(real, real), axis=1)[:, k]  # (N,): the nearest of all is itself
+    return float((cdist(real, samples).min(axis=1) <= radius).mean())

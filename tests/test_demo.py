@@ -166,3 +166,23 @@ def test_a_demos_claim_holds(entry, tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Holds: " in run.stdout
     assert list(tmp_path.iterdir())
+
+
+def test_coverage_is_the_share_of_real_examples_near_a_sample(rng):
+    real = np.array([[0.0, 0], [1, 0], [3, 0], [6, 0]])  # to their second neighbours: 3, 2, 3, 5
+    far = [[0.0, 100]]
+    assert demo.coverage(real, [[0.0, 2.9], *far], k=2) == 0.25
+    assert demo.coverage(real, [[0.0, 3.1], *far], k=2) == 0
+    assert demo.coverage(real, [[1.0, 1.9], *far], k=2) == 0.75
+    assert demo.coverage(real, [[6.0, 4.9]], k=2) == 0.25
+    assert demo.coverage(real, [[6.0, 4.9]], k=1) == 0
+    assert demo.coverage(real, real, k=2) == 1
+
+    # In drawn data, from the definition: with ties of probability 0
+    real, samples = rng.standard_normal((20, 3)), rng.standard_normal((30, 3))
+    covered = 0
+    for x in real:
+        near = sum(np.linalg.norm(x - other) < np.linalg.norm(x - samples, axis=1).min()
+                   for other in real if other is not x)  # fmt: skip
+        covered += near < 5
+    assert demo.coverage(real, samples) == covered / 20
