@@ -1,77 +1,120 @@
-"""Autoencoder against VAE.
+"""Autoencoder and VAE: the same stacks, another code.
 
-Two models with the same layers, trained on the same images. One encodes an image as a point, the
-other as a distribution that the KL term holds near N(0, I). Then the same draws from N(0, I) are
-decoded by both. The autoencoder was never told where its codes should lie: they have another scale
-than the prior and holes between them, and what it decodes there it has never learnt.
+Both are trained on the same digits with the same hidden layers, and then decode the same draws from
+N(0, I). Nothing in an autoencoder's loss says where its codes should lie. The VAE's loss holds the
+divergence of its codes from that very prior.
 
-Claim: prior draws fall into holes of the autoencoder's codes more often than into those of the
-VAE's, and its samples are farther from real digits.
+That an autoencoder's codes have another scale is easily repaired: fit a Gaussian to them and draw
+from it. With two latent dimensions that makes it about as good as the VAE. With sixteen it does
+not: the codes are far from filling that Gaussian, which is full of holes.
 
-Time: 5 s quick, 8 s full
+Claim: with 16 latent dimensions draws from N(0, I) reach few codes of an autoencoder and many of a
+VAE, draws from a Gaussian fitted to the autoencoder's codes miss them more often than N(0, I) those
+of the VAE, and the VAE's samples cover more of the held-out digits than either.
+
+Time: 4 s quick, 14 s full
 """
 
 # %%
-# The same stacks, the same seed, the same training.
+# Two models with 2 latent dimensions, for the eye, and two with 16, for the numbers.
 
 import numpy as np
+from matplotlib.patches import Circle
 from scipy.spatial import cKDTree
 
 import scratchvae as sv
 from scratchvae import demo
-from scratchvae.plots import BLUE, GREY, VERMILION
+from scratchvae.plots import CLASSES
 
 d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
-# In few dimensions the autoencoder's codes lie so densely that no holes are left.
-Z = 8
-models = {"autoencoder": d.autoencoder(latent_dim=Z), "VAE": d.vae(latent_dim=Z)}
-steps = 1200 if d.quick else 3600
-for name, model in models.items():
-    d.train(model, -(-steps * 128 // len(d.x)), label=name)
+epochs = -(-(700 if d.quick else 3600) * 128 // len(d.x))  # for that many steps
+models = {("autoencoder", dim): d.autoencoder(latent_dim=dim) for dim in (2, 16)}
+models |= {("VAE", dim): d.vae(latent_dim=dim) for dim in (2, 16)}
+for (kind, latent_dim), model in models.items():
+    d.train(model, epochs, label=f"a {latent_dim}-D {kind}")
 
 # %%
-# Where do draws from the prior fall? A draw is in a hole if its nearest code is farther away than
-# for 99% of the codes themselves. The codes of the VAE are draws from q(z|x), as in training.
+# A code of the autoencoder is a point, a code of the VAE a draw from q(z|x). A held-out digit is
+# covered if there is a sample nearer than its fifth neighbour, and a code reached if there is such
+# a draw. A draw misses the codes if its nearest code is further than codes are from their nearest
+# neighbours: than 95% of those distances, so that further codes of the same model would miss 5%.
 
-rng = np.random.default_rng(0)
-draws = rng.standard_normal((1000, Z))  # from the prior
-codes = {"autoencoder": asnumpy(models["autoencoder"].encode(d.x[:5000]))}
-mu, logvar = (asnumpy(a) for a in models["VAE"].encode(d.x[:5000]))
-codes["VAE"] = mu + np.exp(logvar / 2) * rng.standard_normal(mu.shape)  # (N, Z)
+x, held_out = d.x[:5000], asnumpy(d.x_test[:1000])
 
-holes, far, samples = {}, {}, {}
-held_out = cKDTree(asnumpy(d.x_test[:3000]))  # images that no model has seen
-for name, model in models.items():
-    tree = cKDTree(codes[name])
-    usual = np.quantile(tree.query(codes[name], k=2)[0][:, 1], 0.99)
-    holes[name] = np.mean(tree.query(draws)[0] > usual)
-    samples[name] = asnumpy(model.decode(d.backend.asarray(draws, dtype=model.dtype)))
-    far[name] = held_out.query(samples[name])[0].mean()
-    d.say(
-        f"{name:11} standard deviation of the codes {codes[name].std():.2f}, prior draws in holes "
-        f"{holes[name]:.0%}, distance of a sample to the nearest held-out image {far[name]:.2f}"
-    )
-real = held_out.query(asnumpy(d.x[:1000]))[0].mean()
-d.say(f"(that distance for training images, which are real: {real:.2f})")
-d.require(holes["autoencoder"] > 2 * holes["VAE"], "the autoencoder has more holes at the prior")
-ratio = codes["autoencoder"].std() / codes["VAE"].std()
-d.require(ratio > 1.5, f"its codes are spread {ratio:.1f} times as wide as the VAE's")
-d.require(far["autoencoder"] > far["VAE"], "its samples are farther from real digits")
+
+def codes_of(model):
+    """Return a code for each training digit, (N, Z)."""
+    code = model.encode(x)
+    if isinstance(code, tuple):
+        eps = model.draw_eps(len(x), np.random.default_rng(1))
+        code, _ = sv.gaussian.reparameterize(*code, eps)
+    return asnumpy(code).astype(float)
+
+
+def missed(z, codes):
+    """Return the share of draws z that are further from the codes than codes from each other."""
+    tree = cKDTree(codes)
+    own = tree.query(codes, 2)[0][:, 1]  # (N,): the nearest of all is the code itself
+    return (tree.query(z)[0] > np.quantile(own, 0.95)).mean()
+
+
+codes = {key: codes_of(model) for key, model in models.items()}
+results = {}
+for kind, latent_dim in codes:
+    c = codes[kind, latent_dim]
+    scale = np.linalg.cholesky(np.cov(c.T)).T
+    for name in ("N(0, I)", "fitted") if kind == "autoencoder" else ("N(0, I)",):
+        rng, shares = np.random.default_rng(2), []
+        for _ in range(5 if d.quick else 20):
+            z = rng.standard_normal((len(held_out), latent_dim))
+            z = z @ scale + c.mean(axis=0) if name == "fitted" else z
+            covered = demo.coverage(held_out, asnumpy(models[kind, latent_dim].decode(z)))
+            shares.append((demo.coverage(c[: len(z)], z), missed(z, c), covered))
+        means, spread = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1)
+        results[kind, name, latent_dim] = means
+        d.say(
+            f"{latent_dim:2d}-D {kind} (codes of scale {np.sqrt((c**2).mean()):.2f}), {name}: "
+            "{:.0%} ± {:.0%} of codes reached, {:.0%} ± {:.0%} of draws miss, "
+            "{:.0%} ± {:.0%} of digits covered".format(*np.column_stack([means, spread]).ravel())
+        )
+best = demo.coverage(held_out, asnumpy(x[: len(held_out)]))
+d.say(f"As many training digits cover {best:.0%} of them. ± is over sets of draws.")
 
 # %%
-# Two dimensions of the codes, the draws over them, and the same 40 draws decoded by both.
+# Of 4 seeds 0 or 1% and 96 to 98%, 87 to 91% and 5 to 8%, 57 to 69% and 94 to 99%. On MNIST the
+# VAE's codes leave holes as well: 5% and 50%, 74% and 57%, 76% and 87%.
 
-figure, axes = d.figure(2, 2, size=(9.5, 8.6))
-for (left, right), name in zip(axes, models, strict=True):
-    reach = 1.05 * np.quantile(np.abs(codes[name]), 0.999)
-    left.scatter(*codes[name][:1500, :2].T, color=GREY, s=5, label="codes of training images")
-    left.scatter(*draws[:40, :2].T, color=VERMILION if name == "autoencoder" else BLUE, s=14,
-                 label="draws from N(0, I)")  # fmt: skip
-    reach = max(reach, 3.5)
-    left.set(title=f"{name}: {holes[name]:.0%} of prior draws in holes", aspect="equal")
-    left.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    left.legend(loc="upper left", fontsize=9)
-    d.show(right, samples[name][:40], columns=8)
-    right.set_title("The same 40 draws, decoded")
+plain, fitted, vae = (results[key] for key in results if key[2] == 16)
+d.require(
+    plain[0] < 0.3 and vae[0] > plain[0] + 0.3,
+    f"N(0, I) reaches {plain[0]:.0%} of an autoencoder's codes and {vae[0]:.0%} of a VAE's",
+)
+d.require(
+    fitted[1] > vae[1] + 0.1,
+    f"{fitted[1]:.0%} of a fitted Gaussian miss an autoencoder's codes, {vae[1]:.0%} a VAE's",
+)
+d.require(
+    vae[2] > max(plain[2], fitted[2]) + 0.03,
+    f"the VAE covers {vae[2]:.0%} of the held-out digits, the autoencoder {plain[2]:.0%}, and "
+    f"{fitted[2]:.0%} with the fitted Gaussian",
+)
+
+# %%
+# In two dimensions one sees the codes, and the prior within them: its circles are at 1, 2 and 3.
+
+figure, axes = d.figure(2, 3, size=(12, 8.4))
+few = np.random.default_rng(3).standard_normal((36, 16))
+for row, kind in zip(axes, ("autoencoder", "VAE"), strict=True):
+    c = codes[kind, 2]
+    colours = [CLASSES[k % 10] for k in d.labels[: len(c)]]
+    row[0].scatter(*c.T, s=5, c=colours, alpha=0.6, linewidths=0)
+    for radius in (1, 2, 3):
+        row[0].add_patch(Circle((0, 0), radius, fill=False))
+    row[0].axis("equal")
+    row[0].set(xlabel="z₁", ylabel="z₂", title=f"Codes of the {kind},\ncircles: the prior")
+    for ax, latent_dim in zip(row[1:], (2, 16), strict=True):
+        d.show(ax, models[kind, latent_dim].decode(few[:, :latent_dim]), columns=6)
+        cover = results[kind, "N(0, I)", latent_dim][2]
+        ax.set_title(f"N(0, I) decoded, {latent_dim}-D:\n{cover:.0%} of digits covered")
 d.save(figure)
