@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .backend import Array, namespace
+from .kernels import compiled
 
 
 def relu(x: Array) -> tuple[Array, Array]:
@@ -20,6 +21,7 @@ def relu(x: Array) -> tuple[Array, Array]:
     return y, y
 
 
+@compiled
 def relu_backward(dy: Array, cache: Array) -> Array:
     """Return dx. The derivative at 0, where there is none, is taken to be 0."""
     y = cache
@@ -34,6 +36,7 @@ def tanh(x: Array) -> tuple[Array, Array]:
     return y, y
 
 
+@compiled
 def tanh_backward(dy: Array, cache: Array) -> Array:
     """Return dx."""
     y = cache
@@ -51,6 +54,7 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     return y, y
 
 
+@compiled
 def sigmoid_backward(dy: Array, cache: Array) -> Array:
     """Return dx."""
     y = cache
@@ -65,6 +69,7 @@ def softplus(x: Array) -> tuple[Array, Array]:
     return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x))), x  # (...)
 
 
+@compiled
 def softplus_backward(dy: Array, cache: Array) -> Array:
     """Return dx."""
     x = cache
@@ -79,6 +84,7 @@ def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
     return x * s, (x, s)  # (...)
 
 
+@compiled
 def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
     """Return dx."""
     x, s = cache

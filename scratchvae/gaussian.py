@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 
 from .backend import Array, namespace
+from .kernels import compiled
 
 LOG_2PI = math.log(2 * math.pi)
 
 
+@compiled
 def reparameterize(mu: Array, logvar: Array, eps: Array) -> tuple[Array, tuple[Array, Array]]:
     """Turn standard normal noise into a draw from N(mu, sigma^2), and keep a path for gradients.
 
@@ -39,6 +41,7 @@ def reparameterize(mu: Array, logvar: Array, eps: Array) -> tuple[Array, tuple[A
     return z, (sigma, eps)
 
 
+@compiled
 def reparameterize_backward(dz: Array, cache: tuple[Array, Array]) -> tuple[Array, Array]:
     """Return (dmu, dlogvar), (B, Z), for the very noise that the forward pass used."""
     sigma, eps = cache
@@ -55,6 +58,7 @@ def kl_per_dimension(mu: Array, logvar: Array) -> Array:
     return 0.5 * (mu * mu + namespace(mu).expm1(logvar) - logvar)  # (B, Z)
 
 
+@compiled
 def kl_standard_normal(mu: Array, logvar: Array) -> tuple[Array, tuple[Array, Array]]:
     """Return KL(N(mu, diag(sigma^2)) || N(0, I)) in nats, (B,), and the cache.
 
@@ -64,6 +68,7 @@ def kl_standard_normal(mu: Array, logvar: Array) -> tuple[Array, tuple[Array, Ar
     return kl_per_dimension(mu, logvar).sum(axis=-1), (mu, logvar)  # (B,)
 
 
+@compiled
 def kl_standard_normal_backward(dkl: Array, cache: tuple[Array, Array]) -> tuple[Array, Array]:
     """Return (dmu, dlogvar), (B, Z), from dkl (B,)."""
     mu, logvar = cache

@@ -16,25 +16,29 @@ from .activations import sigmoid, softplus
 from .backend import Array, Backend, namespace
 from .errors import InputError
 from .gaussian import log_density, log_density_backward
+from .kernels import compiled
 from .parameters import Parameter
 
 
-def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, Array]]:
+@compiled
+def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
     """Return -log p(x) in nats, (B,), for independent pixels with P(x = 1) = sigmoid(logits).
 
     `x` (B, D) is 0 or 1. Grey values in between are taken too; the result is then a cross-entropy
     and not the likelihood of anything.
     """
     # [bernoulli]  -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, finite for every logit
-    nll = (softplus(logits)[0] - x * logits).sum(axis=-1)  # (B,)
-    return nll, (x, logits)
+    positive, _ = softplus(logits)  # (B, D)
+    nll = (positive - x * logits).sum(axis=-1)  # (B,)
+    return nll, (x, logits, positive)
 
 
-def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, Array]) -> Array:
+@compiled
+def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Array:
     """Return dlogits, (B, D), from dnll (B,). The data x has no gradient."""
-    x, logits = cache
-    # [bernoulli-grad]
-    return dnll[..., None] * (sigmoid(logits)[0] - x)  # (B, D)
+    x, logits, positive = cache
+    # [bernoulli-grad]  s(l) - x, where log s(l) = l - softplus(l)
+    return dnll[..., None] * (namespace(x).exp(logits - positive) - x)  # (B, D)
 
 
 def gaussian_nll(x: Array, mean: Array, logvar: Array) -> tuple[Array, tuple[Array, ...]]:

@@ -11,6 +11,7 @@ import math
 
 from .backend import Array, blocks, namespace
 from .errors import check_number
+from .kernels import compiled
 from .parameters import Parameters
 
 
@@ -90,11 +91,19 @@ class Adam(Optimizer):
         # [adam-bias]  lr (m / c1) / (sqrt(v / c2) + eps) = step m / (sqrt(v) + eps sqrt(c2))
         root_c2 = math.sqrt(1 - beta2**self.steps)
         step = self.lr * root_c2 / (1 - beta1**self.steps)
-        sqrt = namespace(self.params.value).sqrt
         for part in blocks(self.params.value):
-            g, m, v = self.params.grad[part], self.state["m"][part], self.state["v"][part]
-            # [adam-moments]
-            m += (1 - beta1) * (g - m)
-            v += (1 - beta2) * (g * g - v)
-            # [adam-step]
-            self.params.value[part] -= step * m / (sqrt(v) + self.eps * root_c2)
+            value, g = self.params.value[part], self.params.grad[part]
+            m, v = self.state["m"][part], self.state["v"][part]
+            adam_update(value, g, m, v, beta1, beta2, step, self.eps * root_c2)
+
+
+@compiled
+def adam_update(
+    value: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, step: float, eps: float
+) -> None:
+    """Change value, m and v, (n,) each, by the gradient g (n,), in place."""
+    # [adam-moments]
+    m += (1 - beta1) * (g - m)  # (n,)
+    v += (1 - beta2) * (g * g - v)  # (n,)
+    # [adam-step]
+    value -= step * m / (namespace(v).sqrt(v) + eps)  # (n,)
