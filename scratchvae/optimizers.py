@@ -91,19 +91,20 @@ class Adam(Optimizer):
         # [adam-bias]  lr (m / c1) / (sqrt(v / c2) + eps) = step m / (sqrt(v) + eps sqrt(c2))
         root_c2 = math.sqrt(1 - beta2**self.steps)
         step = self.lr * root_c2 / (1 - beta1**self.steps)
-        for part in blocks(self.params.value):
-            value, g = self.params.value[part], self.params.grad[part]
-            m, v = self.state["m"][part], self.state["v"][part]
-            adam_update(value, g, m, v, beta1, beta2, step, self.eps * root_c2)
+        moments = self.state["m"], self.state["v"]
+        value, grad = self.params.value, self.params.grad
+        adam_update(value, grad, *moments, beta1, beta2, step, self.eps * root_c2)
 
 
 @compiled
 def adam_update(
     value: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, step: float, eps: float
 ) -> None:
-    """Change value, m and v, (n,) each, by the gradient g (n,), in place."""
-    # [adam-moments]
-    m += (1 - beta1) * (g - m)  # (n,)
-    v += (1 - beta2) * (g * g - v)  # (n,)
-    # [adam-step]
-    value -= step * m / (namespace(v).sqrt(v) + eps)  # (n,)
+    """Change value, m and v, (P,) each, in place, by the gradient g (P,)."""
+    sqrt = namespace(value).sqrt
+    for i in blocks(value):
+        # [adam-moments]
+        m[i] += (1 - beta1) * (g[i] - m[i])
+        v[i] += (1 - beta2) * (g[i] * g[i] - v[i])
+        # [adam-step]
+        value[i] -= step * m[i] / (sqrt(v[i]) + eps)

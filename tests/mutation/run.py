@@ -29,6 +29,7 @@ import semantic
 
 ROOT, HERE = semantic.ROOT, semantic.HERE
 TABLE = ROOT / "docs" / "mutants.md"
+COPY = ROOT / "mutants"  # where mutmut works
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def mutmut(*arguments: str, quiet: bool = True, **env: str) -> str:
     command = [sys.executable, "-m", "mutmut", *arguments]
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=COPY,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **env},
         stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
@@ -94,6 +95,19 @@ def mutmut(*arguments: str, quiet: bool = True, **env: str) -> str:
     if done.returncode != 0:
         sys.exit(f"{done.stdout or ''}\n{' '.join(command)} failed.")
     return done.stdout or ""
+
+
+def copy_undecorated() -> None:
+    """Copy what mutmut needs; it passes over decorated functions, so take `@compiled` off.
+
+    No test that runs here uses a compiled kernel, and without one the decorator does nothing.
+    """
+    shutil.rmtree(COPY, ignore_errors=True)
+    COPY.mkdir()
+    semantic.copy_tree(COPY)
+    for name in mutated_files():
+        text = (COPY / name).read_text("utf-8")
+        (COPY / name).write_text(text.replace("@compiled\n", ""), "utf-8")
 
 
 def describe(mutant: str) -> Change:
@@ -115,7 +129,7 @@ def judge_tool(rounds: int, workers: int) -> tuple[Counter[str], dict[Change, st
     count: Counter[str] = Counter()
     alive: dict[Change, str] = {}
     for number in range(1, rounds + 1):
-        shutil.rmtree(ROOT / "mutants", ignore_errors=True)
+        copy_undecorated()
         quiet = not sys.stdout.isatty()
         mutmut("run", "--max-children", str(workers), quiet=quiet, SCRATCHVAE_TEST_SEED=str(number))
         results = re.findall(r"^    (\S+): (.+)$", mutmut("results", "--all", "true"), re.MULTILINE)
