@@ -26,9 +26,9 @@ extensions = [
     "doctests",
     "docstrings",
 ]
-# The extension of docs/answer.md, which trains the models of that page.
-extensions += [name for name in ("answer",) if (HERE / "_ext" / f"{name}.py").exists()]
-# Demos: a gallery that runs demos/*.py and fails the build when one raises goes here.
+# Those which train models: for answer.md, and for the gallery, which runs demos/*.py. The small
+# sites of the tests do without.
+extensions += [n for n in ("answer", "gallery") if (HERE / "_ext" / f"{n}.py").exists()]
 
 source_suffix = {".md": "markdown"}
 # The table of mutants is for readers of the repository: its code columns are too wide for a phone.
@@ -58,7 +58,7 @@ html_css_files = ["scratchvae.css"]
 html_copy_source = False
 html_show_sourcelink = False
 one_column = ("index", "traceability", "derivations/*", "source/**")
-with_contents = ("answer", "glossary", "reading", "guide/*", "api/*")
+with_contents = ("answer", "glossary", "reading", "guide/*", "gallery/*", "api/*")
 html_sidebars = {page: [] for page in (*one_column, "answer", "glossary", "reading")}
 html_theme_options = {
     "navbar_align": "left",

@@ -1,0 +1,188 @@
+"""The gallery: every demo is run when the pages are built, and becomes a page.
+
+A page holds the demo's claim, its figures, what it printed, and its text and code cell by cell, all
+read from the script and from its run in full mode. A demo that raises, or whose claim does not
+hold, is an error of the build. Runs are kept beside the build's output until the demo, the package
+or the data change.
+
+The pages are written to gallery/, where Sphinx reads them like any other; git ignores them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sphinx.util.display import status_iterator
+from sphinx.util.logging import getLogger
+
+import scratchvae
+from scratchvae.demo import Entry, entries
+
+PACKAGE = Path(scratchvae.__file__).parent
+logger = getLogger(__name__)
+
+HEAD = """\
+# Demos
+
+Each demo is a script with one claim, the figure that shows it and the numbers that prove it; it
+ends with an exit code other than 0 if the claim does not hold on the data. What these pages show
+was computed when they were built, with the embedded digits. `scratchvae demo` lists them,
+`scratchvae demo NAME` runs one, with `--quick` in less time, with `--data mnist` on MNIST and with
+`--device cuda` on a GPU.
+"""
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+def run(entry: Entry, kept: Path) -> Path:
+    """Return the folder with the figures and the output of a demo, run now if it is not there."""
+    sources = (*sorted(PACKAGE.rglob("*.py")), PACKAGE / "data" / "digits.npz", entry.path)
+    content = b"".join(path.read_bytes() for path in sources if path.exists())
+    folder = kept / f"{entry.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+    if folder.exists():
+        return folder
+    kept.mkdir(parents=True, exist_ok=True)
+    # In a place of its own first: a build that is stopped here leaves no half of a run.
+    with tempfile.TemporaryDirectory(dir=kept) as place:
+        command = [sys.executable, str(entry.path), "--device", "cpu", "--out", f"{place}/run"]
+        # As many demos as cores run at a time, so each of them takes one.
+        environment = {
+            **os.environ,
+            "OPENBLAS_NUM_THREADS": "1",
+            "MPLBACKEND": "Agg",
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
+        }
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+        if done.returncode != 0:
+            last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+            raise RuntimeError(f"ended with exit code {done.returncode}:\n{last}")
+        os.makedirs(f"{place}/run", exist_ok=True)
+        printed = re.sub(r"^Wrote .*\n", "", done.stdout, flags=re.MULTILINE)
+        Path(place, "run", "output.txt").write_text(printed, encoding="utf-8")
+        os.replace(f"{place}/run", folder)
+    for old in kept.glob(f"{entry.name}-{'[0-9a-f]' * 16}"):
+        if old != folder:
+            shutil.rmtree(old)
+    return folder
+
+
+def run_all(kept: Path) -> Iterator[tuple[Entry, Path]]:
+    """Yield each demo that holds, with its folder; report the others as errors."""
+    demos = list(entries())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = [(entry, pool.submit(run, entry, kept)) for entry in demos]
+        names = {entry.name: future for entry, future in runs}
+        for _ in status_iterator(names, "running demos... ", length=len(names)):
+            names[_].exception()  # wait for it
+    for entry, future in runs:
+        try:
+            yield entry, future.result()
+        except RuntimeError as error:
+            where = (str(entry.path), 1)
+            logger.error("The demo %s %s", entry.name, error, location=where, type="gallery")
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+def cells(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the text and the code of each cell after the docstring.
+
+    A cell begins with a line ``# %%``; the comment directly below it is its text.
+    """
+    for cell in re.split(r"^# %%.*\n", source, flags=re.MULTILINE)[1:]:
+        lines = cell.splitlines()
+        n = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:n])
+        yield text.strip(), "\n".join(lines[n:]).strip("\n")
+
+
+def prose(docstring: str) -> str:
+    """Return a demo's docstring without its title, its claim and its time."""
+    parts = docstring.split("\n\n")[1:]
+    return "\n\n".join(p for p in parts if not p.startswith(("Claim: ", "Time: ")))
+
+
+def figures(folder: Path) -> list[Path]:
+    """Return a run's pictures in the order in which they were drawn."""
+    found = [path for path in folder.iterdir() if path.suffix in (".png", ".gif")]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def fence(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```\n"
+
+
+def escape(text: str) -> str:
+    """Keep Markdown from reading formulas of plain text as its own marks."""
+    return re.sub(r"([\\`*_$<\[\]|{}])", r"\\\1", text)
+
+
+def page(entry: Entry, folder: Path, source: str, docstring: str) -> str:
+    parts = [f"# {escape(entry.title)}\n", f"**Claim:** {escape(entry.claim)}\n"]
+    for path in figures(folder):
+        alt = f"Figure of the demo {entry.title}: {path.stem}"
+        parts.append(f":::{{image}} {os.path.relpath(path, GALLERY)}\n:alt: {alt}\n:::\n")
+    printed = (folder / "output.txt").read_text(encoding="utf-8").partition("\n\n")[2]
+    parts += [
+        f"It ran in full mode and printed (times on two cores: {entry.seconds}):\n",
+        fence("text", printed.strip()),
+        f"Run it with `scratchvae demo {entry.name}`.\n",
+        "## The script\n",
+        escape(prose(docstring)) + "\n",
+    ]
+    for text, code in cells(source):
+        parts += [escape(text) + "\n", fence("python", code)]
+    return "\n".join(parts)
+
+
+def index(demos: list[tuple[Entry, Path]]) -> str:
+    parts = [HEAD]
+    for entry, folder in demos:
+        pictures = figures(folder)
+        thumbnail = ""
+        if pictures:
+            where = os.path.relpath(pictures[0], GALLERY)
+            thumbnail = f":::{{image}} {where}\n:alt: Figure of the demo {entry.title}\n"
+            thumbnail += f":target: {entry.name}.html\n:class: demo-thumbnail\n:::\n"
+        parts.append(
+            f"## {escape(entry.title)}\n\n{thumbnail}\n{escape(entry.claim)}\n"
+            f"[The demo {entry.name}]({entry.name}.md), {entry.seconds}.\n"
+        )
+    names = "\n".join(entry.name for entry, _ in demos)
+    parts.append(fence("{toctree}", f":hidden:\n\n{names}"))
+    return "\n".join(parts)
+
+
+GALLERY = Path(__file__).parents[1] / "gallery"
+
+
+def write_pages(app: Any) -> None:
+    import ast
+
+    shutil.rmtree(GALLERY, ignore_errors=True)
+    GALLERY.mkdir()
+    demos = list(run_all(Path(app.outdir).parent / "demos"))
+    for entry, folder in demos:
+        source = entry.path.read_text(encoding="utf-8")
+        docstring = textwrap.dedent(ast.get_docstring(ast.parse(source)) or "")
+        text = page(entry, folder, source, docstring)
+        (GALLERY / f"{entry.name}.md").write_text(text, encoding="utf-8")
+    (GALLERY / "index.md").write_text(index(demos), encoding="utf-8")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
