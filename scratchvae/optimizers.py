@@ -91,9 +91,8 @@ class Adam(Optimizer):
         # [adam-bias]  lr (m / c1) / (sqrt(v / c2) + eps) = step m / (sqrt(v) + eps sqrt(c2))
         root_c2 = math.sqrt(1 - beta2**self.steps)
         step = self.lr * root_c2 / (1 - beta1**self.steps)
-        moments = self.state["m"], self.state["v"]
-        value, grad = self.params.value, self.params.grad
-        adam_update(value, grad, *moments, beta1, beta2, step, self.eps * root_c2)
+        vectors = self.params.value, self.params.grad, self.state["m"], self.state["v"]
+        adam_update(*vectors, beta1, beta2, step, self.eps * root_c2)
 
 
 @compiled

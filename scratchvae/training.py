@@ -136,10 +136,9 @@ class Trainer:
     def _finish_epoch(self) -> dict[str, float]:
         train = self.totals / len(self._train)
         test = self.test_terms()
-        names = ("loss", "reconstruction", "kl")
         metrics: dict[str, float] = {"epoch": self.epoch + 1}
-        metrics |= {f"train_{name}": float(t) for name, t in zip(names, train, strict=True)}
-        metrics |= {f"test_{name}": float(t) for name, t in zip(names, test, strict=True)}
+        metrics |= {f"train_{n}": float(t) for n, t in zip(Terms._fields, train, strict=True)}
+        metrics |= {f"test_{n}": float(t) for n, t in zip(Terms._fields, test, strict=True)}
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
         self.epoch, self.batch = self.epoch + 1, 0

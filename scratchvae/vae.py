@@ -19,9 +19,8 @@ import numpy as np
 
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_number, check_size
+from .free_bits import kl_free_bits, kl_free_bits_backward
 from .gaussian import (
-    kl_free_bits,
-    kl_free_bits_backward,
     kl_standard_normal,
     kl_standard_normal_backward,
     reparameterize,

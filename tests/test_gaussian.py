@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from scratchvae.free_bits import kl_free_bits, kl_free_bits_backward
 from scratchvae.gaussian import (
-    kl_free_bits,
-    kl_free_bits_backward,
     kl_per_dimension,
     kl_standard_normal,
     kl_standard_normal_backward,

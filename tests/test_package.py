@@ -21,9 +21,9 @@ SOURCES = {
 # Lowest first: a module may import from its own floor and from those below.
 FLOORS = [
     ["errors"],
-    ["backend"],
+    ["backend", "kernels"],
     ["parameters"],
-    ["activations", "gaussian", "likelihoods"],
+    ["activations", "gaussian", "free_bits", "likelihoods"],
     ["layers"],
     ["vae"],
     ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],

@@ -11,7 +11,7 @@ import strategies as draws
 from hypothesis import strategies as st
 
 import scratchvae as sv
-from scratchvae import gaussian
+from scratchvae import free_bits, gaussian
 from scratchvae import likelihoods as lik
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.gradcheck import STEP, avoid_kinks
@@ -177,7 +177,7 @@ def pairs(rng):
         yield f"reparameterize{label}", of_functions(one, back, args, noise=[normal(shape)])
     one, back = gaussian.kl_standard_normal, gaussian.kl_standard_normal_backward
     yield "kl_standard_normal", of_functions(one, back, [normal(b), normal(b)])
-    one, back = gaussian.kl_free_bits, gaussian.kl_free_bits_backward
+    one, back = free_bits.kl_free_bits, free_bits.kl_free_bits_backward
     # Each KL is 2 or more, or next to 0, and so far from the limit, where there is a kink.
     mu = (2 + abs(normal(b))) * rng.integers(0, 2, b)
     yield "kl_free_bits", of_functions(one, back, [mu, 0.1 * normal(b)], noise=[0.5])
