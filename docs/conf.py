@@ -58,7 +58,7 @@ html_css_files = ["scratchvae.css"]
 html_copy_source = False
 html_show_sourcelink = False
 one_column = ("index", "traceability", "derivations/*", "source/**")
-with_contents = ("answer", "glossary", "reading", "guide/*", "gallery/*", "api/*")
+with_contents = ("answer", "glossary", "reading", "guide/*", "api/*")
 html_sidebars = {page: [] for page in (*one_column, "answer", "glossary", "reading")}
 html_theme_options = {
     "navbar_align": "left",
@@ -67,7 +67,7 @@ html_theme_options = {
     "navbar_persistent": ["search-button"],
     "header_links_before_dropdown": 6,
     "secondary_sidebar_items": {
-        **{page: [] for page in one_column},
+        **{page: [] for page in (*one_column, "gallery/*")},
         **{page: ["page-toc"] for page in with_contents},
     },
     "footer_start": ["copyright"],

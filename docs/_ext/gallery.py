@@ -10,6 +10,7 @@ The pages are written to gallery/, where Sphinx reads them like any other; git i
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -84,13 +85,13 @@ def run_all(kept: Path) -> Iterator[tuple[Entry, Path]]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = [(entry, pool.submit(run, entry, kept)) for entry in demos]
         names = {entry.name: future for entry, future in runs}
-        for _ in status_iterator(names, "running demos... ", length=len(names)):
-            names[_].exception()  # wait for it
+        for name in status_iterator(names, "running demos... ", length=len(names)):
+            names[name].exception()  # wait for it
     for entry, future in runs:
         try:
             yield entry, future.result()
         except RuntimeError as error:
-            where = (str(entry.path), 1)
+            where = f"{entry.path}:1"
             logger.error("The demo %s %s", entry.name, error, location=where, type="gallery")
 
 
@@ -134,7 +135,8 @@ def page(entry: Entry, folder: Path, source: str, docstring: str) -> str:
     parts = [f"# {escape(entry.title)}\n", f"**Claim:** {escape(entry.claim)}\n"]
     for path in figures(folder):
         alt = f"Figure of the demo {entry.title}: {path.stem}"
-        parts.append(f":::{{image}} {os.path.relpath(path, GALLERY)}\n:alt: {alt}\n:::\n")
+        where = os.path.relpath(path, GALLERY)
+        parts += [f":::{{image}} {where}", f":alt: {alt}", ":class: demo-figure", ":::\n"]
     printed = (folder / "output.txt").read_text(encoding="utf-8").partition("\n\n")[2]
     parts += [
         f"It ran in full mode and printed (times on two cores: {entry.seconds}):\n",
@@ -157,8 +159,9 @@ def index(demos: list[tuple[Entry, Path]]) -> str:
             where = os.path.relpath(pictures[0], GALLERY)
             thumbnail = f":::{{image}} {where}\n:alt: Figure of the demo {entry.title}\n"
             thumbnail += f":target: {entry.name}.html\n:class: demo-thumbnail\n:::\n"
+        claim = escape(entry.claim[:1].upper() + entry.claim[1:])
         parts.append(
-            f"## {escape(entry.title)}\n\n{thumbnail}\n{escape(entry.claim)}\n"
+            f"## {escape(entry.title)}\n\n{thumbnail}\n{claim}\n"
             f"[The demo {entry.name}]({entry.name}.md), {entry.seconds}.\n"
         )
     names = "\n".join(entry.name for entry, _ in demos)
@@ -170,8 +173,6 @@ GALLERY = Path(__file__).parents[1] / "gallery"
 
 
 def write_pages(app: Any) -> None:
-    import ast
-
     shutil.rmtree(GALLERY, ignore_errors=True)
     GALLERY.mkdir()
     demos = list(run_all(Path(app.outdir).parent / "demos"))

@@ -292,3 +292,84 @@ def test_links_that_lead_nowhere_and_what_comes_from_elsewhere(tmp_path, html, s
     assert run.returncode == (sentence is not None), run.stdout
     if sentence:
         assert sentence in run.stdout
+
+
+# ---- demos ---------------------------------------------------------------------------------------
+
+DEMO = "demos/01_square.py"
+WITH_A_DEMO = {
+    "scratchvae/demo.py": """\
+        \"\"\"Demos.\"\"\"
+
+        from pathlib import Path
+        from typing import NamedTuple
+
+
+        class Entry(NamedTuple):
+            \"\"\"What is said of a demo.\"\"\"
+
+            name: str
+            path: Path
+            title: str
+            claim: str
+            seconds: str
+
+
+        def entries():
+            \"\"\"Yield the only demo.\"\"\"
+            path = Path(__file__).parents[1] / "demos" / "01_square.py"
+            yield Entry("square", path, "Squares", "squares are not negative.", "1 s")
+        """,
+    DEMO: """\
+        \"\"\"Squares.\"\"\"
+
+        # %%
+        # The square of minus one, and what is < 1.
+
+        print("Squares\\nClaim: squares are not negative.\\n")
+        square = (-1) ** 2
+        print(f"The square is {square}.")
+        """,
+    "docs/api/demo.md": """\
+        # Demos
+
+        ```{eval-rst}
+        .. automodule:: scratchvae.demo
+           :members:
+        ```
+        """,
+}
+
+
+@pytest.fixture
+def site_with_a_demo(site):
+    shutil.copy(DOCS / "_ext/gallery.py", site.root / "docs/_ext/gallery.py")
+    for name, text in WITH_A_DEMO.items():
+        site.write(name, dedent(text))
+    site.replace("docs/index.md", "api/square\n", "api/square\napi/demo\ngallery/index\n")
+    return site
+
+
+def test_a_demo_becomes_a_page(site_with_a_demo):
+    succeeded, output = site_with_a_demo.build()
+    assert succeeded, output
+    page = (site_with_a_demo.root / "site/gallery/square.html").read_text(encoding="utf-8")
+    for part in ("squares are not negative.", "The square is 1.", "and what is &lt; 1."):
+        assert part in page
+
+
+@pytest.mark.parametrize(
+    ("added", "sentence"),
+    [
+        ("raise ValueError('no square')", "ValueError: no square"),
+        ("import sys\nsys.exit(1)", "exit code 1"),
+    ],
+    ids=["raises", "does not hold"],
+)
+def test_a_demo_that_fails_fails_the_build(site_with_a_demo, added, sentence):
+    text = (site_with_a_demo.root / DEMO).read_text(encoding="utf-8")
+    site_with_a_demo.write(DEMO, f"{text}{added}\n")
+    succeeded, output = site_with_a_demo.build()
+    assert not succeeded
+    assert f"{DEMO}:1: ERROR: The demo square ended with exit code 1" in output
+    assert sentence in output
