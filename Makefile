@@ -9,7 +9,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all docs mutants lint format clean
+.PHONY: help train test test-all docs mutants benchmark lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
+	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 15 minutes'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
 	@echo 'make clean    remove what make and the tools created; runs/ stays'
@@ -47,6 +48,10 @@ docs: $(VENV)/.npm
 
 mutants: $(VENV)/.group-test $(VENV)/.group-mutation
 	@$(python) tests/mutation/run.py $(ARGS)
+
+# In the group `oracles` are PyTorch, JAX and Numba.
+benchmark: $(VENV)/.group-oracles
+	@$(python) demos/benchmarks/run.py $(ARGS)
 
 lint: $(VENV)/.group-lint
 	@$(python) -m ruff check .

@@ -1,0 +1,307 @@
+"""Who takes part: functions that return a training step on one architecture and batch size.
+
+Every contestant trains the same VAE in float32 with Adam at 1e-3 (the tutorial in float64, as
+tutorials do), takes a batch of 60,000 shuffled images in memory, draws its noise, and returns after
+n steps. Each runs in a process of its own, so each imports its libraries itself.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+N = 60_000  # images, as MNIST has
+
+
+class Case(NamedTuple):
+    """An architecture, data to latent, and a batch size."""
+
+    sizes: tuple[int, ...]  # 784, hidden ..., latent
+    activation: str
+    batch: int
+
+
+def images() -> np.ndarray:
+    """Return (N, 784) uint8: as many pixels black and white as in MNIST, at random."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(1, 256, (N, 784), dtype=np.uint8)
+    return np.where(rng.random((N, 784), dtype=np.float32) < 0.19, grey, np.uint8(0))
+
+
+def batches(batch: int, rng: np.random.Generator):
+    """Yield rows of shuffled epochs, for ever."""
+    while True:
+        order = rng.permutation(N)
+        for i in range(0, N - batch + 1, batch):
+            yield order[i : i + batch]
+
+
+Step = Callable[[int], None]
+
+
+def products(case: Case) -> Step:
+    """The matrix products of one step alone, with NumPy's BLAS, into arrays that are kept."""
+    *hidden, latent = case.sizes[1:]
+    pairs = [*zip(case.sizes[:-2], hidden, strict=False)]
+    pairs += [(hidden[-1], 2 * latent)]
+    pairs += [*zip((latent, *reversed(hidden)), (*reversed(hidden), 784), strict=True)]
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    calls = []
+    for i, (n_in, n_out) in enumerate(pairs):
+        x, w, dy = array(case.batch, n_in), array(n_in, n_out), array(case.batch, n_out)
+        calls += [(x, w, np.empty_like(dy)), (x.T, dy, np.empty_like(w))]
+        if i > 0:  # nobody asks for the gradient in the data
+            calls.append((dy, w.T, np.empty_like(x)))
+
+    def step(n: int) -> None:
+        for _ in range(n):
+            for a, b, out in calls:
+                np.matmul(a, b, out=out)
+
+    return step
+
+
+def scratchvae(case: Case) -> Step:
+    """What `scratchvae train` does, finite check and metrics of the epoch included."""
+    import scratchvae as sv
+    from scratchvae.datasets import Dataset
+    from scratchvae.training import Trainer
+
+    x = images()
+    dataset = Dataset("random", x, x[:1], None, None, 255.0, (28, 28))
+    model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], activation=case.activation, rng=0)
+    trainer = Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=case.batch)
+
+    def step(n: int) -> None:
+        left = n
+
+        def count(terms: object) -> None:
+            nonlocal left
+            left -= 1
+            trainer.stop = left == 0
+
+        trainer.stop = False
+        trainer.run(10**9, on_step=count)
+
+    return step
+
+
+def tutorial(case: Case) -> Step:
+    """A NumPy VAE as tutorials write it: float64, a dict of weights, sigmoid and then log."""
+    hidden, latent, data = case.sizes[1:-1], case.sizes[-1], images() / 255.0
+    rng, p, (act, dact) = np.random.default_rng(0), {}, TUTORIAL_ACTIVATIONS[case.activation]
+    widths = (784, *hidden)
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        p[f"We{i}"], p[f"be{i}"] = rng.normal(0, n_in**-0.5, (n_in, n_out)), np.zeros(n_out)
+        p[f"Wd{i}"], p[f"bd{i}"] = rng.normal(0, n_out**-0.5, (n_out, n_in)), np.zeros(n_in)
+    for name in ("mu", "lv"):
+        p[f"W{name}"] = rng.normal(0, hidden[-1] ** -0.5, (hidden[-1], latent))
+        p[f"b{name}"] = np.zeros(latent)
+    p["Wz"], p["bz"] = rng.normal(0, latent**-0.5, (latent, hidden[-1])), np.zeros(hidden[-1])
+    m, v = ({k: np.zeros_like(a) for k, a in p.items()} for _ in range(2))
+    rows, t = batches(case.batch, rng), 0
+
+    def gradient(x: np.ndarray) -> dict[str, np.ndarray]:
+        g, hs = {}, [x]
+        for i in range(len(hidden)):
+            hs.append(act(hs[-1] @ p[f"We{i}"] + p[f"be{i}"]))
+        mu, lv = hs[-1] @ p["Wmu"] + p["bmu"], hs[-1] @ p["Wlv"] + p["blv"]
+        eps = rng.standard_normal(mu.shape)
+        z = mu + np.exp(lv / 2) * eps
+        ds = [act(z @ p["Wz"] + p["bz"])]
+        for i in reversed(range(1, len(hidden))):
+            ds.append(act(ds[-1] @ p[f"Wd{i}"] + p[f"bd{i}"]))
+        y = 1 / (1 + np.exp(-(ds[-1] @ p["Wd0"] + p["bd0"])))
+        bce = -(x * np.log(y + 1e-8) + (1 - x) * np.log(1 - y + 1e-8)).sum()
+        kl = -0.5 * (1 + lv - mu**2 - np.exp(lv)).sum()
+        g["loss"] = (bce + kl) / len(x)
+        d = (y - x) / len(x)
+        for i in range(len(hidden)):
+            h = ds[-1 - i]
+            g[f"Wd{i}"], g[f"bd{i}"] = h.T @ d, d.sum(0)
+            d = d @ p[f"Wd{i}"].T * dact(h)
+        g["Wz"], g["bz"] = z.T @ d, d.sum(0)
+        dz = d @ p["Wz"].T
+        dmu = dz + mu / len(x)
+        dlv = dz * eps * np.exp(lv / 2) / 2 + (np.exp(lv) - 1) / 2 / len(x)
+        for name, d in (("mu", dmu), ("lv", dlv)):
+            g[f"W{name}"], g[f"b{name}"] = hs[-1].T @ d, d.sum(0)
+        d = (dmu @ p["Wmu"].T + dlv @ p["Wlv"].T) * dact(hs[-1])
+        for i in reversed(range(len(hidden))):
+            g[f"We{i}"], g[f"be{i}"] = hs[i].T @ d, d.sum(0)
+            if i:
+                d = d @ p[f"We{i}"].T * dact(hs[i])
+        return g
+
+    def step(n: int) -> None:
+        nonlocal t
+        for _ in range(n):
+            g, t = gradient(data[next(rows)]), t + 1
+            for k in p:
+                m[k] = 0.9 * m[k] + 0.1 * g[k]
+                v[k] = 0.999 * v[k] + 0.001 * g[k] ** 2
+                p[k] -= 1e-3 * m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.999**t)) + 1e-8)
+
+    step.gradient, step.weights, step.rng = gradient, p, rng  # for its test
+    return step
+
+
+TUTORIAL_ACTIVATIONS = {
+    "relu": (lambda a: np.maximum(a, 0), lambda y: (y > 0).astype(float)),
+    "tanh": (np.tanh, lambda y: 1 - y**2),
+}
+
+
+def _torch(case: Case, *, logits: bool, fused: bool, compiled: bool = False) -> Step:
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.manual_seed(0)
+    activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[case.activation]
+
+    class VAE(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            *widths, latent = case.sizes
+            encoder, decoder = [], []
+            for n_in, n_out in itertools.pairwise(widths):
+                encoder += [nn.Linear(n_in, n_out), activation()]
+                decoder = [nn.Linear(n_out, n_in), activation(), *decoder]
+            self.encoder = nn.Sequential(*encoder)
+            self.mu, self.logvar = nn.Linear(widths[-1], latent), nn.Linear(widths[-1], latent)
+            self.decoder = nn.Sequential(nn.Linear(latent, widths[-1]), activation(), *decoder[:-1])
+
+        def forward(self, x):
+            h = self.encoder(x)
+            mu, logvar = self.mu(h), self.logvar(h)
+            std = torch.exp(0.5 * logvar)
+            return self.decoder(mu + torch.randn_like(std) * std), mu, logvar
+
+    def loss_of(x):
+        out, mu, logvar = model(x)
+        if logits:
+            bce = F.binary_cross_entropy_with_logits(out, x, reduction="sum")
+        else:
+            bce = F.binary_cross_entropy(torch.sigmoid(out), x, reduction="sum")
+        return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+    model = VAE()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **({"fused": True} if fused else {}))
+    data = torch.from_numpy(images()).float() / 255
+    rows, loss_of = batches(case.batch, np.random.default_rng(0)), loss_of
+    if compiled:
+        loss_of = torch.compile(loss_of)
+
+    def step(n: int) -> None:
+        total = 0.0
+        for _ in range(n):
+            x = data[torch.from_numpy(next(rows))]
+            optimizer.zero_grad()
+            loss = loss_of(x)
+            loss.backward()
+            total += loss.item()
+            optimizer.step()
+        if not math.isfinite(total):
+            raise RuntimeError("the loss is not finite")
+
+    return step
+
+
+def torch_example(case: Case) -> Step:
+    """PyTorch eager as its own VAE example has it: sigmoid, binary_cross_entropy, Adam."""
+    return _torch(case, logits=False, fused=False)
+
+
+def torch_fused(case: Case) -> Step:
+    """PyTorch eager with the loss on logits and Adam(fused=True)."""
+    return _torch(case, logits=True, fused=True)
+
+
+def torch_compile(case: Case) -> Step:
+    """The same with torch.compile on model and loss."""
+    return _torch(case, logits=True, fused=True, compiled=True)
+
+
+def jax_jit(case: Case) -> Step:
+    """JAX: gather, noise, gradient and Adam in one jitted function with donated buffers."""
+    import functools
+
+    import jax
+    from jax import numpy as jnp
+
+    *widths, latent = case.sizes
+    stack = [*widths, 2 * latent], [latent, *reversed(widths)]
+    rng = np.random.default_rng(0)
+    params = [
+        [
+            (
+                jnp.asarray(rng.uniform(-(a**-0.5), a**-0.5, (a, b)), jnp.float32),
+                jnp.zeros(b, jnp.float32),
+            )
+            for a, b in itertools.pairwise(sizes)
+        ]
+        for sizes in stack
+    ]
+    act = {"relu": jax.nn.relu, "tanh": jnp.tanh}[case.activation]
+
+    def mlp(layers, x):
+        for w, b in layers[:-1]:
+            x = act(x @ w + b)
+        w, b = layers[-1]
+        return x @ w + b
+
+    def loss_of(params, x, eps):
+        code = mlp(params[0], x)
+        mu, logvar = code[:, :latent], code[:, latent:]
+        out = mlp(params[1], mu + jnp.exp(0.5 * logvar) * eps)
+        bce = jnp.sum(jax.nn.softplus(out) - x * out)
+        kl = -0.5 * jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar))
+        return (bce + kl) / len(x)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(state, data, rows):
+        params, m, v, t, key = state
+        key, sub = jax.random.split(key)
+        x = data[rows].astype(jnp.float32) / 255
+        eps = jax.random.normal(sub, (len(rows), latent))
+        loss, g = jax.value_and_grad(loss_of)(params, x, eps)
+        t += 1
+        tree = jax.tree_util.tree_map
+        m = tree(lambda m, g: 0.9 * m + 0.1 * g, m, g)
+        v = tree(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
+        rate = 1e-3 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        params = tree(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), params, m, v)
+        return (params, m, v, t, key), loss
+
+    zeros = lambda: jax.tree_util.tree_map(jnp.zeros_like, params)  # noqa: E731
+    state = (params, zeros(), zeros(), jnp.float32(0), jax.random.PRNGKey(0))
+    data, rows = jnp.asarray(images()), batches(case.batch, rng)
+
+    def step(n: int) -> None:
+        nonlocal state
+        for _ in range(n):
+            state, loss = train(state, data, next(rows))
+        if not math.isfinite(float(loss)):
+            raise RuntimeError("the loss is not finite")
+
+    return step
+
+
+# The name in the tables -> (function, environment).
+CONTESTANTS = {
+    "matrix products": (products, {}),
+    "scratchvae": (scratchvae, {"SCRATCHVAE_COMPILED": "0"}),
+    "scratchvae[fast]": (scratchvae, {}),
+    "tutorial NumPy": (tutorial, {}),
+    "PyTorch, its example": (torch_example, {}),
+    "PyTorch, fused Adam": (torch_fused, {}),
+    "torch.compile": (torch_compile, {}),
+    "JAX jit": (jax_jit, {}),
+}

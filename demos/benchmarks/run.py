@@ -1,0 +1,306 @@
+"""How fast is a training step? `make benchmark` runs this file and writes docs/benchmark/.
+
+Every contestant is a process of its own. It is started once for each case, warms up, and then waits
+(blocked, at no cost) until it is its turn; the contestants take turns, several rounds, and what is
+reported is the median of the ratios round by round. All use the same number of threads.
+
+    python demos/benchmarks/run.py [--rounds 7] [--seconds 0.7] [--only NAME ...] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from contestants import CONTESTANTS, Case
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+THREADS = "2"
+FLOOR = "matrix products"
+STACKS = {
+    "784-400-20-400-784": ((784, 400, 20), "relu"),
+    "784-200-200-50-200-200-784": ((784, 200, 200, 50), "tanh"),
+}
+BATCHES = (128, 1024, 4096)
+
+
+def environment(extra: dict[str, str]) -> dict[str, str]:
+    """Return the variables of a worker: as a reader's machine has them, with equal threads."""
+    # Settings that name a processor for OpenBLAS are this machine's and not a reader's.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS_", "SCRATCHVAE_C"))}
+    for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
+        env[f"{library}_NUM_THREADS"] = THREADS
+    return {**env, "PYTHONPATH": str(ROOT), **extra}
+
+
+class Worker:
+    """One contestant on one case, in a process of its own."""
+
+    def __init__(self, name: str, case: Case, log: Path) -> None:
+        self.name = name
+        with log.open("a") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, "--work", name, json.dumps(case)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=environment(CONTESTANTS[name][1]),
+            )
+
+    def ask(self, steps: int) -> float:
+        """Return the seconds that so many steps took; RuntimeError if the process is gone."""
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
+        return float(answer)
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def work(name: str, case: Case) -> None:
+    """Be a worker: for every number of steps on standard input print the seconds they took."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not an answer
+    step = CONTESTANTS[name][0](case)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        step(int(line))
+        answers.write(f"{time.perf_counter() - start}\n")
+        answers.flush()
+
+
+def measure(case: Case, names: list[str], rounds: int, seconds: float, log: Path) -> dict:
+    """Return the milliseconds of a step, one number a round, of every contestant; or its error."""
+    workers, steps, result = [], {}, {}
+    try:
+        for name in names:
+            worker = Worker(name, case, log)
+            workers.append(worker)
+            try:
+                worker.ask(2)  # compiles
+                once = worker.ask(3) / 3
+                steps[name] = max(3, round(seconds / once))
+                worker.ask(steps[name])
+                result[name] = []
+            except RuntimeError as error:
+                result[name] = f"{error}: see {log}"
+                print(result[name], file=sys.stderr)
+        for i in range(rounds):
+            for worker in workers:
+                if worker.name in steps:
+                    time.sleep(0.2)  # the threads of the one before stop spinning
+                    taken = worker.ask(steps[worker.name]) / steps[worker.name]
+                    result[worker.name].append(1000 * taken)
+            print(f"  round {i + 1} of {rounds}", end="\r", file=sys.stderr)
+    finally:
+        for worker in workers:
+            worker.end()
+    return result
+
+
+# ---- other figures -------------------------------------------------------------------------------
+
+
+def python_seconds(code: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
+    return time.perf_counter() - start
+
+
+def import_milliseconds(rounds: int) -> dict[str, float]:
+    """Return the median times of Python alone, with numpy and with scratchvae."""
+    codes = {"python": "pass", "numpy": "import numpy", "scratchvae": "import scratchvae"}
+    times = {name: [] for name in codes}
+    for _ in range(rounds):
+        for name, code in codes.items():
+            times[name].append(1000 * python_seconds(code))
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+CLI = """
+import resource, runpy, sys
+sys.argv = ["scratchvae", {arguments}]
+try:
+    runpy.run_module("scratchvae", run_name="__main__")
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+"""
+
+
+def command(*arguments: str) -> tuple[float, int]:
+    """Run a command of scratchvae; return its seconds and its peak of resident memory in MiB."""
+    code = CLI.format(arguments=", ".join(repr(a) for a in arguments))
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment({}), capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return seconds, int(done.stderr.rsplit("peak", 1)[1])
+
+
+def mnist(folder: Path) -> dict[str, float]:
+    """Return the time to a test loss of 106.5, and the memory of training and evaluation."""
+    out = str(folder / "mnist")
+    options = ["--latent", "20", "--hidden", "400", "--epochs", "10", "--device", "cpu"]
+    seconds, memory = command("train", "mnist", *options, "--out", out)
+    lines = [json.loads(s) for s in Path(out, "metrics.jsonl").read_text().splitlines()]
+    reached = next((i for i, m in enumerate(lines) if m["test_loss"] <= 106.5), None)
+    result = {"training_seconds": seconds, "training_mib": memory, "epochs": len(lines)}
+    result["test_loss"] = lines[-1]["test_loss"]
+    if reached is not None:
+        epochs = sum(m["seconds"] for m in lines)
+        first = sum(m["seconds"] for m in lines[: reached + 1])
+        # what is not epochs, the start and the tests, counts as far as the run had come
+        result["seconds_to_106.5"] = first + (seconds - epochs) * (reached + 1) / len(lines)
+    return result
+
+
+# ---- reporting -----------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, str]:
+    """Describe what was measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = [s for s in info.read_text().splitlines() if s.startswith("model name")]
+        cpu = found[0].partition(":")[2].strip() if found else cpu
+    packages = ("numpy", "numba", "torch", "jax")
+    versions = {p: importlib.metadata.version(p) for p in packages if importlib.util.find_spec(p)}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": f"{cpu}, {os.cpu_count()} cores, {THREADS} threads for every contestant",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def median_ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def table(results: dict) -> str:
+    """Return the Markdown of all cases: milliseconds, and ratios to the floor and to scratchvae."""
+    parts = []
+    for stack, cases in results["steps"].items():
+        parts += [f"**{stack}**: milliseconds a step (times the matrix products)", ""]
+        names = list(dict.fromkeys(name for times in cases.values() for name in times))
+        parts.append("| contestant | " + " | ".join(f"batch {b}" for b in cases) + " |")
+        parts.append("|---|" + "---:|" * len(cases))
+        for name in names:
+            row = []
+            for times in cases.values():
+                t = times.get(name)
+                if isinstance(t, list) and t:
+                    ratio = median_ratio(t, times[FLOOR])
+                    row.append(f"{statistics.median(t):.2f} ({ratio:.2f})")
+                else:
+                    row.append("not run")
+            parts.append(f"| {name} | " + " | ".join(row) + " |")
+        parts.append("")
+    if "import" in results:
+        t = results["import"]
+        extra = t["scratchvae"] - t["numpy"]
+        parts.append(f"`import scratchvae` takes {extra:.0f} ms more than `import numpy`.")
+    if "mnist" in results:
+        m = results["mnist"]
+        text = (
+            f"`scratchvae train mnist`, {m['epochs']} epochs: {m['training_seconds']:.0f} s from "
+        )
+        text += f"the start of the process to its end, test loss {m['test_loss']:.2f}"
+        if "seconds_to_106.5" in m:
+            text += f", at 106.5 or below after {m['seconds_to_106.5']:.0f} s"
+        parts.append(f"{text}; at most {m['training_mib']} MiB of memory were resident.")
+    m = results["machine"]
+    parts += ["", f"Measured on {m['date']}: {m['processor']}; {m['system']}; {m['versions']}.", ""]
+    return "\n".join(parts)
+
+
+def draw(results: dict, path: Path) -> None:
+    """Draw the first architecture: a bar for each contestant and batch size."""
+    from matplotlib.figure import Figure
+
+    from scratchvae import plots
+
+    plots.use_style()
+    stack, cases = next(iter(results["steps"].items()))
+    figure = Figure(figsize=(9, 3.6))
+    axes = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
+    for ax, (batch, times) in zip(axes, cases.items(), strict=True):
+        known = {k: t for k, t in times.items() if isinstance(t, list) and t and k != FLOOR}
+        ratios = {k: median_ratio(t, times[FLOOR]) for k, t in known.items()}
+        names = list(ratios)[::-1]
+        colours = [plots.BLUE if n.startswith("scratchvae") else plots.GREY for n in names]
+        bars = ax.barh(names, [ratios[n] for n in names], color=colours)
+        ax.bar_label(bars, fmt="%.2f", padding=3)
+        ax.axvline(1, color="black", lw=1)
+        ax.set(title=f"batch {batch}", xlim=(0, 1.25 * max(ratios.values())))
+        ax.tick_params(left=False)
+    axes[len(axes) // 2].set_xlabel(f"time of a step / time of its matrix products, {stack}")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of a contestant's turn")
+    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--batch", nargs="*", type=int, default=list(BATCHES))
+    parser.add_argument("--quick", action="store_true", help="2 short rounds of small batches")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmark")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        sizes, activation, batch = json.loads(args.work[1])
+        work(args.work[0], Case(tuple(sizes), activation, batch))
+        return
+    if args.quick:
+        args.rounds, args.seconds, args.batch = 2, 0.05, [128]
+    names = [FLOOR, *(name for name in args.only if name != FLOOR)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = ROOT / "runs" / "benchmark"
+    runs.mkdir(parents=True, exist_ok=True)
+    results: dict = {"machine": machine(), "rounds": args.rounds, "steps": {}}
+    for stack, (sizes, activation) in STACKS.items():
+        results["steps"][stack] = {}
+        for batch in args.batch:
+            print(f"{stack}, batch {batch}", file=sys.stderr)
+            case = Case(sizes, activation, batch)
+            times = measure(case, names, args.rounds, args.seconds, runs / "errors.log")
+            results["steps"][stack][batch] = times
+    results["import"] = import_milliseconds(args.rounds)
+    if os.environ.get("SCRATCHVAE_DATA") and not args.quick:
+        print("MNIST", file=sys.stderr)
+        results["mnist"] = mnist(runs / datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "table.md").write_text(table(results))
+    draw(results, args.out / "steps.svg")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped: nothing was written.")

@@ -1,0 +1,91 @@
+"""The contestants of the benchmark compute what they are said to; how fast, no test asks."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+
+FOLDER = Path(__file__).resolve().parents[1] / "demos" / "benchmarks"
+
+
+@pytest.fixture
+def contestants(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import contestants
+
+    monkeypatch.setattr(contestants, "N", 64)
+    return contestants
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("hidden", [(7,), (7, 6)])
+def test_the_tutorial_has_the_right_gradient(contestants, rng, activation, hidden):
+    case = contestants.Case((784, *hidden, 3), activation, 5)
+    step = contestants.tutorial(case)
+    p = step.weights
+    model = sv.VAE(784, hidden, 3, activation=activation, dtype="float64", rng=0)
+    names = {}  # ours -> its, side by side
+    for i in range(len(hidden)):
+        names[f"encoder.{2 * i}"] = [f"e{i}"]
+        names[f"decoder.{2 * len(hidden) - 2 * i}"] = [f"d{i}"]
+    names[f"encoder.{2 * len(hidden)}"] = ["mu", "lv"]
+    names["decoder.0"] = ["z"]
+    for ours, its in names.items():
+        for part in "Wb":
+            model.params[f"{ours}.{part}"].value[...] = np.concatenate(
+                [p[part + name] for name in its], axis=-1
+            )
+    x = rng.random((5, 784))
+    eps = copy.deepcopy(step.rng).standard_normal((5, 3))
+    g = step.gradient(x)
+    terms = model.loss_and_grad(x, eps)
+    # The loss holds log(y + 1e-8): at moderate logits a relative change of 1e-8 / min(y, 1 - y).
+    assert g["loss"] == pytest.approx(float(terms.loss), rel=1e-5)
+    for ours, its in names.items():
+        for part in "Wb":
+            theirs = np.concatenate([g[part + name] for name in its], axis=-1)
+            np.testing.assert_allclose(
+                model.params[f"{ours}.{part}"].grad, theirs, rtol=1e-9, atol=1e-12
+            )
+
+
+def test_its_own_run_is_a_trainers(contestants):
+    step = contestants.scratchvae(contestants.Case((784, 7, 3), "relu", 16))
+    step(3)
+    step(9)  # over the end of an epoch of four steps
+
+
+def test_the_products_are_those_of_a_step(contestants, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(
+        contestants.np, "matmul", lambda a, b, out: shapes.append((a.shape, b.shape, out.shape))
+    )
+    contestants.products(contestants.Case((784, 400, 20), "relu", 128))(1)
+    assert len(shapes) == 11
+    flops = sum(2 * a[0] * a[1] * b[1] for a, b, _ in shapes)
+    # three products of each weight matrix, but none for the gradient in the data
+    weights = 784 * 400 + 400 * 40 + 20 * 400 + 400 * 784
+    assert flops == 2 * 128 * (3 * weights - 784 * 400)
+    assert all(out == (a[0], b[1]) for a, b, out in shapes)
+
+
+def test_the_command_writes_its_files(tmp_path):
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--only", "scratchvae"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    for cases in results["steps"].values():
+        for times in cases.values():
+            assert all(len(t) == 2 for t in times.values()), times
+    table = (tmp_path / "table.md").read_text()
+    assert "| matrix products |" in table
+    assert "| scratchvae |" in table
+    assert "<svg" in (tmp_path / "steps.svg").read_text()
