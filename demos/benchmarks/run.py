@@ -279,7 +279,7 @@ def main() -> None:
         args.rounds, args.seconds, args.batch = 2, 0.05, [128]
     names = [FLOOR, *(name for name in args.only if name != FLOOR)]
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = ROOT / "runs" / "benchmark"
+    runs = Path("runs", "benchmark").resolve()
     runs.mkdir(parents=True, exist_ok=True)
     results: dict = {"machine": machine(), "rounds": args.rounds, "steps": {}}
     for stack, (sizes, activation) in STACKS.items():
