@@ -128,7 +128,10 @@ def fence(language: str, text: str) -> str:
 
 def escape(text: str) -> str:
     """Keep Markdown from reading formulas of plain text as its own marks."""
-    return re.sub(r"([\\`*_$<\[\]|{}])", r"\\\1", text)
+    parts = re.split(r"``(.+?)``", text)  # code, as a docstring marks it, at the odd places
+    parts[::2] = [re.sub(r"([\\`*_$<\[\]|{}])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
+    return "".join(parts)
 
 
 def page(entry: Entry, folder: Path, source: str, docstring: str) -> str:
@@ -159,7 +162,9 @@ def index(demos: list[tuple[Entry, Path]]) -> str:
             where = os.path.relpath(pictures[0], GALLERY)
             thumbnail = f":::{{image}} {where}\n:alt: Figure of the demo {entry.title}\n"
             thumbnail += f":target: {entry.name}.html\n:class: demo-thumbnail\n:::\n"
-        claim = escape(entry.claim[:1].upper() + entry.claim[1:])
+        # A claim may begin with a symbol: z is the code, Z the number of its dimensions.
+        symbol = entry.claim[1:2] == " "
+        claim = escape(entry.claim if symbol else entry.claim[:1].upper() + entry.claim[1:])
         parts.append(
             f"## {escape(entry.title)}\n\n{thumbnail}\n{claim}\n"
             f"[The demo {entry.name}]({entry.name}.md), {entry.seconds}.\n"
