@@ -1,15 +1,20 @@
-"""Compiled kernels that may take the place of a function of arrays: one pass instead of several.
+"""Compiled kernels, which may take the place of a function of arrays: one pass instead of several.
 
-The NumPy text of a function marked :func:`compiled` is its definition. It is what runs wherever no
-kernel is at hand, and what the tests hold every kernel to. A kernel has the name of its function,
-takes the same arguments and returns the same values; the cache of a pair may differ, since only its
-own backward reads it.
+The NumPy text of a function marked :func:`compiled` is its definition. It is what runs where no
+kernel is at hand, and what the tests hold every kernel to. A kernel has the name of its function
+and takes the same arguments; the cache of a pair may differ, since only its own backward reads it.
+
+`host` has those for the CPU, which need Numba, and `cuda` those for CuPy's arrays. With
+``SCRATCHVAE_COMPILED=0`` in the environment none is used.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,15 +27,48 @@ def compiled(definition: Function) -> Function:
     name = definition.__name__
 
     @functools.wraps(definition)
-    def function(*args: Any) -> Any:
-        kernel = find(name, args[0])
-        return definition(*args) if kernel is None else kernel(*args)
+    def function(*args: Any, **named: Any) -> Any:
+        kernel = find(name, args[0]) if args and not named else None
+        result = kernel(*args) if kernel else NotImplemented
+        return definition(*args, **named) if result is NotImplemented else result
 
     return function  # type: ignore[return-value]  # it has the definition's signature
 
 
 def find(name: str, x: Any) -> Callable[..., Any] | None:
-    """Return the kernel called `name` for arrays like `x`, or None."""
+    """Return the kernel called `name` for arrays that live where `x` does, or None.
+
+    The kernel itself returns NotImplemented for arguments that it was not made for.
+    """
     if isinstance(x, np.ndarray):
+        return getattr(_host(), name, None)
+    return getattr(_cuda(), name, None) if _is_cupy(x) else None
+
+
+@functools.cache
+def _host() -> ModuleType | None:
+    if _switched_off():
         return None
-    return None
+    try:
+        from . import host
+    except ImportError:  # no Numba, or one that does not know this NumPy
+        return None
+    return host
+
+
+@functools.cache
+def _cuda() -> ModuleType | None:
+    if _switched_off():
+        return None
+    from . import cuda
+
+    return cuda
+
+
+def _is_cupy(x: Any) -> bool:
+    cupy = sys.modules.get("cupy")  # imported by whoever made x, or x is none of its arrays
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def _switched_off() -> bool:
+    return os.environ.get("SCRATCHVAE_COMPILED") == "0"
