@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, namespace
+from scratchvae.backend import Array, namespace
 
 THREADS = 128  # of a block: a power of two, as the sums of rows need
 MAX_BLOCKS = 65_535  # of a launch; a block then does what is left in further rounds
