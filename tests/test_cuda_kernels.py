@@ -185,11 +185,19 @@ def test_bernoulli(launched):
     check()
 
 
+def heads(rng, b, z, dtype, gap):
+    """mu and logvar (B, Z), as the model splits its code (B, 2Z) or two arrays unlike in layout."""
+    code = draws(rng, (b, 2 * z), dtype, 80.0) * rng.choice([1, 1e-4]).astype(dtype)
+    if rng.random() < 0.5:
+        code = guarded(code, gap)
+        return code[:, :z], code[:, z:]
+    return guarded(code[:, :z], gap), guarded(code[:, z:], 3)
+
+
 def test_reparameterize(launched):
     @given_shapes
     def check(rng, b, d, gap, k, dtype):
-        code = guarded(draws(rng, (b, 2 * d), dtype, 80.0), gap)
-        mu, logvar = code[:, :d], code[:, d:]  # as the model splits it: rows 2 Z + gap apart
+        mu, logvar = heads(rng, b, d, dtype, gap)
         shape = (b, d) if k is None else (k, b, d)
         eps = guarded(draws(rng, shape, dtype), gap if k is None else 0)
         z, (sigma, _) = gaussian.reparameterize(mu, logvar, eps)
@@ -214,8 +222,7 @@ def test_reparameterize(launched):
 def test_kl(launched):
     @given_shapes
     def check(rng, b, d, gap, k, dtype):
-        code = guarded(draws(rng, (b, 2 * d), dtype, 80.0), gap)
-        mu, logvar = code[:, :d], code[:, d:]
+        mu, logvar = heads(rng, b, d, dtype, gap)
         kl, cache = gaussian.kl_standard_normal(mu, logvar)
         mu64, logvar64 = in64(mu, logvar)
         expected, cache64 = definition("kl_standard_normal")(mu64, logvar64)
@@ -324,6 +331,7 @@ def test_shapes_that_a_kernel_was_not_made_for(rng):
         ("reparameterize", z((4, 5)), z(()), z((4, 5))),
         ("reparameterize", z((4, 5)), z((1, 5)), z((4, 5))),
         ("reparameterize", z((4, 5)), z((4, 5)), z((1, 5))),
+        ("reparameterize", z((4, 5)), z((4, 5)), z((0, 4, 5))),  # no block would fill sigma
         ("reparameterize_backward", z((3, 4, 5)), (z((4, 5)), z((3, 4, 5)))),
         ("kl_standard_normal", z((4, 5)), z((4, 1))),
         ("kl_standard_normal", z((2, 4, 5)), z((2, 4, 5))),
