@@ -6,7 +6,6 @@ checks every argument against the kernel's declaration, that what is declared co
 and that the guards are whole.
 """
 
-import contextlib
 import ctypes
 import functools
 import re
@@ -91,7 +90,7 @@ def require_whole_guards(a):
 class HostModule:
     """What CuPy's RawModule is to the wrappers."""
 
-    launched: list  # of names, while `in_place_of_numpy` is open
+    launched: list  # of names, since `put_in_place_of_numpy`
     rng: np.random.Generator
     extra: tuple = ()
 
@@ -143,15 +142,11 @@ class Namespace(types.SimpleNamespace):
 cupy = Namespace(RawModule=HostModule, empty=empty)
 
 
-@contextlib.contextmanager
-def in_place_of_numpy(monkeypatch, rng, extra=()):
-    """Let every marked function of NumPy arrays go to its CUDA kernel; yield what was launched."""
+def put_in_place_of_numpy(monkeypatch, rng, extra=()):
+    """Let every marked function of NumPy arrays go to its CUDA kernel; return what is launched."""
     HostModule.launched, HostModule.rng, HostModule.extra = [], rng, tuple(extra)
-    cuda._module.cache_clear()
-    cuda._function.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(cuda, "namespace", lambda x: cupy)
-        patch.setattr(kernels, "find", lambda name, x: getattr(cuda, name))
-        yield HostModule.launched
-    cuda._module.cache_clear()
-    cuda._function.cache_clear()
+    for name in ("_module", "_function"):  # caches of the test's own
+        monkeypatch.setattr(cuda, name, functools.cache(getattr(cuda, name).__wrapped__))
+    monkeypatch.setattr(cuda, "namespace", lambda x: cupy)
+    monkeypatch.setattr(kernels, "find", lambda name, x: getattr(cuda, name))
+    return HostModule.launched

@@ -103,8 +103,7 @@ def launched(request, monkeypatch, rng):
     """
     need(cuda_on_host.COMPILER, "C++ compiler")
     monkeypatch.setattr(cuda, "MAX_BLOCKS", 3)  # so that small arrays are larger than a grid
-    with cuda_on_host.in_place_of_numpy(monkeypatch, rng, request.param) as names:
-        yield names
+    return cuda_on_host.put_in_place_of_numpy(monkeypatch, rng, request.param)
 
 
 columns = st.sampled_from([0, 1, 2, 20, 127, 128, 129, 300])  # about the 128 threads of a block
