@@ -8,6 +8,7 @@ and that the guards are whole.
 
 import ctypes
 import functools
+import itertools
 import re
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ from scratchvae.kernels import cuda
 
 COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
 GUARD = 64  # elements before and behind every array
-POISON = 0xFF  # of every byte: NaN as a float, 255 as a byte, -1 as an integer
+NAN_BITS = {"float32": 0x7FC00000, "float64": 0x7FF8 << 48}
+TAGS = itertools.count(1)
 
 C_TYPES = {"real": None, "index": np.dtype(np.int64), "byte": np.dtype(np.uint8)}
 
@@ -60,14 +62,27 @@ class Guarded(np.ndarray):
 
     def __array_finalize__(self, parent):
         self.buffer = getattr(parent, "buffer", None)
+        self.guard = getattr(parent, "guard", None)
+
+
+def poison(dtype):
+    """Return NaN, or the integer -1 as `dtype`.
+
+    The last bits of each NaN are its own. A NaN that a kernel reads where it should not, and writes
+    where it should not, so does not look like the one that was there.
+    """
+    if dtype.name not in NAN_BITS:
+        return np.array(-1).astype(dtype)
+    bits = NAN_BITS[dtype.name] + next(TAGS)
+    return np.array(bits, f"u{dtype.itemsize}").view(dtype)
 
 
 def empty(shape, dtype):
     dtype = np.dtype(dtype)
     n = int(np.prod(shape, dtype=np.int64))
-    buffer = np.full((n + 2 * GUARD) * dtype.itemsize, POISON, np.uint8).view(dtype)
+    buffer = np.full(n + 2 * GUARD, poison(dtype))
     a = buffer[GUARD : GUARD + n].reshape(shape).view(Guarded)
-    a.buffer = buffer
+    a.buffer, a.guard = buffer, buffer[:GUARD].tobytes()
     return a
 
 
@@ -81,10 +96,8 @@ def guarded(a, gap=0):
 
 def require_whole_guards(a):
     """Of an array that `empty` made: nothing but its own elements has changed."""
-    outside = a.buffer.view(np.uint8)
-    size = GUARD * a.buffer.itemsize
-    assert (outside[:size] == POISON).all(), "written before the array"
-    assert (outside[len(outside) - size :] == POISON).all(), "written behind the array"
+    assert a.buffer[:GUARD].tobytes() == a.guard, "written before the array"
+    assert a.buffer[-GUARD:].tobytes() == a.guard, "written behind the array"
 
 
 class HostModule:
