@@ -18,6 +18,7 @@ import numpy as np
 
 from .backend import Array, namespace
 from .errors import InputError
+from .kernels import compiled
 
 BINARIZE = ("none", "threshold", "dynamic")
 
@@ -109,6 +110,12 @@ def to_float(batch: Array, scale: float, dtype: np.dtype[Any]) -> Array:
     """Return a batch (B, D) of pixels as floats in which `scale` has become exactly 1."""
     # A product with 1/scale would be as fast, but 255 times 1/255 need not round to 1.
     return namespace(batch).divide(batch, scale, dtype=dtype)  # (B, D)
+
+
+@compiled
+def gather(images: Array, rows: Array, scale: float, dtype: np.dtype[Any]) -> Array:
+    """Return rows (B,) of images (N, D) as :func:`to_float` does, (B, D)."""
+    return to_float(images[rows], scale, dtype)  # (B, D)
 
 
 def binarize(x: Array, how: str, rng: np.random.Generator) -> Array:

@@ -4,14 +4,15 @@ The NumPy text of a function marked :func:`compiled` is its definition. It is wh
 kernel is at hand, and what the tests hold every kernel to. A kernel has the name of its function
 and takes the same arguments; the cache of a pair may differ, since only its own backward reads it.
 
-`host` has those for the CPU, which need Numba. With ``SCRATCHVAE_COMPILED=0`` in the environment
-none is used.
+`host` has those for the CPU, which need Numba, and `cuda` those for CuPy's arrays. With
+``SCRATCHVAE_COMPILED=0`` in the environment none is used.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
@@ -41,15 +42,33 @@ def find(name: str, x: Any) -> Callable[..., Any] | None:
     """
     if isinstance(x, np.ndarray):
         return getattr(_host(), name, None)
-    return None
+    return getattr(_cuda(), name, None) if _is_cupy(x) else None
 
 
 @functools.cache
 def _host() -> ModuleType | None:
-    if os.environ.get("SCRATCHVAE_COMPILED") == "0":
+    if _switched_off():
         return None
     try:
         from . import host
     except ImportError:  # no Numba, or one that does not know this NumPy
         return None
     return host
+
+
+@functools.cache
+def _cuda() -> ModuleType | None:
+    if _switched_off():
+        return None
+    from . import cuda
+
+    return cuda
+
+
+def _is_cupy(x: Any) -> bool:
+    cupy = sys.modules.get("cupy")  # imported by whoever made x, or x is none of its arrays
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def _switched_off() -> bool:
+    return os.environ.get("SCRATCHVAE_COMPILED") == "0"
