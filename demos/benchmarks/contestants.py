@@ -44,9 +44,8 @@ Step = Callable[[int], None]
 def products(case: Case) -> Step:
     """The matrix products of one step alone, with NumPy's BLAS, into arrays that are kept."""
     *hidden, latent = case.sizes[1:]
-    pairs = [*zip(case.sizes[:-2], hidden, strict=False)]
-    pairs += [(hidden[-1], 2 * latent)]
-    pairs += [*zip((latent, *reversed(hidden)), (*reversed(hidden), 784), strict=True)]
+    encoder, decoder = (784, *hidden, 2 * latent), (latent, *reversed(hidden), 784)
+    pairs = [*itertools.pairwise(encoder), *itertools.pairwise(decoder)]
     rng = np.random.default_rng(0)
 
     def array(*shape: int) -> np.ndarray:
@@ -193,9 +192,9 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: bool = False) -> 
         return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
     model = VAE()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **({"fused": True} if fused else {}))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
     data = torch.from_numpy(images()).float() / 255
-    rows, loss_of = batches(case.batch, np.random.default_rng(0)), loss_of
+    rows = batches(case.batch, np.random.default_rng(0))
     if compiled:
         loss_of = torch.compile(loss_of)
 

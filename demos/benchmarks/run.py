@@ -4,7 +4,7 @@ Every contestant is a process of its own. It is started once for each case, warm
 (blocked, at no cost) until it is its turn; the contestants take turns, several rounds, and what is
 reported is the median of the ratios round by round. All use the same number of threads.
 
-    python demos/benchmarks/run.py [--rounds 7] [--seconds 0.7] [--only NAME ...] [--quick]
+    python demos/benchmarks/run.py [--rounds 7] [--seconds 0.5] [--only NAME ...] [--quick]
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from pathlib import Path
 
 from contestants import CONTESTANTS, Case
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
 FLOOR = "matrix products"
 STACKS = {
@@ -160,7 +159,7 @@ def command(*arguments: str) -> tuple[float, int]:
 
 
 def mnist(folder: Path) -> dict[str, float]:
-    """Return the time to a test loss of 106.5, and the memory of training and evaluation."""
+    """Return the time to a test loss of 106.5, and the memory of training."""
     out = str(folder / "mnist")
     options = ["--latent", "20", "--hidden", "400", "--epochs", "10", "--device", "cpu"]
     seconds, memory = command("train", "mnist", *options, "--out", out)
@@ -201,7 +200,7 @@ def median_ratio(a: list[float], b: list[float]) -> float:
 
 
 def table(results: dict) -> str:
-    """Return the Markdown of all cases: milliseconds, and ratios to the floor and to scratchvae."""
+    """Return the Markdown of all cases: milliseconds, and ratios to the matrix products."""
     parts = []
     for stack, cases in results["steps"].items():
         parts += [f"**{stack}**: milliseconds a step (times the matrix products)", ""]
@@ -225,10 +224,8 @@ def table(results: dict) -> str:
         parts.append(f"`import scratchvae` takes {extra:.0f} ms more than `import numpy`.")
     if "mnist" in results:
         m = results["mnist"]
-        text = (
-            f"`scratchvae train mnist`, {m['epochs']} epochs: {m['training_seconds']:.0f} s from "
-        )
-        text += f"the start of the process to its end, test loss {m['test_loss']:.2f}"
+        text = f"`scratchvae train mnist`, {m['epochs']} epochs: {m['training_seconds']:.0f} s "
+        text += f"from the start of the process to its end, test loss {m['test_loss']:.2f}"
         if "seconds_to_106.5" in m:
             text += f", at 106.5 or below after {m['seconds_to_106.5']:.0f} s"
         parts.append(f"{text}; at most {m['training_mib']} MiB of memory were resident.")
@@ -258,13 +255,13 @@ def draw(results: dict, path: Path) -> None:
         ax.set(title=f"batch {batch}", xlim=(0, 1.25 * max(ratios.values())))
         ax.tick_params(left=False)
     axes[len(axes) // 2].set_xlabel(f"time of a step / time of its matrix products, {stack}")
-    figure.savefig(path)
+    plots.save(figure, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.7, help="of a contestant's turn")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a contestant's turn")
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--batch", nargs="*", type=int, default=list(BATCHES))
     parser.add_argument("--quick", action="store_true", help="2 short rounds of small batches")

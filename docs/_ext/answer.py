@@ -14,12 +14,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import hashlib
 import io
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +24,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from docutils import nodes
+from keep import kept, sources
 from matplotlib.image import imsave
 from scipy.special import lambertw
 from scipy.stats import chi2
@@ -38,8 +36,6 @@ from scratchvae import checkpoint, cli
 from scratchvae.gaussian import kl_per_dimension, log_density
 
 HERE = Path(__file__).parent
-PACKAGE = Path(sv.__file__).parent
-SOURCES = (*sorted(PACKAGE.rglob("*.py")), PACKAGE / "data" / "digits.npz")
 RUNS = {
     "vae": [],
     "ae": ["--model", "ae"],
@@ -64,21 +60,18 @@ templates = jinja2.Environment(
 def load_model(name: str, folder: Path) -> Any:
     """Return the trained model of `RUNS` with this name, from `folder` if it is there.
 
-    It is kept under a name that changes with the options, the package and the data.
+    It is kept until the options, the package or the data change.
     """
-    content = [" ".join(RUNS[name]).encode(), *(path.read_bytes() for path in SOURCES)]
-    run = folder / f"{name}-{hashlib.sha256(b''.join(content)).hexdigest()[:16]}"
-    if not run.exists():
+
+    def train(run: Path) -> None:
         getLogger(__name__).info("answer: training the model %r ...", name)
-        folder.mkdir(parents=True, exist_ok=True)
-        # In a place of its own first: a build that is stopped here leaves no half of a run.
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            with contextlib.redirect_stdout(io.StringIO()):
-                options = [*RUNS[name], "--device", "cpu", "--out", f"{place}/run"]
-                code = cli.main(["train", "digits", *options])
-            if code != 0:
-                raise RuntimeError(f"scratchvae train digits {options} ended with {code}")
-            os.replace(f"{place}/run", run)
+        with contextlib.redirect_stdout(io.StringIO()):
+            options = [*RUNS[name], "--device", "cpu", "--out", str(run)]
+            code = cli.main(["train", "digits", *options])
+        if code != 0:
+            raise RuntimeError(f"scratchvae train digits {options} ended with {code}")
+
+    run = kept(folder, name, " ".join(RUNS[name]).encode(), train)
     return checkpoint.load_model(run)
 
 
@@ -242,7 +235,7 @@ def _text(number: float, decimals: int) -> str:
 
 def _note_sources(env: Any) -> None:
     """Have the page built anew when the package, this file or a template has changed."""
-    for path in (*SOURCES, *HERE.glob("answer*")):
+    for path in (*sources(), *HERE.glob("answer*")):
         env.note_dependency(path)
 
 

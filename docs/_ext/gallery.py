@@ -11,26 +11,22 @@ The pages are written to gallery/, where Sphinx reads them like any other; git i
 from __future__ import annotations
 
 import ast
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from keep import PACKAGE, kept
 from sphinx.util.display import status_iterator
 from sphinx.util.logging import getLogger
 
-import scratchvae
 from scratchvae.demo import Entry, entries
 
-PACKAGE = Path(scratchvae.__file__).parent
 logger = getLogger(__name__)
 
 HEAD = """\
@@ -47,47 +43,42 @@ was computed when they were built, with the embedded digits. `scratchvae demo` l
 # ---- running -------------------------------------------------------------------------------------
 
 
-def run(entry: Entry, kept: Path) -> Path:
+def run(entry: Entry, runs: Path) -> Path:
     """Return the folder with the figures and the output of a demo, run now if it is not there."""
-    sources = (*sorted(PACKAGE.rglob("*.py")), PACKAGE / "data" / "digits.npz", entry.path)
-    content = b"".join(path.read_bytes() for path in sources if path.exists())
-    folder = kept / f"{entry.name}-{hashlib.sha256(content).hexdigest()[:16]}"
-    if folder.exists():
-        return folder
-    kept.mkdir(parents=True, exist_ok=True)
-    # In a place of its own first: a build that is stopped here leaves no half of a run.
-    with tempfile.TemporaryDirectory(dir=kept) as place:
-        command = [sys.executable, str(entry.path), "--device", "cpu", "--out", f"{place}/run"]
-        # As many demos as cores run at a time, so each of them takes one.
-        environment = {
-            **os.environ,
-            "OPENBLAS_NUM_THREADS": "1",
-            "MPLBACKEND": "Agg",
-            "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
-        }
+    # As many demos as cores run at a time, so each of them takes one.
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+
+    def make(out: Path) -> None:
+        command = [sys.executable, str(entry.path), "--device", "cpu", "--out", str(out)]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
         if done.returncode != 0:
             last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
             raise RuntimeError(f"ended with exit code {done.returncode}:\n{last}")
-        os.makedirs(f"{place}/run", exist_ok=True)
+        out.mkdir(exist_ok=True)
         printed = re.sub(r"^Wrote .*\n", "", done.stdout, flags=re.MULTILINE)
-        Path(place, "run", "output.txt").write_text(printed, encoding="utf-8")
-        os.replace(f"{place}/run", folder)
-    for old in kept.glob(f"{entry.name}-{'[0-9a-f]' * 16}"):
+        (out / "output.txt").write_text(printed, encoding="utf-8")
+
+    folder = kept(runs, entry.name, entry.path.read_bytes(), make)
+    for old in runs.glob(f"{entry.name}-{'[0-9a-f]' * 16}"):
         if old != folder:
             shutil.rmtree(old)
     return folder
 
 
-def run_all(kept: Path) -> Iterator[tuple[Entry, Path]]:
+def run_all(runs: Path) -> Iterator[tuple[Entry, Path]]:
     """Yield each demo that holds, with its folder; report the others as errors."""
-    demos = list(entries())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = [(entry, pool.submit(run, entry, kept)) for entry in demos]
-        names = {entry.name: future for entry, future in runs}
-        for name in status_iterator(names, "running demos... ", length=len(names)):
-            names[name].exception()  # wait for it
-    for entry, future in runs:
+        futures = {entry: pool.submit(run, entry, runs) for entry in entries()}
+        for entry in status_iterator(
+            futures, "running demos... ", length=len(futures), stringify_func=lambda e: e.name
+        ):
+            futures[entry].exception()  # wait for it
+    for entry, future in futures.items():
         try:
             yield entry, future.result()
         except RuntimeError as error:
@@ -183,7 +174,7 @@ def write_pages(app: Any) -> None:
     demos = list(run_all(Path(app.outdir).parent / "demos"))
     for entry, folder in demos:
         source = entry.path.read_text(encoding="utf-8")
-        docstring = textwrap.dedent(ast.get_docstring(ast.parse(source)) or "")
+        docstring = ast.get_docstring(ast.parse(source)) or ""
         text = page(entry, folder, source, docstring)
         (GALLERY / f"{entry.name}.md").write_text(text, encoding="utf-8")
     (GALLERY / "index.md").write_text(index(demos), encoding="utf-8")

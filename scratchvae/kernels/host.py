@@ -27,7 +27,7 @@ def adam_update(
     value: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, step: float, eps: float
 ) -> Any:
     """Do what `optimizers.adam_update` does."""
-    if len({x.dtype for x in (value, g, m, v)}) > 1:
+    if value.ndim != 1 or len({(x.shape, x.dtype) for x in (value, g, m, v)}) > 1:
         return NotImplemented
     number = value.dtype.type  # a Python float takes the type of the array, as it does in NumPy
     _adam(value, g, m, v, number(1 - beta1), number(1 - beta2), number(step), number(eps))
@@ -72,6 +72,8 @@ def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Any:
     if not isinstance(cache, BernoulliCache):
         return NotImplemented
     x, logits, e = cache
+    if dnll.shape != x.shape[:1]:  # a compiled loop would read past the end of it
+        raise ValueError(f"dnll has shape {dnll.shape}: expected {x.shape[:1]}")
     dlogits = np.empty_like(logits)  # (B, D)
     _bernoulli_backward(dnll, x, logits, e, dlogits)
     return dlogits

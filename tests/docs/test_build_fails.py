@@ -343,7 +343,8 @@ WITH_A_DEMO = {
 
 @pytest.fixture
 def site_with_a_demo(site):
-    shutil.copy(DOCS / "_ext/gallery.py", site.root / "docs/_ext/gallery.py")
+    for name in ("gallery.py", "keep.py"):
+        shutil.copy(DOCS / "_ext" / name, site.root / "docs/_ext" / name)
     for name, text in WITH_A_DEMO.items():
         site.write(name, dedent(text))
     site.replace("docs/index.md", "api/square\n", "api/square\napi/demo\ngallery/index\n")
