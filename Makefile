@@ -33,7 +33,7 @@ train: $(VENV)/.package
 test: $(VENV)/.group-test
 	@$(python) -m pytest $(ARGS)
 
-test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser $(VENV)/.npm
+test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-cupy $(VENV)/.group-browser $(VENV)/.npm
 	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
 
 # Always from scratch: a build that knew its last one would not repeat the warnings of the pages that

@@ -299,14 +299,14 @@ class _Progress:
         self.bar.close()
 
     def step(self, terms: Terms) -> None:
-        if not self.bar.disable:
+        if not self.bar.disable and self.trainer.optimizer.steps % self.trainer.check_every == 0:
             self.bar.set_description_str(f"epoch {self.trainer.epoch + 1}/{self.epochs}", False)
             loss, reconstruction, kl = (float(t) for t in terms)
             self.bar.set_postfix_str(
                 f"loss {loss:.2f} = rec {reconstruction:.2f} + kl {kl:.2f}, active {self.active}",
                 False,
             )
-            self.bar.update()
+        self.bar.update()
 
     def epoch(self, metrics: dict[str, float]) -> None:
         n, latent = int(metrics["epoch"]), self.trainer.model.latent_dim

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .backend import Array, blas_threads
+from .backend import Array, asnumpy, blas_threads
 from .datasets import Dataset, binarize, require_fit, to_float
 from .errors import NonFiniteError, check_size
 from .evaluation import active_units, elbo, first_nonfinite
@@ -49,6 +49,8 @@ class Trainer:
         One entry per finished epoch; losses in nats per example.
     stop : bool
         Set it, from a signal handler or a callback, and `run` returns after the present step.
+    check_every : int
+        After how many steps loss and gradient are read: 1, or 50 on a GPU, which would stand still.
 
     Raises
     ------
@@ -75,11 +77,13 @@ class Trainer:
         self.schedule = schedule or constant(optimizer.lr)
         self.beta_schedule = beta_schedule
         self.epoch, self.batch, self.stop = 0, 0, False
-        self.totals, self.seconds = np.zeros(3), 0.0  # sums of this epoch's terms; its time so far
+        self.totals, self.seconds = model.backend.xp.zeros(3), 0.0  # this epoch's terms and time
         self.metrics: list[dict[str, float]] = []
         self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
         self._test = model.backend.asarray(dataset.test)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
+        self.check_every = 1 if model.backend.name == "numpy" else 50
+        self._unread: dict[int, Array] = {}  # step -> a number that is finite if the step was
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `_step` raises and says where
     def run(
@@ -93,8 +97,8 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is NaN or infinite. The parameters are then still those before
-            that step.
+            If a loss or gradient is NaN or infinite. With `check_every` = 1 the parameters are then
+            still those before that step.
         """
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
@@ -111,10 +115,11 @@ class Trainer:
         while self.batch < self.batches_per_epoch and not self.stop:
             rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
             terms = self._step(self._floats(self._train[rows], self.model.rng))
-            self.totals += len(rows) * np.array([float(t) for t in terms])
+            self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
             self.batch += 1
             self.seconds = before + time.perf_counter() - start
             on_step(terms)
+        self.check()
 
     def _step(self, x: Array) -> Terms:
         model, optimizer = self.model, self.optimizer
@@ -125,16 +130,24 @@ class Trainer:
         eps = model.draw_eps(len(x), model.rng)
         terms = model.loss_and_grad(x, eps)
         grad = model.params.grad
-        if not math.isfinite(float(terms.loss) + float(grad @ grad)):
-            raise NonFiniteError(
-                f"step {optimizer.steps + 1} (epoch {self.epoch + 1}): "
-                f"{first_nonfinite(model, x, eps)}; try a smaller learning rate than {optimizer.lr}"
-            )
+        self._unread[optimizer.steps + 1] = terms.loss + grad @ grad
+        if optimizer.steps % self.check_every == 0:
+            self.check(x, eps)
         optimizer.step()
         return terms
 
+    def check(self, x: Array = None, eps: Array = None) -> None:
+        """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
+        unread, self._unread = self._unread, {}
+        if not math.isfinite(float(sum(unread.values()))):
+            step = next(n for n, number in unread.items() if not math.isfinite(float(number)))
+            now = step > self.optimizer.steps  # its parameters are still there to be looked at
+            what = first_nonfinite(self.model, x, eps) if now else "loss or gradient is not finite"
+            hint = f"try a smaller learning rate than {self.optimizer.lr}"
+            raise NonFiniteError(f"step {step} (epoch {self.epoch + 1}): {what}; {hint}")
+
     def _finish_epoch(self) -> dict[str, float]:
-        train = self.totals / len(self._train)
+        train = asnumpy(self.totals) / len(self._train)  # (3,)
         test = self.test_terms()
         names = ("loss", "reconstruction", "kl")
         metrics: dict[str, float] = {"epoch": self.epoch + 1}
@@ -143,7 +156,7 @@ class Trainer:
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
         self.epoch, self.batch = self.epoch + 1, 0
-        self.totals, self.seconds = np.zeros(3), 0.0
+        self.totals, self.seconds = self.model.backend.xp.zeros(3), 0.0
         return metrics
 
     def test_terms(self) -> Terms:
