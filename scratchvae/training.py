@@ -171,4 +171,4 @@ class Trainer:
 
     def _floats(self, images: Array, rng: np.random.Generator) -> Array:
         x = to_float(images, self.dataset.scale, self.model.dtype)  # (B, D)
-        return binarize(x, self.binarize, rng)
+        return binarize(x, self.binarize, rng, self.model.backend)

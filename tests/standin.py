@@ -278,6 +278,10 @@ class CUDARuntimeError(RuntimeError):
     """As CuPy's: the name of the error, a colon, a sentence."""
 
 
+class CompileException(Exception):
+    """As CuPy's."""
+
+
 cupy = Namespace("cupy", np, real)
 cupy.asarray, cupy.array = _asarray, _array
 cupy.asnumpy, cupy.from_dlpack = _asnumpy, _from_dlpack
@@ -286,8 +290,13 @@ cupy.random = types.SimpleNamespace(RandomState=RandomState)
 cupy.cuda = types.SimpleNamespace(
     is_available=lambda: True,
     curand=types.SimpleNamespace(CURAND_RNG_PSEUDO_PHILOX4_32_10=161),
+    cublas=None,
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    compiler=types.SimpleNamespace(CompileException=CompileException),
     runtime=types.SimpleNamespace(
-        CUDARuntimeError=CUDARuntimeError, memGetInfo=lambda: (2**20, 2**30)
+        CUDARuntimeError=CUDARuntimeError,
+        memGetInfo=lambda: (2**20, 2**30),
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda device: {"name": b"the stand-in"},
     ),
 )
