@@ -88,12 +88,12 @@ def importance_weighted_bound(
     for batch in batches:
         for x in (batch[i : i + ROWS_AT_ONCE] for i in range(0, len(batch), ROWS_AT_ONCE)):
             at_once = ROWS_AT_ONCE // len(x)
-            log_sum = xp.full(len(x), -np.inf)  # (B,) log of the sum of the weights so far
+            log_sum = xp.full(len(x), -np.inf, dtype=np.float64)  # (B,) log of their sum
             for start in range(0, samples, at_once):
                 shape = (min(at_once, samples - start), len(x), model.latent_dim)
                 eps = model.backend.standard_normal(rng, shape, model.dtype)  # (K, B, Z)
-                log_w = log_importance_weights(model, x, eps).astype(np.float64)  # (K, B)
-                log_sum = log_sum_exp(xp.concatenate([log_sum[None], log_w]))  # (B,)
+                log_w = log_importance_weights(model, x, eps)  # (K, B)
+                log_sum = log_sum_exp(xp.concatenate([log_sum[None], log_w]))  # (B,) in float64
             # [importance-weighted-bound]
             bounds.append(log_sum - math.log(samples))
     return asnumpy(xp.concatenate(bounds))
