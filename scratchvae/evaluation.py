@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from .backend import Array, RandomSource, asnumpy, namespace
-from .errors import InputError, check_size
+from .errors import InputError, NonFiniteError, check_size
 from .gaussian import kl_per_dimension, log_density, reparameterize
 from .layers import Sequential
+from .optimizers import Optimizer
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32
@@ -131,6 +132,30 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
         mu = (code[0] if isinstance(code, tuple) else code).astype(np.float64)  # (B, Z)
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def require_finite(
+    numbers: dict[int, Array],
+    model: Autoencoder,
+    optimizer: Optimizer,
+    epoch: int,
+    x: Array = None,
+    eps: Array = None,
+) -> None:
+    """Raise NonFiniteError if one of the numbers, by step, is not finite; read one if all are.
+
+    Where it began is told for a step that `optimizer` has not taken yet, which must be the one at
+    (x, eps): the parameters have since moved on from those before.
+    """
+    if math.isfinite(float(sum(numbers.values()))):
+        return
+    bad = (step for step, number in numbers.items() if not math.isfinite(float(number)))
+    step = next(bad, max(numbers))
+    taken = step <= optimizer.steps
+    where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
+    raise NonFiniteError(
+        f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than {optimizer.lr}"
+    )
 
 
 def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 
 from .backend import Array, asnumpy, blas_threads
 from .datasets import Dataset, binarize, require_fit, to_float
-from .errors import NonFiniteError, check_size
-from .evaluation import active_units, elbo, first_nonfinite
+from .errors import check_size
+from .evaluation import active_units, elbo, require_finite
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
 from .vae import VAE, Autoencoder, Terms
@@ -139,12 +139,7 @@ class Trainer:
     def check(self, x: Array = None, eps: Array = None) -> None:
         """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
         unread, self._unread = self._unread, {}
-        if not math.isfinite(float(sum(unread.values()))):
-            step = next(n for n, number in unread.items() if not math.isfinite(float(number)))
-            now = step > self.optimizer.steps  # its parameters are still there to be looked at
-            what = first_nonfinite(self.model, x, eps) if now else "loss or gradient is not finite"
-            hint = f"try a smaller learning rate than {self.optimizer.lr}"
-            raise NonFiniteError(f"step {step} (epoch {self.epoch + 1}): {what}; {hint}")
+        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps)
 
     def _finish_epoch(self) -> dict[str, float]:
         train = asnumpy(self.totals) / len(self._train)  # (3,)
