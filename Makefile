@@ -35,7 +35,7 @@ test: $(VENV)/.group-test
 	@$(python) -m pytest $(ARGS)
 
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
-          $(VENV)/.group-cuda-check $(VENV)/.npm
+          $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
 	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
 
 # Always from scratch: a build that knew its last one would not repeat the warnings of the pages that

@@ -8,6 +8,7 @@ global switch exists.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -81,36 +82,108 @@ class Backend:
         ``"numpy"`` or ``"cupy"``.
     xp : module
         The array namespace.
+    noise : str
+        Who draws the noise of training and sampling: ``"host"``, so that a CPU and a GPU see the
+        same numbers, or ``"device"``, which copies nothing.
     """
 
     name: str
     xp: Any
+    noise: str = "host"
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
-        """Return `x` as an array of this backend, moved to its device if need be."""
+        """Return `x` as an array of this backend, moved to its device if need be.
+
+        Arrays of other libraries come in through DLPack, without a copy if they are in its memory.
+
+        Raises
+        ------
+        InputError
+            If `x` cannot be taken over, such as a PyTorch tensor that requires a gradient, or the
+            GPU has too little memory for it.
+        """
+        if hasattr(x, "get"):  # CuPy's
+            x = x.get() if self.name == "numpy" else x
+        elif hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
+            x = self._from_dlpack(x)
+        try:
+            return self.xp.asarray(x, dtype=dtype)
+        except Exception as error:
+            if sentence := cuda_error(error):
+                raise InputError(sentence) from error
+            raise
+
+    @property
+    def device(self) -> str:
+        """What the arrays are on, in words."""
         if self.name == "numpy":
-            x = asnumpy(x)
-        return self.xp.asarray(x, dtype=dtype)
+            return "the CPU"
+        runtime = self.xp.cuda.runtime
+        return f"CUDA ({runtime.getDeviceProperties(runtime.getDevice())['name'].decode()})"
+
+    def _from_dlpack(self, x: Any) -> Array:
+        on_host = x.__dlpack_device__()[0] == 1  # kDLCPU
+        try:
+            return (np if on_host else self.xp).from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            found = str(error).splitlines()[0].rstrip(".")
+            raise InputError(
+                f"an array of type {type(x).__module__}.{type(x).__name__} cannot be taken over "
+                f"through DLPack ({found}): expected a plain array in the memory of "
+                f"{'the host' if self.name == 'numpy' else 'the host or of the GPU'}"
+            ) from None
 
     def standard_normal(self, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
-        """Draw N(0, 1) numbers on the host, so that every backend sees the same ones."""
-        return self.xp.asarray(rng.standard_normal(shape, dtype=np.dtype(dtype).type))
+        """Draw N(0, 1) numbers from `rng`, or on the device from a key that `rng` draws."""
+        if self.noise == "host":
+            return self.xp.asarray(rng.standard_normal(shape, dtype=np.dtype(dtype).type))
+        return _keyed(self.xp, rng).standard_normal(shape, dtype=dtype)
+
+    def uniform(self, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
+        """Draw numbers from [0, 1), likewise."""
+        if self.noise == "host":
+            return self.xp.asarray(rng.random(shape, dtype=np.dtype(dtype).type))
+        return _keyed(self.xp, rng).random_sample(shape, dtype=dtype)
 
 
-def get_backend(name: str | Backend) -> Backend:
+def _keyed(xp: Any, rng: np.random.Generator) -> Any:
+    """Return the device's generator at the start of a stream that one number of `rng` chooses.
+
+    So the state of `rng` is all the state there is: a run that is resumed repeats its noise.
+    """
+    generator = _device_generator(xp)
+    generator.seed(int(rng.integers(2**64, dtype=np.uint64)))
+    return generator
+
+
+@functools.cache
+def _device_generator(xp: Any) -> Any:
+    # Philox is a function of key and counter: it has no long state that a new key would rebuild.
+    return xp.random.RandomState(0, xp.cuda.curand.CURAND_RNG_PSEUDO_PHILOX4_32_10)
+
+
+def get_backend(name: str | Backend, noise: str | None = None) -> Backend:
     """Return the backend called `name`.
+
+    Parameters
+    ----------
+    name : {"numpy", "cupy"} or Backend
+    noise : {"host", "device"}, optional
+        As for `Backend`: "device" for CuPy if not given. On the CPU the host draws it always.
 
     Raises
     ------
     InputError
-        If the name is unknown, or if it is ``"cupy"`` and CuPy or a CUDA device is missing.
+        If a name is unknown, or if it is ``"cupy"`` and CuPy or a CUDA device is missing.
     """
+    if noise not in (None, "host", "device"):
+        raise InputError(f"unknown noise {noise!r}: expected 'host' or 'device'")
     if isinstance(name, Backend):
         return name
     if name == "numpy":
         return Backend("numpy", np)
     if name == "cupy":
-        return Backend("cupy", _import_cupy())
+        return Backend("cupy", _import_cupy(), noise or "device")
     raise InputError(f"unknown backend {name!r}: expected 'numpy' or 'cupy'")
 
 
@@ -128,6 +201,28 @@ def backend_of(device: str) -> str:
     if device == "auto":
         device = "cuda" if cuda_is_available() else "cpu"
     return {"cpu": "numpy", "cuda": "cupy"}[device]
+
+
+def cuda_error(error: BaseException) -> str | None:
+    """Return one sentence for what CuPy raises where CUDA refuses, and None for other errors."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None:
+        return None
+    found = str(error).rstrip(".").replace("\n", " ")
+    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        wanted = next((word for word in found.split() if word[0].isdigit()), "more")
+        free, total = cupy.cuda.runtime.memGetInfo()
+        return (
+            f"too little memory on the GPU: {wanted} bytes were wanted, {free:,} of {total:,} are "
+            "free: take a smaller model, batch or data set, or the CPU (--device cpu)"
+        )
+    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError | cupy.cuda.compiler.CompileException):
+        return (
+            f"CUDA failed ({found}): see that CuPy fits the driver, as `nvidia-smi` and "
+            "`python -c 'import cupy; cupy.show_config()'` show them, or take the CPU "
+            "(--device cpu)"
+        )
+    return None
 
 
 def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
@@ -151,8 +246,27 @@ def _import_cupy() -> Any:
     except ImportError:
         raise InputError(NO_CUDA.format(found="CuPy is not installed")) from None
     if not cupy.cuda.is_available():
-        raise InputError(NO_CUDA.format(found="CuPy finds no CUDA device"))
+        raise InputError(NO_CUDA.format(found=_why_not(cupy.cuda.runtime)))
+    try:
+        _ = cupy.cuda.cublas, cupy.cuda.curand  # loaded now, so that training does not miss them
+    except ImportError:
+        found = "CuPy does not find CUDA's libraries cuBLAS and cuRAND"
+        raise InputError(NO_CUDA.format(found=found)) from None
     return cupy
+
+
+def _why_not(runtime: Any) -> str:
+    """Say why CuPy has no device: `is_available` asks for them too, but keeps the reason."""
+    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        return "there is no driver"
+    try:
+        runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "InsufficientDriver" in str(error):
+            knows, wants = (f"{v // 1000}.{v % 1000 // 10}" for v in (driver, needed))
+            return f"the driver knows CUDA {knows} where this CuPy wants {wants}"
+    return "CuPy finds no CUDA device"
 
 
 def get_dtype(dtype: Any) -> np.dtype[Any]:

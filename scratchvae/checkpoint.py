@@ -116,12 +116,19 @@ def load_model(path: str | Path, backend: str | Backend = "numpy") -> Autoencode
 
 
 def trainer_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return copies of what a trainer needs to go on from here: host arrays, and plain values."""
+    """Return copies of what a trainer needs to go on from here: host arrays, and plain values.
+
+    Raises
+    ------
+    NonFiniteError
+        If a step that was not checked yet proves not to be finite, as on a GPU it may.
+    """
+    trainer.check()
     params, optimizer = trainer.model.params, trainer.optimizer
     arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
     arrays |= {f"optimizer.{k}": asnumpy(a).copy() for k, a in optimizer.state.items()}
     values = {k: getattr(trainer, k) for k in ("epoch", "batch", "seconds")}
-    values |= {"metrics": list(trainer.metrics), "totals": trainer.totals.tolist()}
+    values |= {"metrics": list(trainer.metrics), "totals": asnumpy(trainer.totals).tolist()}
     return arrays, values | {"step": optimizer.steps, "rng": trainer.model.rng.bit_generator.state}
 
 
@@ -140,7 +147,8 @@ def restore_trainer(
         a[...] = trainer.model.backend.asarray(arrays[f"optimizer.{k}"])
     for k in ("epoch", "batch", "seconds", "metrics"):
         setattr(trainer, k, values[k])
-    trainer.totals, trainer.optimizer.steps = np.array(values["totals"]), values["step"]
+    trainer.totals = trainer.model.backend.asarray(values["totals"], "float64")  # (3,)
+    trainer.optimizer.steps = values["step"]
     trainer.model.rng.bit_generator.state = values["rng"]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import __version__, checkpoint, datasets
 from .activations import ACTIVATIONS
-from .backend import asnumpy, backend_of, blas_threads
+from .backend import Backend, asnumpy, backend_of, blas_threads, cuda_error, get_backend
 from .errors import InputError, NonFiniteError, check_number, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
@@ -54,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "schedule": "constant",
     "dtype": "float32",
     "seed": 0,
+    "noise": "device",
 }
 DIGITS_DEFAULTS = {"latent": 2, "epochs": 300}
 
@@ -71,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"scratchvae {args.command}: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        sentence = cuda_error(error)
+        if sentence is None:
+            raise
+        print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
+        return 2
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ def train(args: argparse.Namespace) -> int:
     for name in ("beta", "warm-up", "free-bits"):
         check_number(f"--{name}", options[name.replace("-", "_")])
     _check_seed(options["seed"])
-    backend = backend_of(args.device)
+    backend = _backend(args, options["noise"])
     dataset = datasets.load(options["data"])
     trainer = _build(options, dataset, backend)
     config = {
@@ -194,7 +201,7 @@ def _model_config(options: dict[str, Any], dataset: datasets.Dataset) -> dict[st
     return config
 
 
-def _build(options: dict[str, Any], dataset: datasets.Dataset, backend: str) -> Trainer:
+def _build(options: dict[str, Any], dataset: datasets.Dataset, backend: Backend) -> Trainer:
     config = _model_config(options, dataset)
     model = checkpoint.build_model(config | {"rng": options["seed"]}, backend)
     optimizer: Optimizer
@@ -299,14 +306,14 @@ class _Progress:
         self.bar.close()
 
     def step(self, terms: Terms) -> None:
-        if not self.bar.disable:
+        if not self.bar.disable and self.trainer.optimizer.steps % self.trainer.check_every == 0:
             self.bar.set_description_str(f"epoch {self.trainer.epoch + 1}/{self.epochs}", False)
             loss, reconstruction, kl = (float(t) for t in terms)
             self.bar.set_postfix_str(
                 f"loss {loss:.2f} = rec {reconstruction:.2f} + kl {kl:.2f}, active {self.active}",
                 False,
             )
-            self.bar.update()
+        self.bar.update()
 
     def epoch(self, metrics: dict[str, float]) -> None:
         n, latent = int(metrics["epoch"]), self.trainer.model.latent_dim
@@ -331,7 +338,7 @@ def _describe(
     kind = "VAE" if options["model"] == "vae" else "Autoencoder"
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options['dtype']} on "
-        f"{'CUDA' if model.backend.name == 'cupy' else 'the CPU'}; "
+        f"{model.backend.device}; "
         f"{len(dataset.train):,} training and {len(dataset.test):,} test examples of "
         f"{dataset.name}; {'going on' if trainer.epoch or trainer.batch else 'writing'} in {out}",
     ]
@@ -380,7 +387,7 @@ def evaluate(args: argparse.Namespace) -> int:
     arrays, values = checkpoint.load(path)
     options = values["config"]["options"]
     dataset = datasets.load(args.data or options["data"])
-    trainer = _build(options, dataset, backend_of(args.device))
+    trainer = _build(options, dataset, _backend(args, options.get("noise")))
     model = trainer.model
     checkpoint.load_parameters(model, arrays, path)
     if args.seed is not None:
@@ -451,7 +458,8 @@ def sample(args: argparse.Namespace) -> int:
 
     path = args.run_folder / "checkpoint.safetensors"
     arrays, values = checkpoint.load(path)
-    model = checkpoint.build_model(values["config"]["model"], backend_of(args.device))
+    backend = _backend(args, values["config"]["options"].get("noise"))
+    model = checkpoint.build_model(values["config"]["model"], backend)
     checkpoint.load_parameters(model, arrays, path)
     if not isinstance(model, VAE):
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
@@ -467,7 +475,7 @@ def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
-    ours = ((report, "") for report in suite(backend_of(args.device)))
+    ours = ((report, "") for report in suite(_backend(args)))
     reports = []
     for report, arguments in ours if args.file is None else _checks_of_file(args):
         reports.append(report)
@@ -539,6 +547,13 @@ def demo(args: argparse.Namespace) -> int:
 
 
 # --- options -------------------------------------------------------------------------------------
+
+
+def _backend(args: argparse.Namespace, noise: str | None = None) -> Backend:
+    backend = get_backend(backend_of(args.device), noise)
+    if args.device == "auto" and backend.name != "numpy" and args.command != "train":  # it says so
+        print(f"--device auto: running on {backend.device}", file=sys.stderr)
+    return backend
 
 
 def _check_seed(seed: int) -> int:
@@ -633,6 +648,8 @@ def _parser() -> argparse.ArgumentParser:
            metavar="S")  # fmt: skip
     option("dtype", "number type", choices=("float32", "float64"))
     option("seed", "of initial parameters, order and noise", type=int, metavar="N")
+    option("noise", "who draws it on a GPU: the device, which is fast, or the host, for the "
+           "numbers of a run on the CPU", choices=("device", "host"))  # fmt: skip
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
     )

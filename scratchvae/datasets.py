@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, namespace
+from .backend import Array, Backend, get_backend, namespace
 from .errors import InputError
 from .kernels import compiled
 
@@ -113,12 +113,14 @@ def to_float(batch: Array, scale: float, dtype: np.dtype[Any]) -> Array:
 
 
 @compiled
-def gather(images: Array, rows: Array, scale: float, dtype: np.dtype[Any]) -> Array:
-    """Return rows (B,) of images (N, D) as :func:`to_float` does, (B, D)."""
+def gather(images: Array, rows: Array | slice, scale: float, dtype: np.dtype[Any]) -> Array:
+    """Return rows (B,), or a slice, of images (N, D) as :func:`to_float` does, (B, D)."""
     return to_float(images[rows], scale, dtype)  # (B, D)
 
 
-def binarize(x: Array, how: str, rng: np.random.Generator) -> Array:
+def binarize(
+    x: Array, how: str, rng: np.random.Generator, backend: str | Backend = "numpy"
+) -> Array:
     """Make grey pixels black or white.
 
     Parameters
@@ -129,7 +131,9 @@ def binarize(x: Array, how: str, rng: np.random.Generator) -> Array:
         ``"none"`` returns `x` itself; ``"threshold"`` makes white what is brighter than one half;
         ``"dynamic"`` makes a pixel white with probability `x`, anew at every call.
     rng : numpy.random.Generator
-        Draws on the host, so that every backend sees the same pixels. Only ``"dynamic"`` uses it.
+        Only ``"dynamic"`` uses it.
+    backend : {"numpy", "cupy"} or Backend
+        Of `x`; its `noise` says who draws.
 
     Returns
     -------
@@ -147,7 +151,7 @@ def binarize(x: Array, how: str, rng: np.random.Generator) -> Array:
         return (x > 0.5).astype(x.dtype)  # (B, D)
     if how == "dynamic":
         # 0 <= u < 1, and the comparison is strict: 0 is never white and 1 always.
-        u = namespace(x).asarray(rng.random(x.shape, dtype=x.dtype.type))  # (B, D)
+        u = get_backend(backend).uniform(rng, x.shape, x.dtype)  # (B, D)
         return (x > u).astype(x.dtype)  # (B, D)
     raise InputError(f"binarize is {how!r}: expected 'none', 'threshold' or 'dynamic'")
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .backend import Array, RandomSource, asnumpy
-from .errors import InputError, check_size
+from .backend import Array, RandomSource, asnumpy, namespace
+from .errors import InputError, NonFiniteError, check_size
 from .gaussian import kl_per_dimension, log_density, reparameterize
 from .layers import Sequential
+from .optimizers import Optimizer
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32
@@ -34,13 +35,14 @@ def elbo(
     """
     check_size("samples", samples)
     rng = np.random.default_rng(rng)
-    totals, n = np.zeros(3), 0
+    xp = model.backend.xp
+    totals, n = xp.zeros(3), 0  # on the device until the end: reading a number waits for a GPU
     for x in batches:
         for _ in range(samples):
             terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
-            totals += [float(t.sum(dtype=np.float64)) for t in terms]
+            totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
-    return Terms(*(totals / n))
+    return Terms(*(asnumpy(totals) / n))
 
 
 def log_importance_weights(model: VAE, x: Array, eps: Array) -> Array:
@@ -82,29 +84,38 @@ def importance_weighted_bound(
     if not isinstance(model, VAE):
         raise InputError("the importance-weighted bound needs a VAE: an autoencoder has no q(z|x)")
     check_size("samples", samples)
-    rng = np.random.default_rng(rng)
+    rng, xp = np.random.default_rng(rng), model.backend.xp
     bounds = []
     for batch in batches:
         for x in (batch[i : i + ROWS_AT_ONCE] for i in range(0, len(batch), ROWS_AT_ONCE)):
             at_once = ROWS_AT_ONCE // len(x)
-            log_sum = np.full(len(x), -np.inf)  # (B,) log of the sum of the weights so far
+            log_sum = xp.full(len(x), -np.inf, dtype=np.float64)  # (B,) log of their sum
             for start in range(0, samples, at_once):
                 shape = (min(at_once, samples - start), len(x), model.latent_dim)
                 eps = model.backend.standard_normal(rng, shape, model.dtype)  # (K, B, Z)
-                log_w = asnumpy(log_importance_weights(model, x, eps)).astype(np.float64)  # (K, B)
-                log_sum = np.logaddexp(log_sum, np.logaddexp.reduce(log_w, axis=0))  # (B,)
+                log_w = log_importance_weights(model, x, eps)  # (K, B)
+                log_sum = log_sum_exp(xp.concatenate([log_sum[None], log_w]))  # (B,) in float64
             # [importance-weighted-bound]
             bounds.append(log_sum - math.log(samples))
-    return np.concatenate(bounds)
+    return asnumpy(xp.concatenate(bounds))
+
+
+def log_sum_exp(a: Array) -> Array:
+    """Return log of the sum over k of exp(a[k]), (B,), for a (K, B); a weight may be 0: -inf."""
+    xp = namespace(a)
+    top = a.max(axis=0)  # (B,), taken out so that exp does not overflow
+    top = xp.where(top == -np.inf, 0, top)
+    with np.errstate(divide="ignore"):  # log 0 = -inf where every weight is 0
+        return top + xp.log(xp.exp(a - top).sum(axis=0))  # (B,)
 
 
 def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
     """Return the mean KL of each latent dimension from the prior in nats, (Z,), as NumPy array."""
-    totals, n = np.zeros(model.latent_dim), 0
+    totals, n = model.backend.xp.zeros(model.latent_dim), 0
     for x in batches:
-        totals += asnumpy(kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64))
+        totals += kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64)
         n += len(x)
-    return totals / n
+    return asnumpy(totals / n)
 
 
 def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float = 0.01) -> int:
@@ -114,12 +125,37 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
     -----
     Burda et al. (see `importance_weighted_bound`), section 5.1: Var_x(E_q[z_j]) > 0.01.
     """
-    sums, squares, n = np.zeros(model.latent_dim), np.zeros(model.latent_dim), 0
+    zeros = model.backend.xp.zeros
+    sums, squares, n = zeros(model.latent_dim), zeros(model.latent_dim), 0
     for x in batches:
         code = model.encode(x)
-        mu = asnumpy(code[0] if isinstance(code, tuple) else code).astype(np.float64)  # (B, Z)
+        mu = (code[0] if isinstance(code, tuple) else code).astype(np.float64)  # (B, Z)
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def require_finite(
+    numbers: dict[int, Array],
+    model: Autoencoder,
+    optimizer: Optimizer,
+    epoch: int,
+    x: Array = None,
+    eps: Array = None,
+) -> None:
+    """Raise NonFiniteError if one of the numbers, by step, is not finite; read one if all are.
+
+    Where it began is told for a step that `optimizer` has not taken yet, which must be the one at
+    (x, eps): the parameters have since moved on from those before.
+    """
+    if math.isfinite(float(sum(numbers.values()))):
+        return
+    bad = (step for step, number in numbers.items() if not math.isfinite(float(number)))
+    step = next(bad, max(numbers))
+    taken = step <= optimizer.steps
+    where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
+    raise NonFiniteError(
+        f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than {optimizer.lr}"
+    )
 
 
 def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:

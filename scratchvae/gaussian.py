@@ -21,18 +21,13 @@ LOG_2PI = math.log(2 * math.pi)
 
 @compiled
 def reparameterize(mu: Array, logvar: Array, eps: Array) -> tuple[Array, tuple[Array, Array]]:
-    """Turn standard normal noise into a draw from N(mu, sigma^2), and keep a path for gradients.
+    """Turn noise into draws z from N(mu, sigma^2), and keep a path for gradients: the cache.
 
     Parameters
     ----------
     mu, logvar : (B, Z)
-    eps : (B, Z) or (K, B, Z)
+    eps : (B, Z) or (K, B, Z), as z
         Draws from N(0, 1). They are an argument so that a check can hold them still.
-
-    Returns
-    -------
-    z : of the shape of `eps`
-    cache : tuple
     """
     # [sigma]  logvar = log(sigma^2), hence sigma = exp(logvar / 2) and not exp(logvar)
     sigma = namespace(mu).exp(0.5 * logvar)  # (B, Z)
@@ -84,10 +79,9 @@ def log_density(z: Array, mu: Array, logvar: Array) -> tuple[Array, tuple[Array,
 
     `logvar` may have any shape that broadcasts to (B, Z), such as () for one shared variance.
     """
-    xp = namespace(z)
-    logvar = xp.asarray(logvar, dtype=z.dtype)
+    logvar = namespace(z).asarray(logvar, dtype=z.dtype)
     diff = z - mu  # (B, Z)
-    precision = xp.exp(-logvar)  # like logvar
+    precision = namespace(z).exp(-logvar)  # like logvar
     # [log-density]  -(log(2 pi) + log(sigma^2) + (z - mu)^2 / sigma^2) / 2, summed over dimensions
     logp = -0.5 * (LOG_2PI + logvar + diff * diff * precision).sum(axis=-1)  # (B,)
     return logp, (diff, precision, z.shape, mu.shape)

@@ -47,10 +47,8 @@ class Linear:
         backend, dtype, rng = get_backend(backend), get_dtype(dtype), np.random.default_rng(rng)
         # Drawn on the host in float64, so that one seed means one model on every backend and dtype.
         bound = n_in**-0.5
-        w = rng.uniform(-bound, bound, (n_in, n_out))  # (n_in, n_out)
-        b = rng.uniform(-bound, bound, n_out)  # (n_out,)
-        self.W = Parameter(backend.asarray(w, dtype=dtype))
-        self.b = Parameter(backend.asarray(b, dtype=dtype))
+        self.W = Parameter(backend.asarray(rng.uniform(-bound, bound, (n_in, n_out)), dtype=dtype))
+        self.b = Parameter(backend.asarray(rng.uniform(-bound, bound, n_out), dtype=dtype))
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return y (B, n_out) for x (B, n_in), and the cache."""

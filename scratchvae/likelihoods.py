@@ -44,8 +44,7 @@ def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Array:
 def gaussian_nll(x: Array, mean: Array, logvar: Array) -> tuple[Array, tuple[Array, ...]]:
     """Return -log N(x; mean, diag(exp(logvar))) in nats, (B,), with its constant.
 
-    A density may exceed 1, so this may be negative. `logvar` may have any shape that broadcasts to
-    (B, D), such as () for one shared variance.
+    A density may exceed 1, so this may be negative. `logvar` is as for `log_density`.
     """
     # [gaussian-nll]
     logp, cache = log_density(x, mean, logvar)

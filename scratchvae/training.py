@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .backend import Array, blas_threads
-from .datasets import Dataset, binarize, require_fit, to_float
-from .errors import NonFiniteError, check_size
-from .evaluation import active_units, elbo, first_nonfinite
+from .backend import Array, asnumpy, blas_threads
+from .datasets import Dataset, binarize, gather, require_fit
+from .errors import check_size
+from .evaluation import active_units, elbo, require_finite
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
 from .vae import VAE, Autoencoder, Terms
@@ -49,6 +49,8 @@ class Trainer:
         One entry per finished epoch; losses in nats per example.
     stop : bool
         Set it, from a signal handler or a callback, and `run` returns after the present step.
+    check_every : int
+        After how many steps loss and gradient are read: 1, or 50 on a GPU, which would stand still.
 
     Raises
     ------
@@ -75,11 +77,13 @@ class Trainer:
         self.schedule = schedule or constant(optimizer.lr)
         self.beta_schedule = beta_schedule
         self.epoch, self.batch, self.stop = 0, 0, False
-        self.totals, self.seconds = np.zeros(3), 0.0  # sums of this epoch's terms; its time so far
+        self.totals, self.seconds = model.backend.xp.zeros(3), 0.0  # this epoch's terms and time
         self.metrics: list[dict[str, float]] = []
         self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
         self._test = model.backend.asarray(dataset.test)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
+        self.check_every = 1 if model.backend.name == "numpy" else 50
+        self._unread: dict[int, Array] = {}  # step -> a number that is finite if the step was
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `_step` raises and says where
     def run(
@@ -93,8 +97,8 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is NaN or infinite. The parameters are then still those before
-            that step.
+            If a loss or gradient is NaN or infinite. With `check_every` = 1 the parameters are then
+            still those before that step.
         """
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
@@ -110,11 +114,12 @@ class Trainer:
         start, before = time.perf_counter(), self.seconds
         while self.batch < self.batches_per_epoch and not self.stop:
             rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-            terms = self._step(self._floats(self._train[rows], self.model.rng))
-            self.totals += len(rows) * np.array([float(t) for t in terms])
+            terms = self._step(self._floats(self._train, rows, self.model.rng))
+            self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
             self.batch += 1
             self.seconds = before + time.perf_counter() - start
             on_step(terms)
+        self.check()
 
     def _step(self, x: Array) -> Terms:
         model, optimizer = self.model, self.optimizer
@@ -124,25 +129,26 @@ class Trainer:
             model.beta = self.beta_schedule(now)
         eps = model.draw_eps(len(x), model.rng)
         terms = model.loss_and_grad(x, eps)
-        grad = model.params.grad
-        if not math.isfinite(float(terms.loss) + float(grad @ grad)):
-            raise NonFiniteError(
-                f"step {optimizer.steps + 1} (epoch {self.epoch + 1}): "
-                f"{first_nonfinite(model, x, eps)}; try a smaller learning rate than {optimizer.lr}"
-            )
+        self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
+        if optimizer.steps % self.check_every == 0:
+            self.check(x, eps)
         optimizer.step()
         return terms
 
+    def check(self, x: Array = None, eps: Array = None) -> None:
+        """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
+        unread, self._unread = self._unread, {}
+        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps)
+
     def _finish_epoch(self) -> dict[str, float]:
-        train = self.totals / len(self._train)
-        test = self.test_terms()
         metrics: dict[str, float] = {"epoch": self.epoch + 1}
-        metrics |= {f"train_{n}": float(t) for n, t in zip(Terms._fields, train, strict=True)}
-        metrics |= {f"test_{n}": float(t) for n, t in zip(Terms._fields, test, strict=True)}
+        train = asnumpy(self.totals) / len(self._train)  # (3,)
+        for of, terms in ("train", train), ("test", self.test_terms()):
+            metrics |= {f"{of}_{n}": float(t) for n, t in zip(Terms._fields, terms, strict=True)}
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
         self.epoch, self.batch = self.epoch + 1, 0
-        self.totals, self.seconds = np.zeros(3), 0.0
+        self.totals, self.seconds = self.model.backend.xp.zeros(3), 0.0
         return metrics
 
     def test_terms(self) -> Terms:
@@ -153,8 +159,8 @@ class Trainer:
         """Yield the test data as floats, 1,000 rows at a time, binarised alike at each call."""
         rng = np.random.default_rng([self.seed, 0, TEST_PIXELS])
         for i in range(0, len(self._test), 1000):
-            yield self._floats(self._test[i : i + 1000], rng)  # (<=1000, D)
+            yield self._floats(self._test, slice(i, i + 1000), rng)  # (<=1000, D)
 
-    def _floats(self, images: Array, rng: np.random.Generator) -> Array:
-        x = to_float(images, self.dataset.scale, self.model.dtype)  # (B, D)
-        return binarize(x, self.binarize, rng)
+    def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
+        x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
+        return binarize(x, self.binarize, rng, self.model.backend)

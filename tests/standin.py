@@ -1,13 +1,45 @@
 """A stand-in for CuPy on machines without a GPU: it computes with NumPy and is as strict as CuPy.
 
 Its arrays refuse to become NumPy arrays by themselves and to be mixed with them. So code that runs
-on it does not depend on arrays being in host memory. It knows nothing of CuPy's own gaps.
+on it does not depend on arrays being in host memory. Where CuPy is installed, which needs no GPU,
+the stand-in has only CuPy's functions and methods, with only CuPy's arguments. And it counts what
+would make the host wait for a GPU, and what would be copied to one; see `counting`.
 """
 
+import contextlib
+import inspect
 import operator
+import os
 import types
+from dataclasses import dataclass
 
 import numpy as np
+
+try:
+    import cupy as real
+except ImportError:
+    if os.environ.get("SCRATCHVAE_REQUIRE_CUPY"):
+        raise
+    real = None
+
+
+@dataclass
+class Counts:
+    """How often the host waited for the device, and how many arrays were copied to the device."""
+
+    waits: int = 0
+    copies: int = 0
+
+
+_counts = Counts()
+
+
+@contextlib.contextmanager
+def counting():
+    """Give a `Counts` that holds, once the block is done, what it took."""
+    taken, before = Counts(), (_counts.waits, _counts.copies)
+    yield taken
+    taken.waits, taken.copies = _counts.waits - before[0], _counts.copies - before[1]
 
 
 class DeviceArray:
@@ -21,10 +53,8 @@ class DeviceArray:
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion of a device array to a NumPy array")
 
-    def __array_namespace__(self):
-        return cupy
-
     def get(self):
+        _counts.waits += 1
         return self._hidden.copy()
 
     @property
@@ -34,23 +64,60 @@ class DeviceArray:
     def __len__(self):
         return len(self._hidden)
 
-    def __float__(self):
-        return float(self._hidden)
-
-    def __bool__(self):
-        return bool(self._hidden)
+    def __iter__(self):
+        return iter([_wrapped(np.asarray(item)) for item in self._hidden])
 
     def __getitem__(self, index):
+        _counts.waits += _is_mask(index)  # the host must know how many there are
         return _wrapped(self._hidden[_unwrapped(index)])
 
     def __setitem__(self, index, value):
+        _counts.waits += _is_mask(index) and isinstance(value, DeviceArray) and value.ndim > 0
         self._hidden[_unwrapped(index)] = _unwrapped(value)
+
+    def __dlpack_device__(self):
+        return (2, 0)  # CUDA, the first device
+
+    def __dlpack__(self, **how):
+        raise BufferError("the memory of a device array is not on the host")
 
     def __getattr__(self, name):
         if name.startswith("__"):  # such as __array_interface__, a back door to the host
             raise AttributeError(name)
+        if real is not None and not hasattr(real.ndarray, name):
+            raise AttributeError(f"CuPy's arrays have no {name!r}")
+        _counts.waits += name in (
+            "tolist",
+            "item",
+            "nonzero",
+            "compress",
+            "choose",
+            "dump",
+            "dumps",
+        )
         found = getattr(self._hidden, name)
-        return _on_device(found) if callable(found) else _wrapped(found)
+        if name in ("tolist", "item"):
+            return found
+        if not callable(found):
+            return _wrapped(found)
+        return _on_device(found, _method_check(name))
+
+
+def _is_mask(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, DeviceArray) and part.dtype == bool for part in parts)
+
+
+def _waiting(name):
+    def call(self):
+        _counts.waits += 1
+        return getattr(self._hidden, name)()
+
+    return call
+
+
+for _name in ("__float__", "__int__", "__bool__", "__index__", "__complex__"):
+    setattr(DeviceArray, _name, _waiting(_name))
 
 
 def _unwrapped(x):
@@ -59,20 +126,21 @@ def _unwrapped(x):
     if isinstance(x, np.ndarray):
         raise TypeError("a NumPy array among device arrays")
     if isinstance(x, tuple | list):
-        return type(x)(_unwrapped(item) for item in x)
+        return (list if isinstance(x, list) else tuple)(_unwrapped(item) for item in x)
     return x
 
 
 def _wrapped(x):
     if isinstance(x, np.ndarray | np.generic):
         return DeviceArray(np.asarray(x))
-    if isinstance(x, list):
-        return [_wrapped(item) for item in x]
+    if isinstance(x, tuple | list):
+        return type(x)(_wrapped(item) for item in x)
     return x
 
 
-def _on_device(function):
+def _on_device(function, check=lambda *args, **kwargs: None):
     def call(*args, **kwargs):
+        check(*args, **kwargs)
         kwargs = {name: _unwrapped(value) for name, value in kwargs.items()}
         return _wrapped(function(*_unwrapped(args), **kwargs))
 
@@ -87,28 +155,148 @@ def _in_place(function):
     return call
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
-    _operator = getattr(operator, _name)
-    setattr(DeviceArray, f"__{_name}__", _on_device(_operator))
-    setattr(DeviceArray, f"__r{_name}__", _on_device(lambda a, b, f=_operator: f(b, a)))
-    setattr(DeviceArray, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_"):
+    _operator, _method = getattr(operator, _name), _name.strip("_")
+    setattr(DeviceArray, f"__{_method}__", _on_device(_operator))
+    setattr(DeviceArray, f"__r{_method}__", _on_device(lambda a, b, f=_operator: f(b, a)))
+    setattr(DeviceArray, f"__i{_method}__", _in_place(getattr(operator, f"i{_method}")))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
     setattr(DeviceArray, f"__{_name}__", _on_device(getattr(operator, _name)))
+
+
+# --- What CuPy takes -----------------------------------------------------------------------------
+
+
+def _check_of(function, skip=0):
+    """Return a function that raises TypeError for arguments which CuPy's `function` refuses."""
+    if isinstance(function, real.ufunc):
+        allowed = {"out", "dtype", "casting"}
+
+        def check(*args, **kwargs):
+            if surplus := kwargs.keys() - allowed:
+                raise TypeError(f"CuPy's {function.__name__} takes no {', '.join(surplus)}")
+
+        return check
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one of those written in Cython, which do not say
+        return lambda *args, **kwargs: None
+    return lambda *args, **kwargs: signature.bind(*[None] * skip, *args, **kwargs)
+
+
+def _method_check(name):
+    """Take the arguments of a method from the function of the same name, which calls it."""
+    if real is None or not inspect.isfunction(getattr(real, name, None)):
+        return lambda *args, **kwargs: None
+    if name in ("transpose", "reshape"):  # whose methods take the axes one by one as well
+        return lambda *args, **kwargs: None
+    return _check_of(getattr(real, name), skip=1)
+
+
+# Functions whose result has a size that depends on numbers, or that look at a number.
+_WAITING = {
+    "argwhere", "array_equal", "allclose", "asnumpy", "bincount", "extract", "flatnonzero",
+    "histogram", "nonzero", "repeat", "unique",
+}  # fmt: skip
+
+
+class Namespace(types.ModuleType):
+    """NumPy's module for device arrays, without what CuPy's lacks."""
+
+    def __init__(self, name, numpy, theirs):
+        super().__init__(name)
+        self._numpy, self._theirs = numpy, theirs
+
+    def __getattr__(self, name):
+        if self._theirs is not None and not hasattr(self._theirs, name):
+            raise AttributeError(f"{self.__name__} has no {name!r}")
+        found = getattr(self._numpy, name)
+        theirs = getattr(self._theirs, name, None)
+        if isinstance(found, types.ModuleType):
+            return Namespace(f"{self.__name__}.{name}", found, theirs)
+        if not callable(found) or isinstance(found, type):
+            return found
+        check = (lambda *args, **kwargs: None) if theirs is None else _check_of(theirs)
+        call = _on_device(found, check)
+
+        def counted(*args, **kwargs):
+            _counts.waits += name in _WAITING or (name == "where" and len(args) == 1)
+            _counts.waits += self._numpy is np.linalg and name != "norm"  # may report an error
+            return call(*args, **kwargs)
+
+        return counted
 
 
 def _asarray(x, dtype=None):
     """Move what comes from the host, as CuPy's does; leave what is here."""
-    hidden = x._hidden if isinstance(x, DeviceArray) else np.array(x, dtype=dtype)
-    return DeviceArray(np.asarray(hidden, dtype=dtype))
+    if isinstance(x, DeviceArray):
+        return DeviceArray(np.asarray(x._hidden, dtype=dtype))
+    _counts.copies += 1
+    return DeviceArray(np.array(x, dtype=dtype))
 
 
-def _attribute(name):
-    found = getattr(np, name)
-    return _on_device(found) if callable(found) and not isinstance(found, type) else found
+def _array(x, dtype=None):
+    return DeviceArray(np.array(_asarray(x, dtype)._hidden))
 
 
-cupy = types.ModuleType("cupy")
-cupy.__getattr__ = _attribute
-cupy.asarray = _asarray
-cupy.array = lambda x: DeviceArray(np.array(_asarray(x)._hidden))
-cupy.cuda = types.SimpleNamespace(is_available=lambda: True)
+def _asnumpy(x):
+    return x.get() if isinstance(x, DeviceArray) else np.asarray(x)
+
+
+def _from_dlpack(x):
+    if not isinstance(x, DeviceArray):
+        raise BufferError("not an array on the device")
+    return DeviceArray(x._hidden)
+
+
+class _NeverAnArray:
+    """The type that asks for a kernel on the GPU: the stand-in's arrays must not be of it."""
+
+
+class RandomState:
+    """What scratchvae uses of CuPy's class: draws on the device, from a key."""
+
+    def __init__(self, seed=None, method=None):
+        self.seed(seed)
+
+    def seed(self, seed=None):
+        assert seed is None or 0 <= seed < 2**64
+        self._rng = np.random.default_rng(seed)
+
+    def standard_normal(self, size=None, dtype=float):
+        return DeviceArray(self._rng.standard_normal(size, np.dtype(dtype).type))
+
+    def random_sample(self, size=None, dtype=float):
+        return DeviceArray(self._rng.random(size, np.dtype(dtype).type))
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's: Out of memory allocating `size` bytes (allocated so far: `total` bytes)."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's: the name of the error, a colon, a sentence."""
+
+
+class CompileException(Exception):
+    """As CuPy's."""
+
+
+cupy = Namespace("cupy", np, real)
+cupy.asarray, cupy.array = _asarray, _array
+cupy.asnumpy, cupy.from_dlpack = _asnumpy, _from_dlpack
+cupy.ndarray = _NeverAnArray
+cupy.random = types.SimpleNamespace(RandomState=RandomState)
+cupy.cuda = types.SimpleNamespace(
+    is_available=lambda: True,
+    curand=types.SimpleNamespace(CURAND_RNG_PSEUDO_PHILOX4_32_10=161),
+    cublas=None,
+    memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    compiler=types.SimpleNamespace(CompileException=CompileException),
+    runtime=types.SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        memGetInfo=lambda: (2**20, 2**30),
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda device: {"name": b"the stand-in"},
+    ),
+)

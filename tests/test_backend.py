@@ -58,16 +58,59 @@ def test_noise_is_the_generators_own_in_the_dtype_asked_for(dtype):
     assert np.array_equal(drawn, expected)
 
 
-def without_gpu():
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+def without_gpu(error, driver=13000):
+    """A CuPy that counts no devices, or reports why it cannot count them."""
+
+    def count():
+        if error:
+            raise CUDARuntimeError(error)
+        return 0
+
     cupy = types.ModuleType("cupy")
-    cupy.cuda = types.SimpleNamespace(is_available=lambda: False)
+    cupy.cuda = types.SimpleNamespace(
+        is_available=lambda: False,
+        runtime=types.SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            driverGetVersion=lambda: driver,
+            runtimeGetVersion=lambda: 12090,
+            getDeviceCount=count,
+        ),
+    )
+    return cupy
+
+
+class CudaWithoutLibraries:
+    def is_available(self):
+        return True
+
+    def __getattr__(self, name):
+        raise ImportError(f"Failure finding lib{name}.so")
+
+
+def without_libraries():
+    cupy = types.ModuleType("cupy")
+    cupy.cuda = CudaWithoutLibraries()
     return cupy
 
 
 # sys.modules["cupy"] = None makes `import cupy` fail as if it were not installed.
 @pytest.mark.parametrize(
     ("cupy", "found"),
-    [(None, "CuPy is not installed"), (without_gpu(), "CuPy finds no CUDA device")],
+    [
+        (None, "CuPy is not installed"),
+        (without_gpu(None), "CuPy finds no CUDA device"),
+        (without_gpu("cudaErrorNoDevice: no CUDA-capable device"), "CuPy finds no CUDA device"),
+        (without_gpu("cudaErrorInsufficientDriver: ...", driver=0), "there is no driver"),
+        (
+            without_gpu("cudaErrorInsufficientDriver: CUDA driver version is", driver=11080),
+            "the driver knows CUDA 11.8 where this CuPy wants 12.9",
+        ),
+        (without_libraries(), "CuPy does not find CUDA's libraries cuBLAS and cuRAND"),
+    ],
 )
 def test_a_missing_gpu_is_one_sentence_that_says_what_to_do(monkeypatch, cupy, found):
     monkeypatch.setitem(sys.modules, "cupy", cupy)

@@ -206,12 +206,14 @@ def adam_update(
     return None
 
 
-def gather(images: Array, rows: Array, scale: float, dtype: Any) -> Any:
+def gather(images: Array, rows: Array | slice, scale: float, dtype: Any) -> Any:
     """Do what `datasets.gather` does, for images (N, D) of uint8 and rows (B,) of int64."""
     stride, dtype = _stride(images), np.dtype(dtype)
     if images.ndim != 2 or images.dtype != np.uint8 or stride is None or dtype.name not in C_NAMES:
         return NotImplemented
-    if rows.ndim != 1 or rows.dtype != np.int64 or not rows.flags.c_contiguous:
+    if isinstance(rows, slice) or rows.ndim != 1 or rows.dtype != np.int64:
+        return NotImplemented
+    if not rows.flags.c_contiguous:
         return NotImplemented
     x = namespace(images).empty((len(rows), images.shape[1]), dtype=dtype)  # (B, D)
     sizes = len(rows), images.shape[1], len(images), stride, float(scale)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from oracle import PAIRS, import_oracle
 
-from scratchvae import activations, gaussian, likelihoods
+from scratchvae import activations, free_bits, gaussian, likelihoods
 
 HERE = Path(__file__).parent
 # Importing a name that is None in sys.modules raises what a missing module raises.
@@ -66,7 +66,7 @@ def test_an_oracle_that_lacks_a_part_of_its_own_is_no_missing_oracle(monkeypatch
 def test_every_pair_of_functions_is_among_the_pairs():
     backwards = {
         name
-        for module in (activations, gaussian, likelihoods)
+        for module in (activations, free_bits, gaussian, likelihoods)
         for name, value in vars(module).items()
         if name.endswith("_backward") and value.__module__ == module.__name__
     }

@@ -1,0 +1,150 @@
+"""What CUDA refuses, and arrays of other libraries: one sentence each, and nothing lost."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standin
+
+import scratchvae as sv
+from scratchvae import checkpoint
+from scratchvae.backend import cuda_error, get_backend
+from scratchvae.cli import main
+from scratchvae.datasets import Dataset
+from scratchvae.training import Trainer
+
+OUT_OF_MEMORY = standin.OutOfMemoryError("Out of memory allocating 6,000,000 bytes (allocated so")
+TOO_LITTLE = (
+    "too little memory on the GPU: 6,000,000 bytes were wanted, 1,048,576 of 1,073,741,824 are "
+    "free: take a smaller model, batch or data set, or the CPU (--device cpu)"
+)
+INSUFFICIENT = standin.CUDARuntimeError(
+    "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+)
+
+
+@pytest.fixture(autouse=True)
+def _device(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusing(error):
+    def refuse(*args, **kwargs):
+        raise error
+
+    return refuse
+
+
+@pytest.mark.skipif(standin.real is None, reason="CuPy is not installed (group cupy)")
+def test_the_stand_ins_errors_are_worded_as_cupys():
+    real = standin.real.cuda.memory.OutOfMemoryError(6_000_000, 10)
+    assert str(real).startswith(str(OUT_OF_MEMORY))
+    assert issubclass(real.__class__, MemoryError)
+    assert issubclass(standin.real.cuda.runtime.CUDARuntimeError, RuntimeError)
+    assert issubclass(standin.real.cuda.compiler.CompileException, Exception)
+
+
+def test_a_data_set_too_large_for_the_device_says_what_it_wants_and_what_is_free(rng, monkeypatch):
+    images = rng.integers(0, 256, (50, 6), dtype=np.uint8)
+    dataset = Dataset("drawn", images[:40], images[40:], None, None, 255.0, (2, 3))
+    model = sv.VAE(6, hidden=(8,), latent_dim=2, rng=1, backend="cupy")
+    optimizer = sv.Adam(model.params)
+    monkeypatch.setattr(standin.cupy, "asarray", refusing(OUT_OF_MEMORY))
+    with pytest.raises(sv.InputError) as raised:
+        Trainer(model, optimizer, dataset)
+    assert str(raised.value) == TOO_LITTLE
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OUT_OF_MEMORY, TOO_LITTLE),
+        (INSUFFICIENT, "CUDA failed (cudaErrorInsufficientDriver: CUDA driver version is insuffi"),
+        (standin.CompileException("line 1\nline 2"), "CUDA failed (line 1 line 2): see that CuPy"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line_and_keeps_the_last_checkpoint(
+    monkeypatch, capsys, error, says
+):
+    train = ["train", "--hidden", "8", "--out", "r", "--device", "cuda"]
+    assert main([*train, "--epochs", "1"]) == 0
+    before = Path("r/checkpoint.safetensors").read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(sv.VAE, "loss_and_grad", refusing(error))
+    assert main([*train, "--resume", "--epochs", "2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"scratchvae train: {says}")
+    assert Path("r/checkpoint.safetensors").read_bytes() == before
+    checkpoint.load("r/checkpoint.safetensors")
+
+
+def test_other_errors_stay_what_they_are(monkeypatch):
+    assert cuda_error(MemoryError()) is None
+    monkeypatch.setattr(sv.VAE, "loss_and_grad", refusing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "--hidden", "8", "--epochs", "1", "--device", "cuda"])
+    monkeypatch.delitem(sys.modules, "cupy")
+    assert cuda_error(OUT_OF_MEMORY) is None
+
+
+def test_auto_says_that_it_took_the_gpu(capsys):
+    assert main(["train", "--hidden", "8", "--epochs", "1", "--out", "r"]) == 0
+    assert "float32 on CUDA (the stand-in); " in capsys.readouterr().out
+    for device, says in (
+        ("auto", "--device auto: running on CUDA (the stand-in)\n"),
+        ("cuda", ""),
+        ("cpu", ""),
+    ):
+        assert main(["sample", "r", "--out", "s.png", "--device", device]) == 0
+        assert capsys.readouterr().err == says
+
+
+class Foreign:
+    """An array of another library, in the memory of the host or of a device."""
+
+    def __init__(self, x, place=1, error=None):
+        self.x, self.place, self.error = x, place, error
+
+    def __dlpack_device__(self):
+        return (self.place, 0)
+
+    def __dlpack__(self, **how):
+        if self.error is not None:
+            raise self.error
+        return self.x.__dlpack__(**how)
+
+
+@pytest.mark.parametrize("name", ["numpy", "cupy"])
+def test_arrays_of_other_libraries_come_in_through_dlpack(rng, name):
+    x = rng.uniform(size=(4, 6)).astype(np.float32)
+    backend = get_backend(name, noise="host")
+    models = [sv.VAE(6, hidden=(8,), latent_dim=2, rng=5, backend=backend) for _ in range(2)]
+    with standin.counting() as count:
+        found = models[0].loss_and_grad(Foreign(x))
+    assert count.waits == 0
+    assert float(found.loss) == float(models[1].loss_and_grad(x).loss)
+
+
+def test_an_array_in_host_memory_is_shared_not_copied(rng):
+    x = rng.uniform(size=(4, 6))
+    assert np.shares_memory(get_backend("numpy").asarray(Foreign(x)), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "error", "expected"),
+    [
+        ("numpy", 1, BufferError("Can't export tensors that require gradient."), "of the host"),
+        ("cupy", 1, TypeError("it is of type bfloat16"), "of the host or of the GPU"),
+        ("numpy", 2, BufferError("Unsupported device in DLTensor."), "of the host"),
+    ],
+)
+def test_what_cannot_come_in_is_one_sentence(rng, name, place, error, expected):
+    with pytest.raises(sv.InputError) as raised:
+        get_backend(name).asarray(Foreign(np.ones(3), place, error))
+    message = str(raised.value)
+    start = "an array of type test_device_refusals.Foreign cannot be taken over through DLPack ("
+    assert message.startswith(start)
+    assert message.endswith(f"): expected a plain array in the memory {expected}")
+    assert f"({str(error).rstrip('.')})" in message
