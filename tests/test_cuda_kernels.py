@@ -320,13 +320,28 @@ def test_the_definition_computes_what_a_kernel_was_not_made_for(name, launched, 
 
 
 @pytest.mark.usefixtures("launched")
+def test_the_definition_never_meets_a_cache_that_it_cannot_read(rng):
+    """Weights of rows that the backward kernel was not made for, after the forward kernel."""
+    x, logits, dnll = rng.random((4, 5)), rng.standard_normal((4, 5)), rng.standard_normal((4, 2))
+    _, cache = likelihoods.bernoulli_nll(x, logits)
+    _, cache64 = definition("bernoulli_nll")(x, logits)
+    for weights in (dnll[:, 0], dnll[:, 0].astype("float32"), np.array([0.5]), np.array(0.5)):
+        found = likelihoods.bernoulli_nll_backward(weights, cache)
+        expected = definition("bernoulli_nll_backward")(weights, cache64)
+        size = np.abs(weights)[..., None] * np.ones((4, 5))  # of the terms: sigmoid and x
+        agree(found, expected, np.dtype("float64"), 8, size)
+    with pytest.raises(ValueError, match="shape"):
+        likelihoods.bernoulli_nll_backward(np.ones(3), cache)
+
+
+@pytest.mark.usefixtures("launched")
 def test_shapes_that_a_kernel_was_not_made_for(rng):
     z = rng.standard_normal
     for name, *arguments in (
         ("relu_backward", z((4, 5)), z(5)),
         ("bernoulli_nll", z((4, 5)), z((1, 5))),
         ("bernoulli_nll", z(5), z(5)),
-        ("bernoulli_nll_backward", z(1), (z((4, 5)), z((4, 5)))),
+        ("bernoulli_nll_backward", z(1), (z((4, 5)), z((4, 5)), z((4, 5)))),
         ("reparameterize", z((4, 5)), z(()), z((4, 5))),
         ("reparameterize", z((4, 5)), z((1, 5)), z((4, 5))),
         ("reparameterize", z((4, 5)), z((4, 5)), z((1, 5))),

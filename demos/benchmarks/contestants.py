@@ -1,8 +1,9 @@
 """Who takes part: functions that return a training step on one architecture and batch size.
 
 Every contestant trains the same VAE in float32 with Adam at 1e-3 (the tutorial in float64, as
-tutorials do), takes a batch of 60,000 shuffled images in memory, draws its noise, and returns after
-n steps. Each runs in a process of its own, so each imports its libraries itself.
+tutorials do), takes a batch of 60,000 shuffled images in memory, on a GPU in the GPU's, draws its
+noise, and returns after n steps, when all of them are done. Each runs in a process of its own, so
+each imports its libraries itself.
 """
 
 import itertools
@@ -16,11 +17,12 @@ N = 60_000  # images, as MNIST has
 
 
 class Case(NamedTuple):
-    """An architecture, data to latent, and a batch size."""
+    """An architecture, data to latent, a batch size, and where it is trained."""
 
     sizes: tuple[int, ...]  # 784, hidden ..., latent
     activation: str
     batch: int
+    device: str = "cpu"  # or "cuda"; or "rehearsal": our code on a stand-in, the rest on the CPU
 
 
 def images() -> np.ndarray:
@@ -30,10 +32,10 @@ def images() -> np.ndarray:
     return np.where(rng.random((N, 784), dtype=np.float32) < 0.19, grey, np.uint8(0))
 
 
-def batches(batch: int, rng: np.random.Generator):
+def batches(batch: int, rng: np.random.Generator, on_device=lambda order: order):
     """Yield rows of shuffled epochs, for ever."""
     while True:
-        order = rng.permutation(N)
+        order = on_device(rng.permutation(N))
         for i in range(0, N - batch + 1, batch):
             yield order[i : i + batch]
 
@@ -74,7 +76,9 @@ def scratchvae(case: Case) -> Step:
 
     x = images()
     dataset = Dataset("random", x, x[:1], None, None, 255.0, (28, 28))
-    model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], activation=case.activation, rng=0)
+    options = {"activation": case.activation, "rng": 0}
+    options["backend"] = "numpy" if case.device == "cpu" else "cupy"
+    model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], **options)
     trainer = Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=case.batch)
 
     def step(n: int) -> None:
@@ -157,12 +161,13 @@ TUTORIAL_ACTIVATIONS = {
 }
 
 
-def _torch(case: Case, *, logits: bool, fused: bool, compiled: bool = False) -> Step:
+def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=False) -> Step:
     import torch
     from torch import nn
     from torch.nn import functional as F
 
     torch.manual_seed(0)
+    device = torch.device("cuda" if case.device == "cuda" else "cpu")
     activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[case.activation]
 
     class VAE(nn.Module):
@@ -191,26 +196,59 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: bool = False) -> 
             bce = F.binary_cross_entropy(torch.sigmoid(out), x, reduction="sum")
         return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
-    model = VAE()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    data = torch.from_numpy(images()).float() / 255
-    rows = batches(case.batch, np.random.default_rng(0))
+    model = VAE().to(device)
+    options = {"fused": fused or None, "capturable": graph and device.type == "cuda"}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **options)
+    data = torch.from_numpy(images()).to(device).float() / 255
+    on_device = lambda order: torch.from_numpy(order).to(device)  # noqa: E731
+    rows = batches(case.batch, np.random.default_rng(0), on_device)
     if compiled:
-        loss_of = torch.compile(loss_of)
+        loss_of = torch.compile(loss_of, mode=compiled)
+
+    def train(chosen):
+        optimizer.zero_grad()
+        loss = loss_of(data[chosen])
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    if graph:
+        train = _captured(train, next(rows).clone())
 
     def step(n: int) -> None:
         total = 0.0
         for _ in range(n):
-            x = data[torch.from_numpy(next(rows))]
-            optimizer.zero_grad()
-            loss = loss_of(x)
-            loss.backward()
-            total += loss.item()
-            optimizer.step()
-        if not math.isfinite(total):
+            # The example reads every loss. Who does not want the GPU to stand still reads the sum.
+            loss = train(next(rows))
+            total += loss.item() if device.type == "cpu" or not fused else loss
+        if not math.isfinite(float(total)):
             raise RuntimeError("the loss is not finite")
 
     return step
+
+
+def _captured(train, chosen):
+    """Return `train` as one CUDA graph, in the way PyTorch's documentation gives."""
+    import torch
+
+    if chosen.device.type != "cuda":
+        return train
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            train(chosen)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = train(chosen)
+
+    def replay(rows):
+        chosen.copy_(rows)
+        graph.replay()
+        return loss.clone()
+
+    return replay
 
 
 def torch_example(case: Case) -> Step:
@@ -225,11 +263,26 @@ def torch_fused(case: Case) -> Step:
 
 def torch_compile(case: Case) -> Step:
     """The same with torch.compile on model and loss."""
-    return _torch(case, logits=True, fused=True, compiled=True)
+    mode = "default" if case.device == "cpu" else "reduce-overhead"  # which is CUDA graphs
+    return _torch(case, logits=True, fused=True, compiled=mode)
+
+
+def torch_graph(case: Case) -> Step:
+    """PyTorch with the whole step, gather and fused Adam included, captured into a CUDA graph."""
+    return _torch(case, logits=True, fused=True, graph=True)
 
 
 def jax_jit(case: Case) -> Step:
     """JAX: gather, noise, gradient and Adam in one jitted function with donated buffers."""
+    return _jax(case, steps_at_once=1)
+
+
+def jax_scan(case: Case) -> Step:
+    """The same, and ten steps in one call through lax.scan."""
+    return _jax(case, steps_at_once=10)
+
+
+def _jax(case: Case, *, steps_at_once: int) -> Step:
     import functools
 
     import jax
@@ -264,7 +317,6 @@ def jax_jit(case: Case) -> Step:
         kl = -0.5 * jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar))
         return (bce + kl) / len(x)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def train(state, data, rows):
         params, m, v, t, key = state
         key, sub = jax.random.split(key)
@@ -279,28 +331,55 @@ def jax_jit(case: Case) -> Step:
         params = tree(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), params, m, v)
         return (params, m, v, t, key), loss
 
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_all(state, data, rows):
+        return jax.lax.scan(lambda state, rows: train(state, data, rows), state, rows)
+
+    jitted = jax.jit(train, donate_argnums=0)
     zeros = lambda: jax.tree_util.tree_map(jnp.zeros_like, params)  # noqa: E731
     state = (params, zeros(), zeros(), jnp.float32(0), jax.random.PRNGKey(0))
-    data, rows = jnp.asarray(images()), batches(case.batch, rng)
+    data = jnp.asarray(images())
+    if case.device == "cuda" and data.device.platform == "cpu":
+        raise RuntimeError("JAX finds no GPU")
+    xp = np if data.device.platform == "cpu" else jnp  # where the order of the images lies
+    rows = batches(case.batch, rng, xp.asarray)
 
     def step(n: int) -> None:
         nonlocal state
-        for _ in range(n):
-            state, loss = train(state, data, next(rows))
-        if not math.isfinite(float(loss)):
+        for i in range(n):
+            if steps_at_once == 1:
+                state, loss = jitted(state, data, next(rows))
+            elif i % steps_at_once == 0:
+                some = xp.stack([next(rows) for _ in range(min(steps_at_once, n - i))])
+                state, loss = train_all(state, data, some)
+        if not np.isfinite(loss).all():
             raise RuntimeError("the loss is not finite")
 
     return step
 
 
+NO_KERNELS = {"SCRATCHVAE_COMPILED": "0"}
+
 # The name in the tables -> (function, environment).
 CONTESTANTS = {
     "matrix products": (products, {}),
-    "scratchvae": (scratchvae, {"SCRATCHVAE_COMPILED": "0"}),
+    "scratchvae": (scratchvae, NO_KERNELS),
     "scratchvae[fast]": (scratchvae, {}),
     "tutorial NumPy": (tutorial, {}),
     "PyTorch, its example": (torch_example, {}),
     "PyTorch, fused Adam": (torch_fused, {}),
     "torch.compile": (torch_compile, {}),
     "JAX jit": (jax_jit, {}),
+}
+
+# What can be had on a GPU.
+ON_A_GPU = {
+    "PyTorch, its example": (torch_example, {}),
+    "PyTorch, fused Adam": (torch_fused, {}),
+    "torch.compile": (torch_compile, {}),
+    "PyTorch, CUDA graph": (torch_graph, {}),
+    "JAX jit": (jax_jit, {}),
+    "JAX lax.scan": (jax_scan, {}),
+    "scratchvae, no kernels": (scratchvae, NO_KERNELS),
+    "scratchvae": (scratchvae, {}),
 }

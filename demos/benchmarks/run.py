@@ -14,6 +14,7 @@ import datetime
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
@@ -22,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, Case
+from contestants import CONTESTANTS, ON_A_GPU, Case, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
@@ -32,6 +33,11 @@ STACKS = {
     "784-200-200-50-200-200-784": ((784, 200, 200, 50), "tanh"),
 }
 BATCHES = (128, 1024, 4096)
+
+
+def contestants(case: Case) -> dict:
+    """Return who can take part in a case: name -> (function, environment)."""
+    return CONTESTANTS if case.device == "cpu" else ON_A_GPU
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
@@ -46,7 +52,7 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 class Worker:
     """One contestant on one case, in a process of its own."""
 
-    def __init__(self, name: str, case: Case, log: Path) -> None:
+    def __init__(self, name: str, case: Case, log: Path, extra: dict[str, str]) -> None:
         self.name = name
         with log.open("a") as stderr:
             self.process = subprocess.Popen(
@@ -55,12 +61,15 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment(CONTESTANTS[name][1]),
+                env=environment({**contestants(case)[name][1], **extra}),
             )
 
-    def ask(self, steps: int) -> float:
-        """Return the seconds that so many steps took; RuntimeError if the process is gone."""
-        self.process.stdin.write(f"{steps}\n")
+    def ask(self, steps: int, what: str = "wall") -> float:
+        """Return the seconds that so many steps took; RuntimeError if the process is gone.
+
+        With "busy" they are those in which the GPU worked, or NaN where that cannot be known.
+        """
+        self.process.stdin.write(f"{what} {steps}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
@@ -79,20 +88,54 @@ def work(name: str, case: Case) -> None:
     """Be a worker: for every number of steps on standard input print the seconds they took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
-    step = CONTESTANTS[name][0](case)
+    if case.device == "rehearsal":
+        sys.path.insert(0, str(ROOT / "tests"))
+        import standin
+
+        sys.modules["cupy"] = standin.cupy
+    step = contestants(case)[name][0](case)
+    clock = {"wall": wall_seconds, "busy": busy_seconds}
     for line in sys.stdin:
-        start = time.perf_counter()
-        step(int(line))
-        answers.write(f"{time.perf_counter() - start}\n")
+        what, n = line.split()
+        answers.write(f"{clock[what](step, int(n))}\n")
         answers.flush()
 
 
-def measure(case: Case, names: list[str], rounds: int, seconds: float, log: Path) -> dict:
-    """Return the milliseconds of a step, one number a round, of every contestant; or its error."""
+def wall_seconds(step: Step, n: int) -> float:
+    start = time.perf_counter()
+    step(n)
+    return time.perf_counter() - start
+
+
+def busy_seconds(step: Step, n: int) -> float:
+    """Return the seconds in which a GPU worked, which PyTorch's profiler sees for all libraries."""
+    try:
+        from torch.profiler import ProfilerActivity, profile
+    except ImportError:
+        return math.nan
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        step(n)
+    on_device = [e for e in seen.events() if e.device_type.name == "CUDA"]
+    return sum(e.self_device_time_total for e in on_device) / 1e6 or math.nan  # from microseconds
+
+
+def measure(
+    case: Case,
+    names: list[str],
+    rounds: int,
+    seconds: float,
+    log: Path,
+    extra: dict[str, str] | None = None,
+    clocks: tuple[str, ...] = ("wall",),
+) -> dict:
+    """Return the milliseconds of a step, one number a round, of every contestant; or its error.
+
+    With the clock "busy" there is one more number, under the name with " (busy)" after it.
+    """
     workers, steps, result = [], {}, {}
     try:
         for name in names:
-            worker = Worker(name, case, log)
+            worker = Worker(name, case, log, extra or {})
             workers.append(worker)
             try:
                 worker.ask(2)  # compiles
@@ -110,6 +153,10 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float, log: Path
                     taken = worker.ask(steps[worker.name]) / steps[worker.name]
                     result[worker.name].append(1000 * taken)
             print(f"  round {i + 1} of {rounds}", end="\r", file=sys.stderr)
+        for worker in workers:
+            if "busy" in clocks and worker.name in steps:
+                n = min(steps[worker.name], 50)
+                result[f"{worker.name} (busy)"] = [1000 * worker.ask(n, "busy") / n]
     finally:
         for worker in workers:
             worker.end()
@@ -199,25 +246,32 @@ def median_ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
+def steps_table(cases: dict, reference: str, digits: int = 2) -> list[str]:
+    """Return the lines of Markdown for one architecture: milliseconds, and ratios to one row."""
+    names = list(dict.fromkeys(name for times in cases.values() for name in times))
+    lines = ["| contestant | " + " | ".join(f"batch {b}" for b in cases) + " |"]
+    lines.append("|---|" + "---:|" * len(cases))
+    for name in names:
+        row = []
+        for times in cases.values():
+            t, base = times.get(name), times.get(reference)
+            if not isinstance(t, list) or not t or math.isnan(t[0]):
+                row.append("not measured")
+                continue
+            text = f"{statistics.median(t):.{digits}f}"
+            if isinstance(base, list) and len(base) == len(t):
+                text += f" ({median_ratio(t, base):.2f})"
+            row.append(text)
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
 def table(results: dict) -> str:
     """Return the Markdown of all cases: milliseconds, and ratios to the matrix products."""
     parts = []
     for stack, cases in results["steps"].items():
         parts += [f"**{stack}**: milliseconds a step (times the matrix products)", ""]
-        names = list(dict.fromkeys(name for times in cases.values() for name in times))
-        parts.append("| contestant | " + " | ".join(f"batch {b}" for b in cases) + " |")
-        parts.append("|---|" + "---:|" * len(cases))
-        for name in names:
-            row = []
-            for times in cases.values():
-                t = times.get(name)
-                if isinstance(t, list) and t:
-                    ratio = median_ratio(t, times[FLOOR])
-                    row.append(f"{statistics.median(t):.2f} ({ratio:.2f})")
-                else:
-                    row.append("not run")
-            parts.append(f"| {name} | " + " | ".join(row) + " |")
-        parts.append("")
+        parts += steps_table(cases, FLOOR)
     if "import" in results:
         t = results["import"]
         extra = t["scratchvae"] - t["numpy"]
@@ -269,8 +323,8 @@ def main() -> None:
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        sizes, activation, batch = json.loads(args.work[1])
-        work(args.work[0], Case(tuple(sizes), activation, batch))
+        sizes, *rest = json.loads(args.work[1])
+        work(args.work[0], Case(tuple(sizes), *rest))
         return
     if args.quick:
         args.rounds, args.seconds, args.batch = 2, 0.05, [128]

@@ -117,6 +117,10 @@ def bernoulli_nll(x: Array, logits: Array) -> Any:
 def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Any:
     """Do what `likelihoods.bernoulli_nll_backward` does, after either forward pass."""
     x, logits = cache[:2]
+    if len(cache) == 2:  # from the kernel above: the definition could not read it
+        weights = namespace(logits).empty(logits.shape[:-1], dtype=logits.dtype)  # (B,) or (K, B)
+        weights[...] = dnll
+        dnll = weights
     sizes = _bernoulli_sizes(x, logits)
     if sizes is None or dnll.shape != logits.shape[:-1] or not _vector(dnll, logits):
         return NotImplemented
