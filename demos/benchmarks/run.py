@@ -132,11 +132,11 @@ def measure(
 
     With the clock "busy" there is one more number, under the name with " (busy)" after it.
     """
-    workers, steps, result = [], {}, {}
+    workers = [Worker(name, case, log, extra or {}) for name in names]
+    steps, result = {}, {}
     try:
-        for name in names:
-            worker = Worker(name, case, log, extra or {})
-            workers.append(worker)
+        for worker in workers:
+            name = worker.name
             try:
                 worker.ask(2)  # compiles
                 once = worker.ask(3) / 3
