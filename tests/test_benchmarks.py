@@ -19,14 +19,13 @@ def contestants(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     import contestants
 
-    monkeypatch.setattr(contestants, "N", 64)
     return contestants
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("hidden", [(7,), (7, 6)])
 def test_the_tutorial_has_the_right_gradient(contestants, rng, activation, hidden):
-    case = contestants.Case((784, *hidden, 3), activation, 5)
+    case = contestants.Case((784, *hidden, 3), activation, 5, n=64)
     step = contestants.tutorial(case)
     p = step.weights
     model = sv.VAE(784, hidden, 3, activation=activation, dtype="float64", rng=0)
@@ -56,7 +55,7 @@ def test_the_tutorial_has_the_right_gradient(contestants, rng, activation, hidde
 
 
 def test_its_own_run_is_a_trainers(contestants):
-    step = contestants.scratchvae(contestants.Case((784, 7, 3), "relu", 16))
+    step = contestants.scratchvae(contestants.Case((784, 7, 3), "relu", 16, n=64))
     step(3)
     step(9)  # over the end of an epoch of four steps
 

@@ -1,43 +1,43 @@
 """Who takes part: functions that return a training step on one architecture and batch size.
 
 Every contestant trains the same VAE in float32 with Adam at 1e-3 (the tutorial in float64, as
-tutorials do), takes a batch of 60,000 shuffled images in memory, on a GPU in the GPU's, draws its
+tutorials do), takes a batch of the shuffled images in memory, on a GPU in the GPU's, draws its
 noise, and returns after n steps, when all of them are done. Each runs in a process of its own, so
 each imports its libraries itself.
 """
 
 import itertools
 import math
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-N = 60_000  # images, as MNIST has
-
 
 class Case(NamedTuple):
-    """An architecture, data to latent, a batch size, and where it is trained."""
+    """An architecture, data to latent, a batch size, where it is trained, how many images."""
 
     sizes: tuple[int, ...]  # 784, hidden ..., latent
     activation: str
     batch: int
     device: str = "cpu"  # or "cuda"; or "rehearsal": our code on a stand-in, the rest on the CPU
+    n: int = 60_000  # as MNIST has
 
 
-def images() -> np.ndarray:
-    """Return (N, 784) uint8: as many pixels black and white as in MNIST, at random."""
+def images(n: int) -> np.ndarray:
+    """Return (n, 784) uint8: as many pixels black and white as in MNIST, at random."""
     rng = np.random.default_rng(0)
-    grey = rng.integers(1, 256, (N, 784), dtype=np.uint8)
-    return np.where(rng.random((N, 784), dtype=np.float32) < 0.19, grey, np.uint8(0))
+    grey = rng.integers(1, 256, (n, 784), dtype=np.uint8)
+    return np.where(rng.random((n, 784), dtype=np.float32) < 0.19, grey, np.uint8(0))
 
 
-def batches(batch: int, rng: np.random.Generator, on_device=lambda order: order):
+def batches(case: Case, rng: np.random.Generator, on_device=lambda order: order):
     """Yield rows of shuffled epochs, for ever."""
     while True:
-        order = on_device(rng.permutation(N))
-        for i in range(0, N - batch + 1, batch):
-            yield order[i : i + batch]
+        order = on_device(rng.permutation(case.n))
+        for i in range(0, case.n - case.batch + 1, case.batch):
+            yield order[i : i + case.batch]
 
 
 Step = Callable[[int], None]
@@ -68,13 +68,13 @@ def products(case: Case) -> Step:
     return step
 
 
-def scratchvae(case: Case) -> Step:
+def scratchvae(case: Case, x: np.ndarray | None = None) -> Step:
     """What `scratchvae train` does, finite check and metrics of the epoch included."""
     import scratchvae as sv
     from scratchvae.datasets import Dataset
     from scratchvae.training import Trainer
 
-    x = images()
+    x = images(case.n) if x is None else x
     dataset = Dataset("random", x, x[:1], None, None, 255.0, (28, 28))
     options = {"activation": case.activation, "rng": 0}
     options["backend"] = "numpy" if case.device == "cpu" else "cupy"
@@ -95,9 +95,17 @@ def scratchvae(case: Case) -> Step:
     return step
 
 
+def scratchvae_mapped(case: Case) -> Step:
+    """The same, with the images in a file that is mapped into memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/images.npy"
+        np.save(path, images(case.n))
+        return scratchvae(case, np.load(path, mmap_mode="r"))
+
+
 def tutorial(case: Case) -> Step:
     """A NumPy VAE as tutorials write it: float64, a dict of weights, sigmoid and then log."""
-    hidden, latent, data = case.sizes[1:-1], case.sizes[-1], images() / 255.0
+    hidden, latent, data = case.sizes[1:-1], case.sizes[-1], images(case.n) / 255.0
     rng, p, (act, dact) = np.random.default_rng(0), {}, TUTORIAL_ACTIVATIONS[case.activation]
     widths = (784, *hidden)
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
@@ -108,7 +116,7 @@ def tutorial(case: Case) -> Step:
         p[f"b{name}"] = np.zeros(latent)
     p["Wz"], p["bz"] = rng.normal(0, latent**-0.5, (latent, hidden[-1])), np.zeros(hidden[-1])
     m, v = ({k: np.zeros_like(a) for k, a in p.items()} for _ in range(2))
-    rows, t = batches(case.batch, rng), 0
+    rows, t = batches(case, rng), 0
 
     def gradient(x: np.ndarray) -> dict[str, np.ndarray]:
         g, hs = {}, [x]
@@ -199,9 +207,9 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
     model = VAE().to(device)
     options = {"fused": fused or None, "capturable": graph and device.type == "cuda"}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **options)
-    data = torch.from_numpy(images()).to(device).float() / 255
+    data = torch.from_numpy(images(case.n)).to(device).float() / 255
     on_device = lambda order: torch.from_numpy(order).to(device)  # noqa: E731
-    rows = batches(case.batch, np.random.default_rng(0), on_device)
+    rows = batches(case, np.random.default_rng(0), on_device)
     if compiled:
         loss_of = torch.compile(loss_of, mode=compiled)
 
@@ -338,11 +346,11 @@ def _jax(case: Case, *, steps_at_once: int) -> Step:
     jitted = jax.jit(train, donate_argnums=0)
     zeros = lambda: jax.tree_util.tree_map(jnp.zeros_like, params)  # noqa: E731
     state = (params, zeros(), zeros(), jnp.float32(0), jax.random.PRNGKey(0))
-    data = jnp.asarray(images())
+    data = jnp.asarray(images(case.n))
     if case.device == "cuda" and data.device.platform == "cpu":
         raise RuntimeError("JAX finds no GPU")
     xp = np if data.device.platform == "cpu" else jnp  # where the order of the images lies
-    rows = batches(case.batch, rng, xp.asarray)
+    rows = batches(case, rng, xp.asarray)
 
     def step(n: int) -> None:
         nonlocal state
@@ -372,6 +380,11 @@ CONTESTANTS = {
     "JAX jit": (jax_jit, {}),
 }
 
+# Who shows what else a step costs.
+IN_MEMORY_OR_NOT = {
+    "in memory": (scratchvae, {}),
+    "in a mapped file": (scratchvae_mapped, {}),
+}
 # What can be had on a GPU.
 ON_A_GPU = {
     "PyTorch, its example": (torch_example, {}),

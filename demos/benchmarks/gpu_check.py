@@ -186,8 +186,8 @@ def gradients(small: bool) -> dict:
     return {"checks": len(reports), "largest relative error": max(r.error for r in reports)}
 
 
-def trainer(backend: Any, dtype: str, batch: int = 128, n: int = 0) -> Trainer:
-    x = images()[: n or None]
+def trainer(backend: Any, dtype: str, batch: int = 128, n: int = 60_000) -> Trainer:
+    x = images(n)
     dataset = datasets.Dataset("random", x, x[:100], None, None, 255.0, (28, 28))
     model = sv.VAE(784, (400,), 20, rng=1, backend=backend, dtype=dtype)
     return Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=batch)
@@ -341,7 +341,7 @@ def log_likelihood(small: bool) -> dict:
     """The importance-weighted bound of 10,000 images with 5,000 samples each, in float32."""
     n, samples = (20, 50) if small else (10_000, 5_000)
     model = sv.VAE(784, (400,), 20, rng=0, backend="cupy")
-    x = model.backend.asarray(images()[:n], dtype="float32") / 255
+    x = model.backend.asarray(images(n), dtype="float32") / 255
     batches = [x[i : i + 1000] for i in range(0, n, 1000)]
     importance_weighted_bound(model, batches[:1], samples=10, rng=0)  # compiles
     start = time.perf_counter()

@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, ON_A_GPU, Case, Step
+from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, ON_A_GPU, Case, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
@@ -37,7 +37,7 @@ BATCHES = (128, 1024, 4096)
 
 def contestants(case: Case) -> dict:
     """Return who can take part in a case: name -> (function, environment)."""
-    return CONTESTANTS if case.device == "cpu" else ON_A_GPU
+    return {**CONTESTANTS, **IN_MEMORY_OR_NOT} if case.device == "cpu" else ON_A_GPU
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
@@ -165,6 +165,65 @@ def measure(
 
 # ---- other figures -------------------------------------------------------------------------------
 
+# What is changed, and to what; the rest stays as in 784-400-20 at batch 1024 with 60,000 images.
+SCALES = {
+    "batch size": [{"batch": b} for b in (256, 512, 1024, 2048, 4096)],
+    "width": [{"sizes": (784, h, 20)} for h in (200, 400, 800, 1600)],
+    "images": [{"n": n} for n in (30_000, 60_000, 120_000, 240_000)],
+}
+
+
+def scaling(rounds: int, seconds: float, log: Path) -> dict:
+    """Return the milliseconds of a step along each of `SCALES`, and the exponent that fits best."""
+    result = {}
+    for what, changes in SCALES.items():
+        sizes, times = [], []
+        for change in changes:
+            case = Case((784, 400, 20), "relu", 1024)._replace(**change)
+            name = "scratchvae[fast]"
+            taken = measure(case, [name], rounds, seconds, log)[name]
+            times.append(statistics.median(taken))
+            value = next(iter(change.values()))
+            sizes.append(value[1] if isinstance(value, tuple) else value)
+        # time = a size^exponent: a straight line of logarithms
+        exponent, _ = statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, times)])
+        result[what] = {"sizes": sizes, "milliseconds": times, "exponent": exponent}
+    return result
+
+
+def mapped(rounds: int, seconds: float, log: Path) -> dict[int, float]:
+    """Return for each batch size a step's time with the images in a file, over that in memory."""
+    found = {}
+    for batch in BATCHES:
+        case = Case((784, 400, 20), "relu", batch)
+        inside, outside = measure(case, [*IN_MEMORY_OR_NOT], rounds, seconds, log).values()
+        found[batch] = median_ratio(outside, inside)
+    return found
+
+
+BOUND = """
+import resource, time
+import numpy as np, scratchvae as sv
+from scratchvae.evaluation import importance_weighted_bound
+rng = np.random.default_rng(0)
+model, x = sv.VAE(784, (400,), 20, rng=0), rng.random((100, 784), dtype=np.float32)
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+importance_weighted_bound(model, [x], samples=5000, rng=0)
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.perf_counter() - start, (most - before) / 1024, most / 1024)
+"""
+
+
+def evaluation() -> dict[str, float]:
+    """Return what the bound of 100 images with 5,000 samples each takes, memory in MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", BOUND], env=environment({}), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    seconds, added, most = map(float, done.stdout.split())
+    return {"images": 100, "samples": 5000, "seconds": seconds, "added_mib": added, "mib": most}
+
 
 def python_seconds(code: str) -> float:
     start = time.perf_counter()
@@ -272,10 +331,30 @@ def table(results: dict) -> str:
     for stack, cases in results["steps"].items():
         parts += [f"**{stack}**: milliseconds a step (times the matrix products)", ""]
         parts += steps_table(cases, FLOOR)
+    if "scaling" in results:
+        powers = ", ".join(
+            f"{what} ({min(s['sizes']):,} to {max(s['sizes']):,}) to the power {s['exponent']:.2f}"
+            for what, s in results["scaling"].items()
+        )
+        parts += [f"The time of a step, of scratchvae[fast], grows like {powers}.", ""]
+    if "mapped" in results:
+        ratios = ", ".join(f"{r:.2f} (batch {b})" for b, r in results["mapped"].items())
+        text = (
+            "With the images in a file mapped into memory, over with them in memory, a step takes"
+        )
+        parts += [f"{text} {ratios}.", ""]
+    if "evaluation" in results:
+        e = results["evaluation"]
+        parts.append(
+            f"The importance-weighted bound of {e['images']} images with {e['samples']:,} samples "
+            f"each takes {e['seconds']:.1f} s and {e['added_mib']:.0f} MiB of memory besides the "
+            "model and the data."
+        )
+        parts.append("")
     if "import" in results:
         t = results["import"]
         extra = t["scratchvae"] - t["numpy"]
-        parts.append(f"`import scratchvae` takes {extra:.0f} ms more than `import numpy`.")
+        parts += [f"`import scratchvae` takes {extra:.0f} ms more than `import numpy`.", ""]
     if "mnist" in results:
         m = results["mnist"]
         text = f"`scratchvae train mnist`, {m['epochs']} epochs: {m['training_seconds']:.0f} s "
@@ -332,14 +411,20 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     runs = Path("runs", "benchmark").resolve()
     runs.mkdir(parents=True, exist_ok=True)
+    log = runs / "errors.log"
     results: dict = {"machine": machine(), "rounds": args.rounds, "steps": {}}
     for stack, (sizes, activation) in STACKS.items():
         results["steps"][stack] = {}
         for batch in args.batch:
             print(f"{stack}, batch {batch}", file=sys.stderr)
             case = Case(sizes, activation, batch)
-            times = measure(case, names, args.rounds, args.seconds, runs / "errors.log")
+            times = measure(case, names, args.rounds, args.seconds, log)
             results["steps"][stack][batch] = times
+    if not args.quick:
+        print("scaling, files, evaluation", file=sys.stderr)
+        results["scaling"] = scaling(args.rounds, args.seconds, log)
+        results["mapped"] = mapped(args.rounds, args.seconds, log)
+        results["evaluation"] = evaluation()
     results["import"] = import_milliseconds(args.rounds)
     if os.environ.get("SCRATCHVAE_DATA") and not args.quick:
         print("MNIST", file=sys.stderr)
