@@ -1,7 +1,9 @@
 """The two things that can go wrong outside the mathematics, and the checks that find the first."""
 
 import math
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -30,3 +32,14 @@ def check_number(name: str, x: object, *, below: float = math.inf, positive: boo
             wanted = "a finite number larger than 0" if positive else "a finite number, 0 or larger"
         raise InputError(f"{name} is {x!r}: expected {wanted}")
     return float(x)
+
+
+def check_each(
+    name: str, values: Any, check: Callable[..., Any], length: int | None = None, **limits: Any
+) -> tuple[Any, ...]:
+    """Return a tuple of what `check` returns for each; raise InputError for no sequence of them."""
+    each = tuple(values) if isinstance(values, Iterable) else None
+    if each is None or len(each) != (length or len(each)):
+        wanted = f" of {length}" if length else f", such as ({values!r},)"
+        raise InputError(f"{name} is {values!r}: expected a sequence{wanted}")
+    return tuple(check(name, value, **limits) for value in each)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from .backend import Array, blocks, namespace
-from .errors import check_number
+from .errors import check_each, check_number
 from .kernels import compiled
 from .parameters import Parameters
 
@@ -81,7 +81,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(params, lr, ("m", "v"))
-        self.betas = tuple(check_number("betas", beta, below=1) for beta in betas)
+        self.betas = check_each("betas", betas, check_number, 2, below=1)
         self.eps = check_number("eps", eps, positive=True)
 
     def step(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
-from .errors import InputError, check_number, check_size
+from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
 from .gaussian import (
     kl_standard_normal,
@@ -91,6 +91,7 @@ class Autoencoder:
     ) -> None:
         self.data_dim = check_size("data_dim", data_dim)
         self.latent_dim = check_size("latent_dim", latent_dim)
+        hidden = check_each("hidden", hidden, check_size)
         self.backend, self.dtype = get_backend(backend), get_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)

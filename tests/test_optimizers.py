@@ -122,6 +122,8 @@ def test_a_rate_of_0_moves_nothing(rng, optimizer):
         (lambda p: SGD(p, lr=math.inf), "lr is inf"),
         (lambda p: Adam(p, betas=(0.9, 1.0)), r"betas is 1.0: expected a number in \[0, 1\)"),
         (lambda p: Adam(p, betas=(-0.1, 0.9)), "betas is -0.1"),
+        (lambda p: Adam(p, betas=0.9), "betas is 0.9: expected a sequence of 2"),
+        (lambda p: Adam(p, betas=(0.9,)), r"betas is \(0.9,\): expected a sequence of 2"),
         (lambda p: Adam(p, eps=0), "eps is 0: expected"),
         (lambda p: Adam(p, eps=math.inf), "eps is inf"),
         (lambda p: SGD(p, lr=1, momentum=1), r"momentum is 1: expected a number in \[0, 1\)"),

@@ -392,7 +392,9 @@ def test_noise_and_codes_of_the_wrong_shape_are_refused():
     [
         ({"data_dim": 0}, "data_dim is 0: expected a positive integer"),
         ({"latent_dim": 0}, "latent_dim is 0: expected a positive integer"),
-        ({"hidden": (3, -1)}, "is -1: expected a positive integer"),
+        ({"hidden": (3, -1)}, "hidden is -1: expected a positive integer"),
+        ({"hidden": 400}, r"hidden is 400: expected a sequence, such as \(400,\)"),
+        ({"hidden": "400"}, "hidden is '4': expected a positive integer"),
         ({"beta": -0.1}, "beta is -0.1: expected a finite number, 0 or larger"),
         ({"beta": math.nan}, "beta is nan: expected"),
         ({"beta": math.inf}, "beta is inf: expected"),
