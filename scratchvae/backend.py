@@ -247,10 +247,10 @@ def _import_cupy() -> Any:
         raise InputError(NO_CUDA.format(found="CuPy is not installed")) from None
     if not cupy.cuda.is_available():
         raise InputError(NO_CUDA.format(found=_why_not(cupy.cuda.runtime)))
-    try:
-        _ = cupy.cuda.cublas, cupy.cuda.curand  # loaded now, so that training does not miss them
-    except ImportError:
-        found = "CuPy does not find CUDA's libraries cuBLAS and cuRAND"
+    try:  # they are loaded now, so that training does not miss them
+        _ = cupy.cuda.cublas, cupy.cuda.curand, cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError):  # the latter is NVRTC's
+        found = "CuPy does not find CUDA's libraries cuBLAS, cuRAND and NVRTC"
         raise InputError(NO_CUDA.format(found=found)) from None
     return cupy
 

@@ -291,6 +291,7 @@ cupy.cuda = types.SimpleNamespace(
     is_available=lambda: True,
     curand=types.SimpleNamespace(CURAND_RNG_PSEUDO_PHILOX4_32_10=161),
     cublas=None,
+    nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)),
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     compiler=types.SimpleNamespace(CompileException=CompileException),
     runtime=types.SimpleNamespace(

@@ -91,9 +91,18 @@ class CudaWithoutLibraries:
         raise ImportError(f"Failure finding lib{name}.so")
 
 
-def without_libraries():
+class CudaWithoutNvrtc(CudaWithoutLibraries):
+    cublas = curand = None
+
+    class nvrtc:
+        @staticmethod
+        def getVersion():
+            raise RuntimeError("Failure finding libnvrtc.so")  # as cuda.pathfinder does
+
+
+def without_libraries(cuda):
     cupy = types.ModuleType("cupy")
-    cupy.cuda = CudaWithoutLibraries()
+    cupy.cuda = cuda
     return cupy
 
 
@@ -109,7 +118,8 @@ def without_libraries():
             without_gpu("cudaErrorInsufficientDriver: CUDA driver version is", driver=11080),
             "the driver knows CUDA 11.8 where this CuPy wants 12.9",
         ),
-        (without_libraries(), "CuPy does not find CUDA's libraries cuBLAS and cuRAND"),
+        (without_libraries(CudaWithoutLibraries()), "CuPy does not find CUDA's libraries"),
+        (without_libraries(CudaWithoutNvrtc()), "libraries cuBLAS, cuRAND and NVRTC"),
     ],
 )
 def test_a_missing_gpu_is_one_sentence_that_says_what_to_do(monkeypatch, cupy, found):
