@@ -32,7 +32,8 @@ help:
 train: $(VENV)/.package
 	@$(python) -m scratchvae train '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-test: $(VENV)/.group-test
+# The last two check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
+test: $(VENV)/.group-test $(VENV)/.group-cuda-check $(VENV)/.group-cupy
 	@$(python) -m pytest $(ARGS)
 
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
