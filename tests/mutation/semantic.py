@@ -21,6 +21,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+PACKAGE = ROOT / "scratchvae"
 
 # The tests of the mathematics, in the order in which they are tried on a mutant: quick ones first.
 TEST_FILES = (

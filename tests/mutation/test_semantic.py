@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import semantic
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def verdicts(request):
@@ -21,12 +19,21 @@ def verdicts(request):
         yield seed, futures
 
 
+def test_every_error_can_be_planted():
+    texts = {path.name: path.read_text("utf-8") for path in semantic.PACKAGE.glob("*.py")}
+    for mutant in semantic.load():
+        for edit in mutant.edits:
+            assert texts[edit.file].count(edit.old) == 1, (mutant.name, edit.old)
+
+
+@pytest.mark.slow
 def test_with_nothing_planted_the_tests_pass(verdicts):
     seed, futures = verdicts
     passed, output = futures["nothing"].result()
     assert passed, f"seed {seed}\n{output}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", semantic.load(), ids=lambda mutant: mutant.name)
 def test_a_planted_error_is_found(verdicts, mutant):
     seed, futures = verdicts
