@@ -8,7 +8,7 @@ hard to tell apart lie between classes, which mu says; their sigma is larger in 
 What sigma does say is how precisely z must be known for this image. The loss is least where a
 draw costs (1 - sigma^2) / 2 nats of reconstruction a dimension, if that is a parabola in z.
 
-Claim: a draw costs about (1 - sigma^2) / 2 nats in each dimension; most draws at one sigma stay
+Claim: in each dimension a draw costs about (1 - sigma^2) / 2 nats; most draws at one sigma stay
 among codes of the same class, at five sigma far fewer; and ambiguous digits lie where classes mix.
 
 Time: 2 s quick, 4 s full

@@ -179,7 +179,7 @@ class Demo:
     ) -> Any:
         """Return a figure of `size` in inches, in the common style, and its axes.
 
-        The `options` are those of :meth:`matplotlib.figure.Figure.subplots`, such as ``sharey``.
+        The `options` are those of ``matplotlib.figure.Figure.subplots``, such as ``sharey``.
         """
         from matplotlib.figure import Figure
 

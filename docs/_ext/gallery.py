@@ -157,7 +157,7 @@ def publish(folder: Path, site: Path) -> list[Picture]:
         if picture.moves:
             last.save(site / picture.still)
         last.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
-        last.quantize(64).save(site / picture.thumbnail, optimize=True)
+        last.quantize(128, Image.Quantize.MAXCOVERAGE).save(site / picture.thumbnail, optimize=True)
         pictures.append(picture)
     return pictures
 
