@@ -113,7 +113,7 @@ axes[2].set_title("The draws decoded")
 d.save(figure, alt=f"64 draws of z around μ of one {labels[one]}, and the similar images they give")
 
 figure = latent_plane(mu, logvar, labels)
-figure.axes[0].scatter(*mu[ambiguous].T, s=55, facecolors="none", edgecolors="black")
+figure.axes[0].scatter(*mu[ambiguous].T, s=55, lw=0.8, fc="none", ec="black")
 title = f"μ of {len(mu)} digits, μ ± 1σ of some,\nrings: {ambiguous.sum()} ambiguous"
 figure.axes[0].set_title(title)
 d.save(figure, "plane", alt="The codes of test digits; ambiguous ones lie where classes mix")

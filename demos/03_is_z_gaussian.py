@@ -24,7 +24,7 @@ from scipy.stats import norm, shapiro
 
 import scratchvae as sv
 from scratchvae import demo
-from scratchvae.plots import BLUE, VERMILION
+from scratchvae.plots import BLUE, HALO, VERMILION
 
 d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
@@ -93,13 +93,13 @@ for k, (beta, model) in enumerate(zip(betas, models, strict=True)):
     for m, s in zip(mu[:10], sigma[:10], strict=True):
         axes[0, k].add_patch(Ellipse(m, *(2 * s), fill=False, ec=BLUE, lw=1.2))
     axes[0, k].set(aspect="equal", xlabel="z₁", ylabel="z₂", title=f"q(z) for β = {beta:g}")
-    axes[0, k].set(xticks=ticks, yticks=ticks)
+    axes[0, k].set(xticks=ticks, yticks=ticks, xlim=(-5, 5), ylim=(-5, 5))
     z, q, gaussian, j = marginals[k]
     axes[1, k].plot(z, q, color=BLUE, label="q(z)")
     axes[1, k].plot(z, gaussian, "--", color=VERMILION, label="Gaussian")
     axes[1, k].set(xlim=(-5, 5), ylim=(0, 0.6), xlabel=("z₁", "z₂")[j])
     axes[1, k].set(xticks=ticks, title=f"p = {p[k]:.1g}, distance {distance[k]:.2f}")
-axes[0, 0].text(-4.7, 4.1, "blue: ten q(z|x), 1σ", color=BLUE)
+axes[0, 0].text(-4.7, 4.1, "blue: ten q(z|x), 1σ", color=BLUE, path_effects=HALO)
 axes[1, 0].legend(loc="upper left")
 axes[1, 0].set_ylabel("density")
 d.save(

@@ -86,6 +86,7 @@ for ax, name in zip(axes, runs, strict=True):
     ax.plot(sorted(looks), kl[name][:, ~alive], color=GREY)
     ax.plot(sorted(looks), kl[name][:, alive], color=BLUE)
     ax.set(title=f"{name}: {used[name]} of {Z} used", xlabel="epochs", ylim=(0, 1.1 * highest))
+    ax.locator_params(axis="x", integer=True)
 axes[0].set_ylabel("KL of each dimension, nats")
 for colour, text in ((BLUE, "in use at the end"), (GREY, "not in use: below 0.05 nats")):
     axes[0].plot([], [], color=colour, label=text)
