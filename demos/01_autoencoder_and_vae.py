@@ -24,11 +24,10 @@ from scipy.spatial import cKDTree
 
 import scratchvae as sv
 from scratchvae import demo
-from scratchvae.plots import CLASSES
 
 d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
-epochs = -(-(700 if d.quick else 3600) * 128 // len(d.x))  # for that many steps
+epochs = d.epochs(700 if d.quick else 3600)
 models = {("autoencoder", dim): d.autoencoder(latent_dim=dim) for dim in (2, 16)}
 models |= {("VAE", dim): d.vae(latent_dim=dim) for dim in (2, 16)}
 for (kind, latent_dim), model in models.items():
@@ -66,7 +65,7 @@ for kind, latent_dim in codes:
     scale = np.linalg.cholesky(np.cov(c.T)).T
     for name in ("N(0, I)", "fitted") if kind == "autoencoder" else ("N(0, I)",):
         rng, shares = np.random.default_rng(2), []
-        for _ in range(5 if d.quick else 20):
+        for _ in d.progress(range(5 if d.quick else 20), f"drawing from {name}"):
             z = rng.standard_normal((len(held_out), latent_dim))
             z = z @ scale + c.mean(axis=0) if name == "fitted" else z
             covered = demo.coverage(held_out, asnumpy(models[kind, latent_dim].decode(z)))
@@ -107,14 +106,14 @@ figure, axes = d.figure(2, 3, size=(12, 8.4))
 few = np.random.default_rng(3).standard_normal((36, 16))
 for row, kind in zip(axes, ("autoencoder", "VAE"), strict=True):
     c = codes[kind, 2]
-    colours = [CLASSES[k % 10] for k in d.labels[: len(c)]]
-    row[0].scatter(*c.T, s=5, c=colours, alpha=0.6, linewidths=0)
+    d.codes(row[0], c, d.labels[: len(c)], alpha=0.6)
     for radius in (1, 2, 3):
         row[0].add_patch(Circle((0, 0), radius, fill=False))
     row[0].axis("equal")
-    row[0].set(xlabel="z₁", ylabel="z₂", title=f"Codes of the {kind},\ncircles: the prior")
+    row[0].set(xlabel="z₁", ylabel="z₂", title=f"Codes of the {kind},\ncircles: prior at 1, 2, 3σ")
     for ax, latent_dim in zip(row[1:], (2, 16), strict=True):
         d.show(ax, models[kind, latent_dim].decode(few[:, :latent_dim]), columns=6)
         cover = results[kind, "N(0, I)", latent_dim][2]
         ax.set_title(f"N(0, I) decoded, {latent_dim}-D:\n{cover:.0%} of digits covered")
-d.save(figure)
+text = "Codes of an autoencoder, mostly outside the prior, of a VAE, within; draws decoded by both"
+d.save(figure, alt=text)

@@ -8,7 +8,7 @@ hard to tell apart lie between classes, which mu says; their sigma is larger in 
 What sigma does say is how precisely z must be known for this image. The loss is least where a
 draw costs (1 - sigma^2) / 2 nats of reconstruction a dimension, if that is a parabola in z.
 
-Claim: a draw costs about (1 - sigma^2) / 2 nats in each dimension; most draws at one sigma stay
+Claim: in each dimension a draw costs about (1 - sigma^2) / 2 nats; most draws at one sigma stay
 among codes of the same class, at five sigma far fewer; and ambiguous digits lie where classes mix.
 
 Time: 2 s quick, 4 s full
@@ -30,7 +30,7 @@ d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 model = d.vae()
-d.train(model, -(-(700 if d.quick else 3600) * 128 // len(d.x)), label="a 2-D VAE")
+d.train(model, d.epochs(700 if d.quick else 3600), label="a 2-D VAE")
 x, labels = d.x_test[:1000], d.labels_test[:1000]
 mu, logvar = (asnumpy(a).astype(float) for a in model.encode(x))  # (B, 2) each
 sigma = np.exp(logvar / 2)
@@ -102,18 +102,18 @@ d.say(f"Rank correlation of ambiguity with the area of the ellipse, over all dig
 
 figure, axes = d.figure(1, 3, size=(12, 4.4))
 d.show(axes[0], [x[one], model.decode(mu[one : one + 1])[0]], columns=1)
-axes[0].set_title(f"A {labels[one]}, and decoded μ")
+axes[0].set_title(f"A {labels[one]},\nand decoded μ")
 axes[1].scatter(*mu.T, s=8, color=GREY, linewidths=0)
 axes[1].scatter(*draws.T, s=12, color=BLUE, linewidths=0)
 axes[1].add_patch(Ellipse(mu[one], *(2 * sigma[one]), fill=False, lw=1.5))
-axes[1].set(aspect="equal", xlabel="z₁", ylabel="z₂", title="64 draws of z, and μ ± 1σ")
+axes[1].set(aspect="equal", xlabel="z₁", ylabel="z₂")
+axes[1].set_title("64 draws of z, μ ± 1σ;\ngrey: μ of all test digits")
 d.show(axes[2], model.decode(draws), columns=8)
 axes[2].set_title("The draws decoded")
-d.save(figure)
+d.save(figure, alt=f"64 draws of z around μ of one {labels[one]}, and the similar images they give")
 
 figure = latent_plane(mu, logvar, labels)
-figure.axes[0].scatter(*mu[ambiguous].T, s=55, facecolors="none", edgecolors="black")
-figure.axes[0].set_title(
-    f"μ of {len(mu)} digits, μ ± 1σ of some,\nrings: {ambiguous.sum()} ambiguous"
-)
-d.save(figure, "plane")
+figure.axes[0].scatter(*mu[ambiguous].T, s=55, lw=0.8, fc="none", ec="black")
+title = f"μ of {len(mu)} digits, μ ± 1σ of some,\nrings: {ambiguous.sum()} ambiguous"
+figure.axes[0].set_title(title)
+d.save(figure, "plane", alt="The codes of test digits; ambiguous ones lie where classes mix")

@@ -19,18 +19,17 @@ Time: 7 s quick, 25 s full
 # The same network for each beta, and as many steps.
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy.special import logsumexp
 
 import scratchvae as sv
 from scratchvae import demo
-from scratchvae.plots import BLUE, CLASSES, VERMILION
+from scratchvae.plots import BLUE, VERMILION
 
 d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
 betas = (0, 0.01, 0.1, 0.3, 1, 3, 10, 100)
-epochs = -(-(700 if d.quick else 3600) * 128 // len(d.x))
+epochs = d.epochs(700 if d.quick else 3600)
 models = [d.vae(beta=beta) for beta in betas]
 for model in models:
     d.train(model, epochs, label=f"beta = {model.beta:g}")
@@ -52,7 +51,7 @@ def kl_of_mixture(mu, logvar, z):
 
 
 draws, rows = [], []
-for beta, model in zip(betas, models, strict=True):
+for beta, model in zip(betas, d.progress(models, "sampling"), strict=True):
     terms = sv.evaluation.elbo(model, [d.x_test], rng=2, samples=10)
     mu, logvar = (asnumpy(a).astype(float) for a in model.encode(x))  # (N, 2) each
     z, _ = sv.gaussian.reparameterize(mu, logvar, rng.standard_normal(mu.shape))
@@ -87,34 +86,33 @@ d.require(
 d.require(negative_elbo.argmin() == one, f"-ELBO is least at 1, {negative_elbo[one]:.2f} nats")
 
 # %%
-# One column for each beta. The circle is the prior's, at 2.
-figure = Figure(figsize=(13, 11))
-grid = figure.add_gridspec(5, len(betas), height_ratios=(5, 5, 6, 6, 6))
-few = np.random.default_rng(3).standard_normal((16, 2))
-colours = [CLASSES[label % 10] for label in d.labels[: len(x)]]
-for k, (beta, model, z) in enumerate(zip(betas, models, draws, strict=True)):
-    ax = figure.add_subplot(grid[0, k])
-    d.show(ax, model.decode(few), columns=4)
-    ax.set_title(f"β = {beta:g}", loc="center")
-    ax.set_ylabel("" if k else "samples")
-    ax = figure.add_subplot(grid[1, k], aspect="equal", xticks=[], yticks=[])
-    ax.scatter(*z.T, s=3, c=colours, linewidths=0)
-    ax.add_patch(Circle((0, 0), 2, fill=False))
-    ax.set(xlim=(-9, 9), ylim=(-9, 9), ylabel="" if k else "codes")
+# What each beta does, for the eye. The circle is the prior's, at 2.
 
+figure, axes = d.figure(2, len(betas), size=(13, 3.9))
+few = np.random.default_rng(3).standard_normal((16, 2))
+for ax, beta, model, z in zip(axes.T, betas, models, draws, strict=True):
+    d.show(ax[0], model.decode(few), columns=4)
+    ax[0].set_title(f"β = {beta:g}", loc="center")
+    d.codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
+    ax[1].add_patch(Circle((0, 0), 2, fill=False))
+    ax[1].set(aspect="equal", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
+axes[0, 0].set_ylabel("samples")
+axes[1, 0].set_ylabel("codes, ±6")
+d.save(figure, alt="Samples and codes for each β: codes beyond the prior at 0, all alike from 3 on")
+
+figure, (rates, bounds, shares) = d.figure(1, 3, size=(13, 4.2))
 where = np.arange(len(betas))
-rates, bounds, shares = (figure.add_subplot(grid[row, :]) for row in (2, 3, 4))
-rates.bar(where, information, 0.5, color=BLUE, label="information on the image")
-rates.bar(where, mixture, 0.5, information, color=VERMILION, label="KL of all codes from the prior")
+rates.bar(where, information, 0.6, color=BLUE, label="information on the image")
+rates.bar(where, mixture, 0.6, information, color=VERMILION, label="KL of q(z) from the prior")
 rates.set(title="The rate: two parts", ylabel="nats per example")
 bounds.plot(where, distortion, "o-", color=BLUE, label="distortion, −log p(x|z)")
 bounds.plot(where, negative_elbo, "o-", color=VERMILION, label="distortion + rate = −ELBO")
 bounds.set(title="The bound: best at β = 1", ylabel="nats per example")
-shares.bar(where, 100 * cover, 0.5, color=BLUE)
-shares.set(title="Held-out digits near which there is a sample", ylabel="%", xlabel="β")
+shares.bar(where, 100 * cover, 0.6, color=BLUE)
+shares.set(title="Digits near which there is a sample", ylabel="% of held-out digits")
 for ax in (rates, bounds, shares):
-    ax.set(xlim=(-0.5, len(betas) - 0.5), xticks=where, xticklabels=betas)
+    ax.set(xlabel="β", xticks=where, xticklabels=[f"{beta:g}" for beta in betas])
     ax.grid(True, axis="y")
-    if ax is not shares:
-        ax.legend()
-d.save(figure)
+rates.legend()
+bounds.legend()
+d.save(figure, "terms", alt="Over β: the rate falls, −ELBO is least at 1, coverage is high to 1")

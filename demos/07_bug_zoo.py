@@ -87,7 +87,7 @@ def tests(f, f_back, divergence, divergence_back):
     return wrong, stats.kstest(u.ravel(), "norm").pvalue < 1e-10, np.abs(gap).max() > 7
 
 
-epochs, rows = -(-(700 if d.quick else 2400) * 128 // len(d.x)), []
+epochs, rows = d.epochs(700 if d.quick else 2400), []
 for name, code in zoo.items():
     with patch.multiple("scratchvae.vae", **dict(zip(names, code, strict=True))):
         trainer = d.train(d.vae(latent_dim=Z), epochs, label=name, binarize="threshold")
@@ -104,7 +104,7 @@ d.require((np.sum(fails, axis=0) == [0, 1, 1, 1, 1, 1]).all(), "each is found by
 figure, (left, right) = d.figure(1, 2, size=(11, 4.2))
 left.get_gridspec().set_width_ratios([2, 1])
 left.hlines(range(6), printed, true, color=GREY)
-left.plot(printed, range(6), "o", color=VERMILION, markersize=8, label="printed")
+left.plot(printed, range(6), "o", color=VERMILION, mfc="none", ms=9, mew=2, label="printed")
 left.plot(true, range(6), "o", color=BLUE, label="true")
 text = f"{printed[5]:,.0f} to {true[5]:,.0f}".replace("-", "−")
 left.text(0.6 * max(true[:5]), 5, text, **CENTRED, bbox={"fc": "white", "ec": "none"})
@@ -117,4 +117,4 @@ left.legend(loc="upper right")
 right.set(title="Tests of the code", xlim=(-0.5, 2.5), ylim=(5.5, -0.5), yticks=[])
 right.set(xticks=range(3), xticklabels=columns)
 right.spines[:].set_visible(False)
-d.save(figure)
+d.save(figure, alt="What each bug prints and what is true of it, and which test of the code fails")

@@ -75,7 +75,7 @@ for Z in (1, 4) if d.quick else (1, 2, 4, 8):
     model.params.value[...] = start
     optimizer, schedule = sv.Adam(model.params, 0.05, betas=(0.9, 0.99)), sv.cosine(0.05, steps)
     gaps[Z] = []
-    for step in range(steps):
+    for step in d.progress(range(steps), f"training with Z = {Z}"):
         optimizer.lr = schedule(step)
         gaps[Z].append(float(model.loss_and_grad(*rows).loss) + best_log_p(Z))
         optimizer.step()
@@ -116,5 +116,5 @@ limit = np.abs(trained).max()
 d.show(right, [*directions[:Z], *trained], Z, cmap="RdBu", vmin=-limit, vmax=limit)
 height = d.dataset.image_shape[0]
 right.set_yticks([height / 2, 1.5 * height], ["data", "VAE"])
-right.set_title("Principal axes")
-d.save(figure)
+right.set(title="Principal axes, red < 0 < blue", anchor="N")
+d.save(figure, alt="Eigenvalues and principal axes of data and VAE agree; the gap closes")

@@ -55,7 +55,7 @@ def sharpness(x):
 # give a variance for each pixel of each image: more likely by far, as many pixels hardly vary.
 
 steps, draws_each = (2500, 100) if d.quick else (3500, 500)  # with many more it overfits
-epochs = -(-steps * 128 // len(d.x))
+epochs = d.epochs(steps)
 bits, kls, sharp, far, all_means, draws, titles = [], [], [], [], [], [], []
 codes = np.random.default_rng(2).standard_normal((8, 8))
 for variance in (1.0, 0.1, "shared", "per-dimension"):
@@ -117,4 +117,4 @@ for ax, images, title in zip(axes, (all_means, draws), ("Means", "Draws"), stric
     d.show(ax, images, 8)
     ax.set_title(f"{title} of p(x|z), z ~ N(0, I)")
 axes[0].set_yticks(height * (np.arange(4) + 0.5), names)
-d.save(figure)
+d.save(figure, alt="Codes decoded: the same grey blur with variance 1, digits with the others")

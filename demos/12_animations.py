@@ -15,7 +15,7 @@ Time: 10 s quick, 12 s full
 # %%
 # Training. The codes are kept after steps that lie evenly on a log scale.
 
-from itertools import pairwise
+import itertools
 
 import numpy as np
 from matplotlib.patches import Circle
@@ -23,24 +23,24 @@ from scipy.spatial.distance import cdist
 
 import scratchvae as sv
 from scratchvae import demo
-from scratchvae.plots import CENTRED, CLASSES, GREY, HALO
+from scratchvae.plots import GREY
 
 d = demo.start(__file__)
 asnumpy = sv.backend.asnumpy
 model = d.vae()
-trainer = d.train(model, 0)  # no epoch yet
 x, labels = d.x_test[:500], d.labels_test[:500]
 steps = 1200 if d.quick else 3600
-kept = np.unique(np.geomspace(1, steps, 60).round())
+kept, count = np.unique(np.geomspace(1, steps, 60).round()), itertools.count(1)
 history = [(0, *map(asnumpy, model.encode(x)))]  # step, mu (N, 2), logvar (N, 2)
 
 
 def keep(terms):
-    if trainer.optimizer.steps in kept:
-        history.append((trainer.optimizer.steps, *map(asnumpy, model.encode(x))))
+    step = next(count)
+    if step in kept:
+        history.append((step, *map(asnumpy, model.encode(x))))
 
 
-trainer.run(-(-steps // trainer.batches_per_epoch), on_step=keep)
+d.train(model, d.epochs(steps), on_step=keep)
 spreads = [mu.std(axis=0).mean() for _, mu, _ in history]
 for k in range(0, len(history), len(history) // 6):
     sigma = np.exp(history[k][2] / 2).mean()
@@ -59,7 +59,7 @@ stops = []
 for mine in (mu[labels == k] for k in (*range(10), 0)):
     stops.append(mine[np.linalg.norm(mine - np.median(mine, axis=0), axis=1).argmin()])
 stops, t = np.array(stops), np.linspace(0, 1, 9, endpoint=False)[:, None]  # (11, 2), (9, 1)
-way = np.concatenate([(1 - t) * a + t * b for a, b in pairwise(stops)])  # (90, 2)
+way = np.concatenate([(1 - t) * a + t * b for a, b in itertools.pairwise(stops)])  # (90, 2)
 frames = asnumpy(model.decode(way))  # (90, D)
 
 real, test = asnumpy(d.x[:10_000]), asnumpy(x)
@@ -83,12 +83,9 @@ d.require(far["a frame"].mean() < far["half and half"].mean(), "frames are neare
 # The walk: the code on its way, and the image that the decoder gives it.
 
 figure, (plane, picture) = d.figure(1, 2, size=(6.2, 3.3))
-colours = [CLASSES[k] for k in labels]
-plane.scatter(*mu.T, s=8, c=colours, alpha=0.4, linewidths=0)
 plane.plot(*stops.T, color=GREY, linewidth=1)
-for k, stop in enumerate(stops[:-1]):
-    plane.text(*stop, k, color=CLASSES[k], size=15, weight="bold", path_effects=HALO, **CENTRED)
-(walker,) = plane.plot(*way[:1].T, "o", color="black", markersize=10, markeredgecolor="white")
+d.codes(plane, mu, labels, s=8, alpha=0.4)
+(walker,) = plane.plot(*way[:1].T, "o", color="black", ms=10, mec="white", zorder=9)
 plane.set(aspect="equal", xlabel="z₁", ylabel="z₂", title="A code on its way")
 
 
@@ -99,22 +96,24 @@ def walk(i):
     picture.set_title("and what it means")
 
 
-d.save_animation(figure, walk, len(way), "walk")
+text = "A point moves through the codes from class to class, and the digit it decodes to changes"
+d.save_animation(figure, walk, len(way), "walk", alt=text)
 
 # %%
 # Training: mu of each test image, from before the first step on.
 
 figure, ax = d.figure(size=(4.6, 4.8))
-for radius in (1, 2, 3):
-    ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=GREY))
-dots = ax.scatter(*history[0][1].T, s=12, c=colours, alpha=0.8, linewidths=0)
-ax.set(aspect="equal", xlim=(-4, 4), ylim=(-4, 4), xlabel="z₁", ylabel="z₂")
 
 
 def learn(i):
     step, mu, _ = history[min(i, len(history) - 1)]  # the last one stays for a while
-    dots.set_offsets(mu)
+    ax.clear()
+    for radius in (1, 2, 3):
+        ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=GREY))
+    d.codes(ax, mu, labels, names=mu.std() > 0.5, s=12, alpha=0.8)
+    ax.set(aspect="equal", xlim=(-4, 4), ylim=(-4, 4), xlabel="z₁", ylabel="z₂")
     ax.set_title(f"Codes after {step:,} steps\ncircles: the prior at 1, 2 and 3σ")
 
 
-d.save_animation(figure, learn, len(history) + 20, "training", fps=10)
+text = "Codes of test digits during training: all near 0 at first, then classes within the prior"
+d.save_animation(figure, learn, len(history) + 20, "training", fps=10, alt=text)

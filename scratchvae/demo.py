@@ -11,10 +11,10 @@ import argparse
 import ast
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from .checkpoint import write_atomically
 from .errors import InputError
 from .optimizers import Adam
 from .training import Trainer
-from .vae import VAE, Autoencoder
+from .vae import VAE, Autoencoder, Terms
+
+BATCH = 128  # examples in a step, unless a demo says otherwise
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -120,6 +123,10 @@ class Demo:
         options = {"rng": 0, "backend": self.backend, **options}
         return Autoencoder(self.dataset.data_dim, hidden, latent_dim, **options)
 
+    def epochs(self, steps: int) -> int:
+        """Return the number of epochs with that many steps or just over, of 128 examples each."""
+        return -(-steps * BATCH // len(self.x))
+
     def train(
         self,
         model: Any,
@@ -127,47 +134,77 @@ class Demo:
         *,
         label: str = "",
         lr: float = 1e-3,
-        batch_size: int = 128,
+        batch_size: int = BATCH,
+        on_step: Callable[[Terms], None] = lambda terms: None,
+        on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
         **options: Any,
     ) -> Trainer:
-        """Train with Adam, showing progress on standard error; `options` are the Trainer's."""
-        from tqdm import tqdm
-
+        """Train with Adam, showing progress; `options` are the Trainer's, the callbacks run's."""
         optimizer = Adam(model.params, lr)
         trainer = Trainer(model, optimizer, self.dataset, batch_size=batch_size, **options)
-        name = label or type(model).__name__
-        with tqdm(total=epochs, desc=f"training {name}", unit="epoch", leave=False) as bar:
+        steps = epochs * trainer.batches_per_epoch
+        with _bar(steps, f"training {label or type(model).__name__}") as bar:
 
-            def on_epoch(metrics: dict[str, float]) -> None:
-                bar.set_postfix_str(f"test loss {metrics['test_loss']:.2f}", refresh=False)
+            def after_step(terms: Terms) -> None:
                 bar.update()
+                on_step(terms)
 
-            trainer.run(epochs, on_epoch=on_epoch)
+            def after_epoch(metrics: dict[str, float]) -> None:
+                bar.set_postfix_str(f"test loss {metrics['test_loss']:.2f}", refresh=False)
+                on_epoch(metrics)
+
+            trainer.run(epochs, after_step, after_epoch)
         return trainer
 
-    def say(self, text: str) -> None:
-        """Print a line of results."""
-        print(text, flush=True)
+    def progress(self, items: Collection[T], what: str) -> Iterator[T]:
+        """Yield the items, showing how many of them are done."""
+        with _bar(len(items), what) as bar:
+            for item in items:
+                yield item
+                bar.update()
 
-    def figure(self, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4)) -> Any:
-        """Return a figure of `size` in inches, in the common style, and its axes."""
+    def say(self, text: str) -> None:
+        """Print a line of results, above a bar if there is one."""
+        from tqdm import tqdm
+
+        tqdm.write(text)
+        sys.stdout.flush()
+
+    def figure(
+        self,
+        rows: int = 1,
+        columns: int = 1,
+        size: tuple[float, float] = (6.4, 4),
+        **options: Any,
+    ) -> Any:
+        """Return a figure of `size` in inches, in the common style, and its axes.
+
+        The `options` are those of ``matplotlib.figure.Figure.subplots``, such as ``sharey``.
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size)
-        return figure, figure.subplots(rows, columns)
+        return figure, figure.subplots(rows, columns, **options)
 
-    def save(self, figure: Any, name: str = "") -> Path:
-        """Write a figure as ``{demo}[-{name}].png`` and say where."""
+    def save(self, figure: Any, name: str = "", *, alt: str) -> Path:
+        """Write a figure as ``{demo}[-{name}].png``; say where, and with `alt` what it shows."""
         path = self._path(name, "png")
         plots.save(figure, path)
-        return self._wrote(path)
+        return self._wrote(path, alt)
 
     def save_animation(
-        self, figure: Any, draw: Callable[[int], None], frames: int, name: str = "", fps: int = 12
+        self,
+        figure: Any,
+        draw: Callable[[int], None],
+        frames: int,
+        name: str = "",
+        fps: int = 12,
+        *,
+        alt: str,
     ) -> Path:
         """Write ``{demo}[-{name}].gif``, which loops: the figure after draw(0), draw(1) and so on.
 
-        The axes stay where the first frame has them, and 72 dots per inch keep the file small.
+        The axes stay where the first frame has them, and 96 dots per inch keep the file small.
         """
         from matplotlib.animation import FuncAnimation, PillowWriter
 
@@ -176,9 +213,11 @@ class Demo:
         figure.set_layout_engine("none")
         animation = FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
         path = self._path(name, "gif")
-        options: Any = {"writer": PillowWriter(fps=fps), "dpi": 72}
-        write_atomically(path, lambda file: animation.save(file, **options))
-        return self._wrote(path)
+        options: Any = {"writer": PillowWriter(fps=fps), "dpi": 96}
+        with _bar(frames, f"drawing {path.name}") as bar:
+            options["progress_callback"] = lambda frame, of: bar.update()
+            write_atomically(path, lambda file: animation.save(file, **options))
+        return self._wrote(path, alt)
 
     def show(self, ax: Any, images: Any, columns: int, **options: Any) -> None:
         """Draw images (n, D) in an axes, row by row, black on white; `options` are imshow's."""
@@ -194,6 +233,14 @@ class Demo:
         ax.tick_params(length=0)  # of ticks that a caller may set beside the rows
         ax.spines[:].set_visible(False)
 
+    def codes(self, ax: Any, z: Any, labels: Any, names: bool = True, **options: Any) -> None:
+        """Draw codes z (n, 2), a colour for each class, its name at its median if `names`."""
+        colours = [plots.CLASSES[k % 10] for k in labels]
+        ax.scatter(*z.T, **{"s": 6, "c": colours, "linewidths": 0, **options})
+        for k in np.unique(labels) if names else ():
+            place = np.median(z[labels == k], axis=0)
+            plots.badge(ax, place, str(k), plots.CLASSES[k % 10], size=9)
+
     def require(self, holds: Any, claim: str) -> None:
         """Print a claim; end the demo with exit code 1 if it does not hold."""
         if bool(asnumpy(holds)):
@@ -206,10 +253,18 @@ class Demo:
         self.out.mkdir(parents=True, exist_ok=True)
         return self.out / f"{self.name}{f'-{name}' if name else ''}.{suffix}"
 
-    def _wrote(self, path: Path) -> Path:
+    def _wrote(self, path: Path, alt: str) -> Path:
         self.figures.append(path)
-        self.say(f"Wrote {path}")
+        self.say(f"Wrote {path}: {alt}")
         return path
+
+
+def _bar(total: int, what: str) -> Any:
+    """Return a progress bar on standard error; none where that is no terminal, or nothing to do."""
+    from tqdm import tqdm
+
+    disable = None if total else True  # None: unless it is a terminal
+    return tqdm(total=total, desc=what, leave=False, disable=disable, dynamic_ncols=True)
 
 
 def start(file: str) -> Demo:
@@ -224,7 +279,11 @@ def start(file: str) -> Demo:
     plots.use_style()
     backend = get_backend(backend_of(args.device))
     running = Demo(entry.name, args.quick, backend, datasets.load(args.data), args.out)
-    running.say(f"{entry.title}\nClaim: {entry.claim}\n")
+    data = running.dataset
+    running.say(
+        f"{entry.title}\nClaim: {entry.claim}\nData: {data.name}, {len(data.train):,} training and "
+        f"{len(data.test):,} test examples; running on {backend.device}\n"
+    )
     return running
 
 

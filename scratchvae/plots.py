@@ -228,12 +228,17 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
     if colours != [BLUE]:
         means = np.array([mu[index == k].mean(axis=0) for k in range(len(names))])
         places = _push_apart(means, anchors, 0.065 * np.ptp([*mu[drawn], *anchors], axis=0).max())
-        for name, (x, y), colour in zip(names, places, colours, strict=True):
-            ink = "white" if np.dot(to_rgb(colour), (0.21, 0.72, 0.07)) < 0.5 else "black"
-            badge = {"boxstyle": "round,pad=0.22", "fc": colour, "ec": "white", "lw": 1.5}
-            ax.text(x, y, str(name), color=ink, size=14, weight="bold", **CENTRED, bbox=badge)
+        for name, place, colour in zip(names, places, colours, strict=True):
+            badge(ax, place, str(name), colour)
     ax.set_title(title)
     return figure
+
+
+def badge(ax: Axes, place: tuple[float, float], name: str, colour: str, size: float = 14) -> None:
+    """Write the name of a class at a place (x, y) of an axes, on its colour."""
+    ink = "white" if np.dot(to_rgb(colour), (0.21, 0.72, 0.07)) < 0.5 else "black"
+    box = {"boxstyle": "round,pad=0.22", "fc": colour, "ec": "white", "lw": 1.5}
+    ax.text(*place, name, color=ink, size=size, weight="bold", clip_on=True, **CENTRED, bbox=box)
 
 
 @_styled

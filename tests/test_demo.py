@@ -1,15 +1,17 @@
 """The frame that the demos share: heads, options and claims; and each of them, quick."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from scratchvae import InputError, demo
+from scratchvae import InputError, demo, plots
 from scratchvae.cli import main
 
 ENTRIES = list(demo.entries())
@@ -31,7 +33,7 @@ model = d.vae((5,), 2)
 trainer = d.train(model, 1 if d.quick else 2)
 figure, ax = d.figure()
 ax.plot([1, 2])
-d.save(figure)
+d.save(figure, alt="A line")
 d.require(len(trainer.metrics) < 2, "one epoch is enough")
 '''
 
@@ -101,14 +103,16 @@ def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path, monkeypat
     figure, ax = d.figure(size=(2, 2))
     (dot,) = ax.plot([0], [0], "o")
 
-    path = d.save_animation(figure, lambda k: dot.set_data([k / 100], [0]), 3, "dot", fps=10)
+    path = d.save_animation(
+        figure, lambda k: dot.set_data([k / 100], [0]), 3, "dot", fps=10, alt="A dot"
+    )
     assert d.figures == [path] == [tmp_path / "nothing-dot.gif"]
     with Image.open(path) as gif:
         # 100 ms a frame; a loop count of 0 means for ever
         assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (3, 100, 0)
     before = path.read_bytes()
     with pytest.raises(ZeroDivisionError):
-        d.save_animation(figure, lambda k: dot.set_data([1 / (k - 2)], [0]), 3, "dot")
+        d.save_animation(figure, lambda k: dot.set_data([1 / (k - 2)], [0]), 3, "dot", alt="A dot")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["nothing-dot.gif"]
 
@@ -124,7 +128,7 @@ def test_the_axes_of_an_animation_do_not_move(script, tmp_path, monkeypatch):
         ax.set_ylim(0, 10.0 ** (3 * k))
         places.append(tuple(ax.get_position().bounds))
 
-    d.save_animation(figure, draw, 3)
+    d.save_animation(figure, draw, 3, alt="A growing axis")
     assert len(set(places[1:])) == 1
     assert places[0] != places[1]  # it was laid out at all
 
@@ -151,7 +155,7 @@ def test_images_are_shown_row_by_row(script, tmp_path, monkeypatch, rng):
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
 def test_a_demo_is_short_and_uses_public_names_only(entry):
     text = entry.path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 130
+    assert len(text.splitlines()) <= 120
     assert "._" not in text
     assert "import cupy" not in text
 
@@ -181,8 +185,96 @@ def test_coverage_is_the_share_of_real_examples_near_a_sample(rng):
     # In drawn data, from the definition: with ties of probability 0
     real, samples = rng.standard_normal((20, 3)), rng.standard_normal((30, 3))
     covered = 0
-    for x in real:
-        near = sum(np.linalg.norm(x - other) < np.linalg.norm(x - samples, axis=1).min()
-                   for other in real if other is not x)  # fmt: skip
-        covered += near < 5
+    for i, x in enumerate(real):
+        to_sample = np.linalg.norm(x - samples, axis=1).min()
+        nearer = np.linalg.norm(x - np.delete(real, i, axis=0), axis=1) < to_sample
+        covered += nearer.sum() < 5
     assert demo.coverage(real, samples) == covered / 20
+
+
+class Terminal(io.StringIO):
+    """A standard error that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def running(script, tmp_path, monkeypatch):
+    """The demo of nothing, started on the CPU."""
+    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
+    return demo.start(str(script))
+
+
+def test_the_head_says_what_it_runs_on(capsys, running):
+    assert capsys.readouterr().out == (
+        "A demo of nothing\nClaim: one is smaller than two.\n"
+        "Data: digits, 1,500 training and 297 test examples; running on the CPU\n\n"
+    )
+
+
+def test_epochs_hold_that_many_steps_and_not_an_epoch_more(running, rng):
+    for steps in (1, 12, 13, *rng.integers(1, 10_000, 5)):
+        trained = running.epochs(steps) * len(running.x) / 128
+        assert 0 <= trained - steps < len(running.x) / 128
+
+
+def test_long_work_shows_how_far_it_is_and_leaves_nothing(running):
+    with redirect_stderr(Terminal()) as terminal:
+        trainer = running.train(running.vae((5,), 2), 2, label="a toy")
+        assert list(running.progress("abc", "letters")) == ["a", "b", "c"]
+    shown = terminal.getvalue()
+    assert "training a toy" in shown
+    assert f"/{2 * trainer.batches_per_epoch} [" in shown
+    assert "letters" in shown
+    assert "/3 [" in shown
+    assert "\n" not in shown
+    *_, last, end = shown.split("\r")
+    assert last.strip() == end == ""  # the line is blank again
+
+
+def test_no_bar_for_nothing_to_do_or_where_there_is_no_terminal(running):
+    with redirect_stderr(Terminal()) as terminal:
+        running.train(running.vae((5,), 2), 0)
+    assert terminal.getvalue() == ""
+    with redirect_stderr(io.StringIO()) as file:
+        running.train(running.vae((5,), 2), 1)
+        assert list(running.progress(range(3), "numbers")) == [0, 1, 2]
+    assert file.getvalue() == ""
+
+
+def test_training_passes_its_callbacks_on(running):
+    losses, epochs = [], []
+    running.train(
+        running.vae((5,), 2),
+        2,
+        on_step=lambda terms: losses.append(float(terms.loss)),
+        on_epoch=lambda metrics: epochs.append(metrics["epoch"]),
+    )
+    assert epochs == [1, 2]
+    assert len(losses) == 2 * running.epochs(1) * -(-len(running.x) // 128)
+
+
+def test_a_figure_says_what_it_shows(running, tmp_path, capsys):
+    figure, _ = running.figure()
+    path = running.save(figure, "line", alt="A line that rises")
+    assert path == tmp_path / "nothing-line.png"
+    assert capsys.readouterr().out.endswith(f"Wrote {path}: A line that rises\n")
+
+
+def test_codes_are_named_at_the_median_of_their_class(running, rng):
+    from matplotlib.colors import to_hex
+
+    z, labels = rng.standard_normal((9, 2)), np.repeat([0, 3, 7], 3)
+    _, ax = running.figure()
+    running.codes(ax, z, labels, s=3)
+    (dots,) = ax.collections
+    np.testing.assert_array_equal(dots.get_offsets(), z)
+    colours = [to_hex(c).upper() for c in dots.get_facecolors()]
+    assert colours == [plots.CLASSES[k].upper() for k in labels]
+    # The places of three codes' names: of three numbers the median is the second.
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert places == {str(k): tuple(np.sort(z[labels == k], axis=0)[1]) for k in (0, 3, 7)}
+    _, bare = running.figure()
+    running.codes(bare, z, labels, names=False)
+    assert not bare.texts

@@ -465,3 +465,22 @@ def test_without_javascript_the_figures_show_their_first_state(browser, model):
     check_gaussian(browser, 1.5, 0.5)
     check_decoder(browser, model, (0, 0))
     assert browser.text("#decoder-said").split() == said
+
+
+# ---- demos ---------------------------------------------------------------------------------------
+
+
+def test_animations_stand_still_where_motion_is_unwanted(browser):
+    browser.open("gallery/animations.html")
+    for wish, suffix in (("no-preference", ".gif"), ("reduce", ".still.png")):
+        features = [{"name": "prefers-reduced-motion", "value": wish}]
+        browser.command("Emulation.setEmulatedMedia", features=features)
+        browser.driver.refresh()
+        shown = browser.run(
+            "return [...document.querySelectorAll('.demo-figure img')]"
+            ".map((image) => [image.currentSrc, image.naturalWidth])"
+        )
+        assert len(shown) == 2
+        for url, width in shown:
+            assert url.endswith(suffix)
+            assert width > 0  # it was loaded

@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -326,9 +327,22 @@ WITH_A_DEMO = {
         # %%
         # The square of minus one, and what is < 1.
 
+        import sys
+        from pathlib import Path
+
+        from PIL import Image
+
+        out = Path(sys.argv[sys.argv.index("--out") + 1])
+        out.mkdir()
         print("Squares\\nClaim: squares are not negative.\\n")
         square = (-1) ** 2
         print(f"The square is {square}.")
+        wide, *moving = (Image.new("L", size) for size in [(1800, 600), (90, 60), (90, 60)])
+        moving[1].paste(255, (0, 0, 90, 60))
+        wide.save(out / "square.png")
+        print(f"Wrote {out / 'square.png'}: A parabola that is > 0")
+        moving[0].save(out / "square-grows.gif", save_all=True, append_images=moving[1:])
+        print(f"Wrote {out / 'square-grows.gif'}: A square that grows")
         """,
     "docs/api/demo.md": """\
         # Demos
@@ -354,9 +368,35 @@ def site_with_a_demo(site):
 def test_a_demo_becomes_a_page(site_with_a_demo):
     succeeded, output = site_with_a_demo.build()
     assert succeeded, output
-    page = (site_with_a_demo.root / "site/gallery/square.html").read_text(encoding="utf-8")
+    folder = site_with_a_demo.root / "site/gallery"
+    page = (folder / "square.html").read_text(encoding="utf-8")
     for part in ("squares are not negative.", "The square is 1.", "and what is &lt; 1."):
         assert part in page
+    assert "Wrote /" not in page
+
+
+def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
+    succeeded, output = site_with_a_demo.build()
+    assert succeeded, output
+    folder = site_with_a_demo.root / "site/gallery"
+    page = " ".join((folder / "square.html").read_text(encoding="utf-8").split())
+    wide, moving = page.split("<figure")[1:]
+    assert '<a href="figures/square.png"' in wide
+    alt = 'alt="A parabola that is &gt; 0"'
+    assert f'<img src="figures/square.png" {alt} width="1800" height="600">' in wide
+    assert "<source" not in wide
+    still = "figures/square-grows.still.png"
+    assert (
+        f'<picture> <source media="(prefers-reduced-motion: reduce)" srcset="{still}"> '
+        '<img src="figures/square-grows.gif" alt="A square that grows"' in moving
+    )
+    with Image.open(folder / still) as image:  # the last frame, which is white
+        assert image.getextrema() == ((255, 255),) * 3
+
+    index = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
+    assert f'<a href="square.html"> <img src="figures/square.thumbnail.png" {alt}' in index
+    with Image.open(folder / "figures/square.thumbnail.png") as image:
+        assert image.size == (640, 213)
 
 
 @pytest.mark.parametrize(
@@ -364,13 +404,16 @@ def test_a_demo_becomes_a_page(site_with_a_demo):
     [
         ("raise ValueError('no square')", "ValueError: no square"),
         ("import sys\nsys.exit(1)", "exit code 1"),
+        ("(out / 'more.png').touch()", "The demo square does not say what more.png shows"),
+        ("import time\ntime.sleep(600)", "The demo square did not end within 20 seconds"),
     ],
-    ids=["raises", "does not hold"],
+    ids=["raises", "does not hold", "says nothing of a figure", "does not end"],
 )
 def test_a_demo_that_fails_fails_the_build(site_with_a_demo, added, sentence):
     text = (site_with_a_demo.root / DEMO).read_text(encoding="utf-8")
     site_with_a_demo.write(DEMO, f"{text}{added}\n")
-    succeeded, output = site_with_a_demo.build()
+    # Enough for a demo that does nothing, whatever else the machine does
+    succeeded, output = site_with_a_demo.build("-D", "gallery_limit=20")
     assert not succeeded
-    assert f"{DEMO}:1: ERROR: The demo square ended with exit code 1" in output
+    assert f"{DEMO}:1: ERROR: The demo square " in output
     assert sentence in output
