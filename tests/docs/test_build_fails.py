@@ -179,6 +179,10 @@ BREAKS = {
         (PAGE, "$$ (square)", "$$ (cube)"),
         (PAGE, ":::{derivation}", "The derivation square has no equation"),
     ),
+    "a derivation on two pages": (
+        ("docs/index.md", "See ", ":::{derivation} square\n:::\n\nSee "),
+        ("docs/index.md", ":::{derivation}", "The derivation square stands in derivations/square:"),
+    ),
     "code that is missing": (
         (PAGE, "(square)\n:::", "(square)\n:::\n\n:::{derivation} cube\n$$\nx^3\n$$ (cube)\n:::"),
         (PAGE, ":::{derivation} cube", "The derivation cube has no code: no comment # [cube]"),
@@ -244,6 +248,90 @@ def test_what_is_broken_fails_the_build(site, name):
     place = f"{where}:{site.line(where, part)}: "
     (said,) = [text for text in output.split(place)[1:] if sentence in text] or [""]
     assert sentence in said.partition(str(site.root))[0], output  # before the next message, if any
+
+
+# Functions and what is wrong with their docstrings, by the code that numpydoc has for it.
+DOCSTRINGS = {
+    "GL06": '''\
+        def a(x):
+            """Return it.
+
+            Nonsense
+            --------
+            x : number
+            """
+        ''',
+    "GL07": '''\
+        def b(x):
+            """Return it.
+
+            Notes
+            -----
+            A note.
+
+            Parameters
+            ----------
+            x : number
+            """
+        ''',
+    "GL08": """\
+        def c(x):
+            return x
+        """,
+    "PR01": '''\
+        def d(x, y):
+            """Return it.
+
+            Parameters
+            ----------
+            x : number
+            """
+        ''',
+    "PR03": '''\
+        def e(x, y):
+            """Return it.
+
+            Parameters
+            ----------
+            y : number
+            x : number
+            """
+        ''',
+    "PR10": '''\
+        def f(x):
+            """Return it.
+
+            Parameters
+            ----------
+            x: number
+            """
+        ''',
+    "SS03": '''\
+        def g(x):
+            """Return it"""
+        ''',
+    None: '''\
+        def h(x, y):
+            """A line that names x and y is enough: no section is asked for."""
+        ''',
+}
+
+
+def test_docstrings_that_mislead_fail_the_build(site):
+    """One build, as what is wrong with one function does not touch the others."""
+    texts = [(site.root / CODE).read_text(encoding="utf-8"), *map(dedent, DOCSTRINGS.values())]
+    site.write(CODE, "\n\n".join(texts))
+    succeeded, output = site.build()
+    assert not succeeded
+    for code, text in DOCSTRINGS.items():
+        head = text.split("\n")[0].strip()
+        name = f"scratchvae.square.{head[4]}"
+        if code is None:
+            assert name not in output
+            continue
+        place = f"{CODE}:{site.line(CODE, head)}: ERROR: The docstring of {name}: "
+        said = [part.partition("\n")[0] for part in output.split(place)[1:]]
+        assert [line for line in said if f"({code})" in line], output
 
 
 def test_a_module_without_a_page_fails_the_build(site):
