@@ -5,7 +5,9 @@ test, three pages. First it is whole; then one thing is broken.
 """
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -332,6 +334,23 @@ def test_docstrings_that_mislead_fail_the_build(site):
         place = f"{CODE}:{site.line(CODE, head)}: ERROR: The docstring of {name}: "
         said = [part.partition("\n")[0] for part in output.split(place)[1:]]
         assert [line for line in said if f"({code})" in line], output
+
+
+def test_every_package_of_npm_has_one_version():
+    """What a package needs itself comes along: unless it is named here too, another each month."""
+    named = json.loads((DOCS / "package.json").read_text(encoding="utf-8"))
+    versions = named["dependencies"] | named["overrides"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions.values())
+    installed = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(KATEX.parent.glob("*/package.json"))
+    ]
+    if not installed:
+        pytest.skip(f"nothing is installed in {KATEX.parent}")
+    assert {package["name"]: package["version"] for package in installed} == versions
+    assert {name for package in installed for name in package.get("dependencies", ())} <= set(
+        versions
+    )
 
 
 def test_a_module_without_a_page_fails_the_build(site):
