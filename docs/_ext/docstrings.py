@@ -46,6 +46,12 @@ def check(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
             logger.error(sentence, name, message, code, location=where, type="docstrings")
 
 
+def fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Pass over the fields of named tuples: Python describes them by their number only."""
+    alias = (inspect.getdoc(obj) or "").startswith("Alias for field number")
+    return True if alias else None
+
+
 def undocumented(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> None:
     """Check what autodoc passes over because it has no docstring."""
     target = inspect.unwrap(obj.fget if isinstance(obj, property) else obj)
@@ -106,5 +112,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", check, priority=400)  # before numpydoc rewrites it
     app.connect("autodoc-process-docstring", plain_text, priority=450)
     app.connect("autodoc-skip-member", undocumented)
+    app.connect("autodoc-skip-member", fields)
     app.connect("env-check-consistency", check_modules)
     return {"parallel_read_safe": True}

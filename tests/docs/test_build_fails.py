@@ -20,7 +20,15 @@ pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KATEX = DOCS / "node_modules" / "katex"
-OURS = ("labels.py", "derivations.py", "katex.py", "katex.cjs", "doctests.py", "docstrings.py")
+OURS = (
+    "labels.py",
+    "derivations.py",
+    "katex.py",
+    "katex.cjs",
+    "tables.py",
+    "doctests.py",
+    "docstrings.py",
+)
 
 FILES = {
     "scratchvae/__init__.py": '''\
@@ -54,7 +62,7 @@ FILES = {
     "docs/index.md": """\
         # Squares
 
-        See {eq}`square` and {py:func}`scratchvae.square.square`.
+        See {eq}`square` and {py:func}`scratchvae.square.square`, {eq}`square` and {eq}`square`.
 
         ```{toctree}
         derivations/square
@@ -62,6 +70,10 @@ FILES = {
         ```
         """,
     "docs/derivations/square.md": """\
+        ---
+        equations_of: the square
+        ---
+
         # The square of $x$
 
         :::{derivation} square
@@ -168,7 +180,8 @@ def test_the_whole_site_is_built(site):
     assert 'class="katex-display"' in page
     assert "$" not in page.partition("<article")[2].partition("</article>")[0]
     index = (site.root / "site/index.html").read_text(encoding="utf-8")
-    assert "Eq.\N{NO-BREAK SPACE}1 of The square of" in index
+    assert index.count("Eq.\N{NO-BREAK SPACE}1 of the square</a>") == 2
+    assert index.count("Eq.\N{NO-BREAK SPACE}1</a> and ") == 1
     links = [sys.executable, str(DOCS / "_ext/links.py"), str(site.root / "site")]
     run = subprocess.run(links, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
@@ -210,7 +223,7 @@ BREAKS = {
         (PAGE, "Here", r"KaTeX cannot read the formula \undefined x"),
     ),
     "a reference to an unknown equation": (
-        ("docs/index.md", "{eq}`square`", "{eq}`cube`"),
+        ("docs/index.md", "See {eq}`square`", "See {eq}`cube`"),
         ("docs/index.md", "{eq}`cube`", "equation not found: cube"),
     ),
     "a reference to an unknown name": (
