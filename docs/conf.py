@@ -23,6 +23,7 @@ extensions = [
     # Our own, in _ext/. No intersphinx: the build needs no network.
     "derivations",
     "katex",
+    "tables",
     "doctests",
     "docstrings",
 ]
@@ -49,6 +50,7 @@ autosummary_generate = False
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 default_role = "code"  # `name` in a docstring
+highlight_language = "none"  # indented parts of docstrings are formulas and pictures, not Python
 
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme = "pydata_sphinx_theme"

@@ -101,6 +101,7 @@ def load_model(path: str | Path, backend: str | Backend = "numpy") -> Autoencode
     ----------
     path : str or Path
         A checkpoint, or the folder of a run, whose last checkpoint is then taken.
+    backend : {"numpy", "cupy"}
 
     Raises
     ------

@@ -30,6 +30,9 @@ def elbo(
 
     Parameters
     ----------
+    model : Autoencoder or VAE
+    batches : iterable of (B, D)
+    rng : None, int, SeedSequence or Generator
     samples : int
         How many draws of z per example; the mean over more of them is less noisy, not tighter.
     """
@@ -50,6 +53,7 @@ def log_importance_weights(model: VAE, x: Array, eps: Array) -> Array:
 
     Parameters
     ----------
+    model : VAE
     x : (B, D)
     eps : (K, B, Z)
     """

@@ -178,16 +178,16 @@ class VAE(Autoencoder):
 
     Parameters
     ----------
+    data_dim, hidden, latent_dim : as for :class:`Autoencoder`
     beta : float
         The weight of the KL term. With 1 the loss is the negative evidence lower bound.
     free_bits : float
         The KL in nats that each latent dimension has for nothing: where it is not 0 the loss holds
         the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
-    data_dim, hidden, latent_dim, **options
-        As for :class:`Autoencoder`. The encoder's last layer gives [mu | logvar], (B, 2Z).
+    **options : as for :class:`Autoencoder`
     """
 
-    code_parts = 2
+    code_parts = 2  # the encoder's output is [mu | logvar], (B, 2Z)
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ that has no equation, no code, no test or no page is an error of the build.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -157,13 +158,16 @@ def place_of(docname: str, block: labels.Block) -> nodes.reference:
 def list_of(docname: str, tests: Iterable[labels.Test]) -> nodes.bullet_list:
     items = nodes.bullet_list(classes=["proofs"])
     for test in tests:
-        reference = link(docname, f"{test.path}::{test.name}", test.path, test.line)
+        reference = link(docname, "", test.path, test.line)
+        # A name is long: it may break, but between its words.
+        for word in re.findall(r".*?(?:[/_:]+|$)", f"{test.path}::{test.name}"):
+            reference[0] += [nodes.Text(word), nodes.raw("", "<wbr>", format="html")]
         items += nodes.list_item("", nodes.paragraph("", "", reference))
     return items
 
 
 def equation_reference(builder: Any, docname: str, label: str) -> nodes.Node:
-    """Return a reference to a labelled equation: Eq. 3, or Eq. 3 of KL on another page."""
+    """Return a reference to an equation: Eq. 3, or on another page Eq. 3 of the log density."""
     domain, contnode = builder.env.domains.math_domain, nodes.inline()
     reference = domain.resolve_xref(builder.env, docname, builder, "eq", label, None, contnode)
     return reference or nodes.Text("no equation")
@@ -252,7 +256,10 @@ def minutes(lines: int) -> int:
 
 
 class Equations(MathDomain):
-    """Sphinx's own, but a reference to an equation of another page says which page."""
+    """Sphinx's own, but a reference to an equation of another page says which page.
+
+    A page's head says how it is called there, ``equations_of: the log density``.
+    """
 
     def resolve_xref(
         self, env: Any, fromdocname: str, builder: Any, typ: str, target: str, *rest: Any
@@ -260,9 +267,23 @@ class Equations(MathDomain):
         reference = super().resolve_xref(env, fromdocname, builder, typ, target, *rest)
         docname, _ = self.equations.get(target, (fromdocname, 0))
         if reference is not None and docname != fromdocname:
-            text = f"{reference.astext()} of {short_title(env, docname)}"
+            name = env.metadata[docname].get("equations_of") or short_title(env, docname)
+            text = f"{reference.astext()} of {name}"
             reference.children[:] = [nodes.Text(text)]
+            reference["equations_of"] = name
         return reference
+
+
+def name_once(app: Any, doctree: nodes.document, docname: str) -> None:
+    """Make of "Eq. 3 of the ELBO and Eq. 4 of the ELBO" "Eq. 3 and Eq. 4 of the ELBO"."""
+    for reference in doctree.findall(nodes.reference):
+        between = reference.next_node(descend=False, siblings=True)
+        after = between and between.next_node(descend=False, siblings=True)
+        name = reference.get("equations_of")
+        joined = isinstance(between, nodes.Text) and between.strip() in {"and", ","}
+        if joined and isinstance(after, nodes.reference) and after.get("equations_of") == name:
+            text = reference.astext().removesuffix(f" of {name}")
+            reference.children[:] = [nodes.Text(text)]
 
 
 def short_title(env: Any, docname: str) -> str:
@@ -336,7 +357,8 @@ def source_pages(app: Any) -> Iterable[tuple[str, dict[str, Any], str]]:
     config = app.config
     for folder in (config.derivations_package, config.derivations_tests):
         for path, text in labels.sources(app.env.labels_root, folder):
-            body = f"<h1>{path}</h1>\n" + highlight(text, PythonLexer(), formatter)
+            head = re.sub(r"([/_])", r"\1<wbr>", path)
+            body = f"<h1>{head}</h1>\n" + highlight(text, PythonLexer(), formatter)
             yield f"source/{path}", {"title": path, "body": body, "parents": []}, "page.html"
 
 
@@ -365,6 +387,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-purge-doc", forget_page)
     app.connect("env-check-consistency", check_labels)
     app.connect("missing-reference", resolve_owner)
+    app.connect("doctree-resolved", name_once)
     app.connect("doctree-resolved", fill_tables)
     app.connect("html-collect-pages", source_pages)
     return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 1}

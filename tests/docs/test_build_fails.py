@@ -5,7 +5,9 @@ test, three pages. First it is whole; then one thing is broken.
 """
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,15 @@ pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KATEX = DOCS / "node_modules" / "katex"
-OURS = ("labels.py", "derivations.py", "katex.py", "katex.cjs", "doctests.py", "docstrings.py")
+OURS = (
+    "labels.py",
+    "derivations.py",
+    "katex.py",
+    "katex.cjs",
+    "tables.py",
+    "doctests.py",
+    "docstrings.py",
+)
 
 FILES = {
     "scratchvae/__init__.py": '''\
@@ -53,7 +63,7 @@ FILES = {
     "docs/index.md": """\
         # Squares
 
-        See {eq}`square` and {py:func}`scratchvae.square.square`.
+        See {eq}`square` and {py:func}`scratchvae.square.square`, {eq}`square` and {eq}`square`.
 
         ```{toctree}
         derivations/square
@@ -61,6 +71,10 @@ FILES = {
         ```
         """,
     "docs/derivations/square.md": """\
+        ---
+        equations_of: the square
+        ---
+
         # The square of $x$
 
         :::{derivation} square
@@ -167,7 +181,8 @@ def test_the_whole_site_is_built(site):
     assert 'class="katex-display"' in page
     assert "$" not in page.partition("<article")[2].partition("</article>")[0]
     index = (site.root / "site/index.html").read_text(encoding="utf-8")
-    assert "Eq.\N{NO-BREAK SPACE}1 of The square of" in index
+    assert index.count("Eq.\N{NO-BREAK SPACE}1 of the square</a>") == 2
+    assert index.count("Eq.\N{NO-BREAK SPACE}1</a> and ") == 1
     links = [sys.executable, str(DOCS / "_ext/links.py"), str(site.root / "site")]
     run = subprocess.run(links, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
@@ -179,6 +194,10 @@ BREAKS = {
     "an equation that is missing": (
         (PAGE, "$$ (square)", "$$ (cube)"),
         (PAGE, ":::{derivation}", "The derivation square has no equation"),
+    ),
+    "a derivation on two pages": (
+        ("docs/index.md", "See ", ":::{derivation} square\n:::\n\nSee "),
+        ("docs/index.md", ":::{derivation}", "The derivation square stands in derivations/square:"),
     ),
     "code that is missing": (
         (PAGE, "(square)\n:::", "(square)\n:::\n\n:::{derivation} cube\n$$\nx^3\n$$ (cube)\n:::"),
@@ -205,7 +224,7 @@ BREAKS = {
         (PAGE, "Here", r"KaTeX cannot read the formula \undefined x"),
     ),
     "a reference to an unknown equation": (
-        ("docs/index.md", "{eq}`square`", "{eq}`cube`"),
+        ("docs/index.md", "See {eq}`square`", "See {eq}`cube`"),
         ("docs/index.md", "{eq}`cube`", "equation not found: cube"),
     ),
     "a reference to an unknown name": (
@@ -245,6 +264,107 @@ def test_what_is_broken_fails_the_build(site, name):
     place = f"{where}:{site.line(where, part)}: "
     (said,) = [text for text in output.split(place)[1:] if sentence in text] or [""]
     assert sentence in said.partition(str(site.root))[0], output  # before the next message, if any
+
+
+# Functions and what is wrong with their docstrings, by the code that numpydoc has for it.
+DOCSTRINGS = {
+    "GL06": '''\
+        def a(x):
+            """Return it.
+
+            Nonsense
+            --------
+            x : number
+            """
+        ''',
+    "GL07": '''\
+        def b(x):
+            """Return it.
+
+            Notes
+            -----
+            A note.
+
+            Parameters
+            ----------
+            x : number
+            """
+        ''',
+    "GL08": """\
+        def c(x):
+            return x
+        """,
+    "PR01": '''\
+        def d(x, y):
+            """Return it.
+
+            Parameters
+            ----------
+            x : number
+            """
+        ''',
+    "PR03": '''\
+        def e(x, y):
+            """Return it.
+
+            Parameters
+            ----------
+            y : number
+            x : number
+            """
+        ''',
+    "PR10": '''\
+        def f(x):
+            """Return it.
+
+            Parameters
+            ----------
+            x: number
+            """
+        ''',
+    "SS03": '''\
+        def g(x):
+            """Return it"""
+        ''',
+    None: '''\
+        def h(x, y):
+            """A line that names x and y is enough: no section is asked for."""
+        ''',
+}
+
+
+def test_docstrings_that_mislead_fail_the_build(site):
+    """One build, as what is wrong with one function does not touch the others."""
+    texts = [(site.root / CODE).read_text(encoding="utf-8"), *map(dedent, DOCSTRINGS.values())]
+    site.write(CODE, "\n\n".join(texts))
+    succeeded, output = site.build()
+    assert not succeeded
+    for code, text in DOCSTRINGS.items():
+        head = text.split("\n")[0].strip()
+        name = f"scratchvae.square.{head[4]}"
+        if code is None:
+            assert name not in output
+            continue
+        place = f"{CODE}:{site.line(CODE, head)}: ERROR: The docstring of {name}: "
+        said = [part.partition("\n")[0] for part in output.split(place)[1:]]
+        assert [line for line in said if f"({code})" in line], output
+
+
+def test_every_package_of_npm_has_one_version():
+    """What a package needs itself comes along: unless it is named here too, another each month."""
+    named = json.loads((DOCS / "package.json").read_text(encoding="utf-8"))
+    versions = named["dependencies"] | named["overrides"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions.values())
+    installed = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(KATEX.parent.glob("*/package.json"))
+    ]
+    if not installed:
+        pytest.skip(f"nothing is installed in {KATEX.parent}")
+    assert {package["name"]: package["version"] for package in installed} == versions
+    assert {name for package in installed for name in package.get("dependencies", ())} <= set(
+        versions
+    )
 
 
 def test_a_module_without_a_page_fails_the_build(site):
