@@ -7,7 +7,6 @@ docs/node_modules, where `make docs` installs what docs/package.json names.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -73,11 +72,8 @@ def render(translator: Any, node: nodes.Node, *, display: bool) -> str:
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
-    html = render(translator, node, display=False) + "</span>"
-    after = node.next_node(descend=False, siblings=True)
-    if isinstance(after, nodes.Text) and re.match(r"[.,;:?!)]", after):
-        html += "&#8288;"  # a word joiner: no line begins with the full stop
-    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + html)
+    html = render(translator, node, display=False)
+    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + html + "</span>")
     raise nodes.SkipNode
 
 
