@@ -93,7 +93,7 @@ def importance_weighted_bound(
     for batch in batches:
         for x in (batch[i : i + ROWS_AT_ONCE] for i in range(0, len(batch), ROWS_AT_ONCE)):
             at_once = ROWS_AT_ONCE // len(x)
-            log_sum = xp.full(len(x), -np.inf, dtype=np.float64)  # (B,) log of their sum
+            log_sum = xp.full(len(x), -np.inf)  # (B,) log of their sum, in float64
             for start in range(0, samples, at_once):
                 shape = (min(at_once, samples - start), len(x), model.latent_dim)
                 eps = model.backend.standard_normal(rng, shape, model.dtype)  # (K, B, Z)
@@ -153,13 +153,14 @@ def require_finite(
     """
     if math.isfinite(float(sum(numbers.values()))):
         return
-    bad = (step for step, number in numbers.items() if not math.isfinite(float(number)))
-    step = next(bad, max(numbers))
-    taken = step <= optimizer.steps
-    where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
-    raise NonFiniteError(
-        f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than {optimizer.lr}"
-    )
+    for step, number in numbers.items():
+        if not math.isfinite(float(number)):
+            taken = step <= optimizer.steps
+            where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
+            raise NonFiniteError(
+                f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than "
+                f"{optimizer.lr}"
+            )
 
 
 def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:

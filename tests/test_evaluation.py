@@ -107,6 +107,19 @@ def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
     np.testing.assert_allclose(bound, -nll, rtol=1e-13)
 
 
+def test_log_sum_exp_is_scipys_in_every_column(rng):
+    far = rng.choice([0, -2000, 2000, 1e300], 6)  # exp of it is 0 or infinite
+    a = rng.standard_normal((5, 6)) + far  # (K, B)
+    # Rounding of exp, of a sum of five numbers and of log.
+    np.testing.assert_allclose(evaluation.log_sum_exp(a), special.logsumexp(a, axis=0), rtol=1e-13)
+
+
+def test_the_log_of_weights_that_are_all_0_is_minus_infinity_without_a_warning():
+    a = np.array([[-np.inf, 0.0], [-np.inf, -np.inf]])
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(evaluation.log_sum_exp(a), [-np.inf, 0])
+
+
 def test_an_autoencoder_has_no_importance_weighted_bound(x):
     with pytest.raises(sv.InputError, match=r"^the importance-weighted bound needs a VAE: .* no q"):
         evaluation.importance_weighted_bound(sv.Autoencoder(5, latent_dim=2), [x], 3)
@@ -212,6 +225,28 @@ def test_the_first_that_is_not_finite_is_named(break_it, where):
     break_it(model, x, eps)
     with np.errstate(all="ignore"):
         assert evaluation.first_nonfinite(model, x, eps) == where
+
+
+@pytest.mark.parametrize(
+    ("numbers", "taken", "message"),
+    [
+        ({3: 1.0, 4: np.nan, 5: 2.0, 6: np.inf}, 6, "step 4 (epoch 8): loss or gradient is not"),
+        ({4: np.inf, 5: -np.inf}, 4, "step 4 (epoch 8): loss or gradient is not finite; try a"),
+        ({4: 1.0, 5: np.nan}, 4, "step 5 (epoch 8): the data are not finite; try a smaller"),
+    ],
+)
+def test_the_first_step_that_was_not_finite_is_named(model, x, numbers, taken, message):
+    optimizer = sv.Adam(model.params, lr=0.5)
+    optimizer.steps = taken
+    with pytest.raises(sv.NonFiniteError) as error:
+        evaluation.require_finite(numbers, model, optimizer, 7, x * np.nan, None)
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith("; try a smaller learning rate than 0.5")
+
+
+@pytest.mark.parametrize("numbers", [{}, {1: 3.0}, {1: 1e308, 2: 1e308}])
+def test_finite_steps_pass(model, numbers):  # though their sum may not be finite
+    evaluation.require_finite(numbers, model, sv.Adam(model.params), 0)
 
 
 def test_an_autoencoder_has_no_draw_that_could_be_not_finite():
