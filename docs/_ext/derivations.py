@@ -2,7 +2,8 @@
 
 ``{derivation} kl-grad-mu``  a row: its content left, the lines that ``# [kl-grad-mu]`` opens right
 ``{step}``                   a row without code
-``{tests}``                  the tests of all labels of the page
+``{tests}``                  the tests of all labels of the page; or of the labels that it holds, a
+                             line each, and single tests: tests/test_vae.py::test_sample
 ``{traceability}``           every label with its equation, its lines and its tests
 ``{reading-order} gaussian`` the named files of the package with their lines and minutes
 
@@ -116,8 +117,12 @@ class Step(SphinxDirective):
 class TestsDirective(SphinxDirective):
     """``{tests}``."""
 
+    has_content = True
+
     def run(self) -> list[nodes.Node]:
-        return [TestsOfPage()]
+        node = TestsOfPage(named=[line for line in self.content if line])
+        self.set_source_info(node)
+        return [node]
 
 
 class TraceabilityDirective(SphinxDirective):
@@ -192,25 +197,46 @@ def paragraph(*children: nodes.Node) -> nodes.paragraph:
 def fill_tables(app: Any, doctree: nodes.document, docname: str) -> None:
     """Replace the placeholders of the tables, when every page has been read."""
     for node in list(doctree.findall(TestsOfPage)):
-        node.replace_self(tests_table(app, docname))
+        node.replace_self(tests_table(app, docname, node))
     for node in list(doctree.findall(Traceability)):
         node.replace_self(traceability_table(app, docname))
     for node in list(doctree.findall(Reading)):
         node.replace_self(reading_table(app, docname, node["files"]))
 
 
-def tests_table(app: Any, docname: str) -> list[nodes.Node]:
+def tests_table(app: Any, docname: str, node: TestsOfPage) -> list[nodes.Node]:
     found, pages = app.env.labels, app.env.derivations
     here = sorted((line, label) for label, (page, line) in pages.items() if page == docname)
-    rows = [
-        [
-            paragraph(equation_reference(app.builder, docname, label)),
-            list_of(docname, found.tests.get(label, [])),
-        ]
-        for _, label in here
-    ]
-    text = "Were an equation of this page wrong in the code, these tests would fail:"
-    return [nodes.paragraph("", text), table(["Equation", "Tests"], rows)]
+    single = [name for name in node["named"] if "::" in name]
+    rows, shown = [], []
+    for label in [name for name in node["named"] if name not in single] or [k for _, k in here]:
+        if label not in pages:
+            logger.error("No page has the label [%s].", label, location=node)
+            continue
+        reference = paragraph(equation_reference(app.builder, docname, label))
+        rows.append([reference, list_of(docname, found.tests.get(label, []))])
+    if rows:
+        text = "Were one of these equations wrong in the code, these tests would fail:"
+        shown = [nodes.paragraph("", text), table(["Equation", "Tests"], rows)]
+    tests = [test for name in single if (test := single_test(app.env, name, node))]
+    if tests:
+        text = "These tests show what this page says:"
+        shown += [nodes.paragraph("", text), list_of(docname, tests)]
+    if not shown:
+        logger.error("No test is named here, and the page has no label.", location=node)
+    return shown
+
+
+def single_test(env: Any, full_name: str, node: nodes.Node) -> labels.Test | None:
+    """Return the test function with this name, ``tests/test_vae.py::test_sample``."""
+    path, _, name = full_name.partition("::")
+    file = env.labels_root / path
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if line.startswith(f"def {name}("):
+            return labels.Test(path, name, number, ())
+    logger.error("There is no test %s.", full_name, location=node)
+    return None
 
 
 def traceability_table(app: Any, docname: str) -> nodes.Node:

@@ -7,6 +7,7 @@ docs/node_modules, where `make docs` installs what docs/package.json names.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -72,8 +73,12 @@ def render(translator: Any, node: nodes.Node, *, display: bool) -> str:
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
-    html = render(translator, node, display=False)
-    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + html + "</span>")
+    html, behind = render(translator, node, display=False), node.get("punctuation", "")
+    formula = translator.starttag(node, "span", "", CLASS="math") + html + "</span>"
+    if behind and html.count('class="katex-base"') == 1:  # one that cannot be broken itself
+        formula = f'<span class="with-punctuation">{formula}{behind}</span>'
+        behind = ""
+    translator.body.append(formula + behind)
     raise nodes.SkipNode
 
 
@@ -87,6 +92,16 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
         translator.body.append("</span>")
     translator.body.append("</div>\n")
     raise nodes.SkipNode
+
+
+def take_punctuation(app: Any, doctree: nodes.document, docname: str) -> None:
+    """Move what stands directly behind a formula into its node, lest it begin a line."""
+    for formula in doctree.findall(nodes.math):
+        place = formula.parent.index(formula) + 1
+        for text in formula.parent[place : place + 1]:
+            if isinstance(text, nodes.Text) and (mark := re.match(r"[.,;:?!)]+", text)):
+                formula["punctuation"] = mark[0]
+                formula.parent[place] = nodes.Text(text[mark.end() :])
 
 
 def start(app: Any) -> None:
@@ -107,5 +122,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.config.html_math_renderer = "katex"
     app.add_css_file("katex/katex.min.css")
     app.connect("builder-inited", start)
+    app.connect("doctree-resolved", take_punctuation)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": False}  # one process, one pipe

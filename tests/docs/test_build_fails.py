@@ -63,6 +63,8 @@ FILES = {
     "docs/index.md": """\
         # Squares
 
+        A number $x$, times itself; the sum $x + y$, too.
+
         See {eq}`square` and {py:func}`scratchvae.square.square`, {eq}`square` and {eq}`square`.
 
         ```{toctree}
@@ -181,6 +183,8 @@ def test_the_whole_site_is_built(site):
     assert 'class="katex-display"' in page
     assert "$" not in page.partition("<article")[2].partition("</article>")[0]
     index = (site.root / "site/index.html").read_text(encoding="utf-8")
+    assert "</span>,</span> times itself; the sum" in index  # no line begins with the comma
+    assert index.count('<span class="with-punctuation">') == 1  # a sum may be broken itself
     assert index.count("Eq.\N{NO-BREAK SPACE}1 of the square</a>") == 2
     assert index.count("Eq.\N{NO-BREAK SPACE}1</a> and ") == 1
     links = [sys.executable, str(DOCS / "_ext/links.py"), str(site.root / "site")]
@@ -214,6 +218,18 @@ BREAKS = {
     "a test of an unknown label": (
         (TEST, '("square")', '("square", "cube")'),
         (TEST, "def test_square", 'test_square proves "cube", but no comment # [cube] exists.'),
+    ),
+    "a list of tests with none": (
+        ("docs/index.md", "See {eq}`square`", ":::{tests}\n:::\n\nSee {eq}`square`"),
+        ("docs/index.md", ":::{tests}", "No test is named here, and the page has no label."),
+    ),
+    "an unknown test in a list": (
+        (PAGE, ":::{tests}\n", ":::{tests}\ntests/test_square.py::test_cube\n"),
+        (PAGE, ":::{tests}", "There is no test tests/test_square.py::test_cube."),
+    ),
+    "an unknown label in a list of tests": (
+        (PAGE, ":::{tests}\n", ":::{tests}\ncube\n"),
+        (PAGE, ":::{tests}", "No page has the label [cube]."),
     ),
     "TeX in a line of its own": (
         (PAGE, "x^2", r"\frac{x"),
