@@ -107,7 +107,8 @@ def importance_weighted_bound(
 def log_sum_exp(a: Array) -> Array:
     """Return log of the sum over k of exp(a[k]), (B,), for a (K, B); a weight may be 0: -inf."""
     xp = namespace(a)
-    top = a.max(axis=0)  # (B,), taken out so that exp does not overflow
+    # [log-sum-exp]  the largest is taken out, so that exp does not overflow
+    top = a.max(axis=0)  # (B,)
     top = xp.where(top == -np.inf, 0, top)
     with np.errstate(divide="ignore"):  # log 0 = -inf where every weight is 0
         return top + xp.log(xp.exp(a - top).sum(axis=0))  # (B,)
