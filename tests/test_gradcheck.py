@@ -91,7 +91,7 @@ def test_a_zero_gradient(x):
 def test_a_single_wrong_coordinate(x):
     def backward(dy, c):
         dx = 3 * c**2 * dy
-        dx[2, 3] *= 1.01
+        dx[2, 3] += 1  # by 1 % it might be off by a few digits only: where x or dy is near 0
         return dx
 
     error = finds(cube, backward, (x,), match=r"for x\[2, 3\] backward gives")
