@@ -6,6 +6,7 @@ noise, and returns after n steps, when all of them are done. Each runs in a proc
 each imports its libraries itself.
 """
 
+import functools
 import itertools
 import math
 import tempfile
@@ -71,28 +72,35 @@ def products(case: Case) -> Step:
 def scratchvae(case: Case, x: np.ndarray | None = None) -> Step:
     """What `scratchvae train` does, finite check and metrics of the epoch included."""
     import scratchvae as sv
-    from scratchvae.datasets import Dataset
     from scratchvae.training import Trainer
 
-    x = images(case.n) if x is None else x
-    dataset = Dataset("random", x, x[:1], None, None, 255.0, (28, 28))
+    dataset = dataset_of(images(case.n) if x is None else x)
     options = {"activation": case.activation, "rng": 0}
     options["backend"] = "numpy" if case.device == "cpu" else "cupy"
     model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], **options)
     trainer = Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=case.batch)
+    return functools.partial(take_steps, trainer)
 
-    def step(n: int) -> None:
-        left = n
 
-        def count(terms: object) -> None:
-            nonlocal left
-            left -= 1
-            trainer.stop = left == 0
+def dataset_of(x: np.ndarray):
+    """Return images (n, 784) as a data set of scratchvae, with a test part of one."""
+    from scratchvae.datasets import Dataset
 
-        trainer.stop = False
-        trainer.run(10**9, on_step=count)
+    return Dataset("random", x, x[:1], None, None, 255.0, (28, 28))
 
-    return step
+
+def take_steps(trainer, n: int, on_step=lambda terms: None) -> None:
+    """Have a trainer take n steps, over the ends of epochs."""
+    left = n
+
+    def count(terms: object) -> None:
+        nonlocal left
+        left -= 1
+        trainer.stop = left == 0
+        on_step(terms)
+
+    trainer.stop = False
+    trainer.run(10**9, on_step=count)
 
 
 def scratchvae_mapped(case: Case) -> Step:
@@ -291,8 +299,6 @@ def jax_scan(case: Case) -> Step:
 
 
 def _jax(case: Case, *, steps_at_once: int) -> Step:
-    import functools
-
     import jax
     from jax import numpy as jnp
 

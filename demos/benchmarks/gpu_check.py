@@ -28,7 +28,7 @@ from typing import Any
 
 import contestants
 import numpy as np
-from contestants import ON_A_GPU, Case
+from contestants import ON_A_GPU, Case, dataset_of, take_steps
 from run import ROOT, STACKS, environment, machine, measure, steps_table
 
 import scratchvae as sv
@@ -187,22 +187,15 @@ def gradients(small: bool) -> dict:
 
 
 def trainer(backend: Any, dtype: str, batch: int = 128, n: int = 60_000) -> Trainer:
-    x = images(n)
-    dataset = datasets.Dataset("random", x, x[:100], None, None, 255.0, (28, 28))
     model = sv.VAE(784, (400,), 20, rng=1, backend=backend, dtype=dtype)
-    return Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=batch)
+    optimizer = sv.Adam(model.params, 1e-3)
+    return Trainer(model, optimizer, dataset_of(images(n)), batch_size=batch)
 
 
 def train(t: Trainer, steps: int) -> list[float]:
     """Take so many steps; return their losses, read at the end."""
     losses: list[Any] = []
-
-    def count(terms: Any) -> None:
-        losses.append(terms.loss)
-        t.stop = len(losses) == steps
-
-    t.stop = False
-    t.run(10**9, on_step=count)
+    take_steps(t, steps, lambda terms: losses.append(terms.loss))
     return [float(loss) for loss in losses]
 
 
@@ -267,12 +260,12 @@ def memory(small: bool) -> dict:
 
     t = trainer("cupy", "float32", n=6400)
     if small:
-        train(t, 20)
+        take_steps(t, 20)
         return {"steps": 20}  # the stand-in has no pool of memory
     pool = cupy.get_default_memory_pool()
-    train(t, 1000)
+    take_steps(t, 1000)  # whose losses nobody keeps: they would be memory too
     before = pool.total_bytes()
-    train(t, 9000)
+    take_steps(t, 9000)
     grown = pool.total_bytes() - before
     require(grown <= 2**20, f"{grown:,} bytes more after 10,000 steps than after 1,000")
     return {"MiB": round(before / 2**20), "grown bytes": grown}
