@@ -208,8 +208,9 @@ def tests_table(app: Any, docname: str, node: TestsOfPage) -> list[nodes.Node]:
     found, pages = app.env.labels, app.env.derivations
     here = sorted((line, label) for label, (page, line) in pages.items() if page == docname)
     single = [name for name in node["named"] if "::" in name]
+    named = [name for name in node["named"] if "::" not in name]
     rows, shown = [], []
-    for label in [name for name in node["named"] if name not in single] or [k for _, k in here]:
+    for label in named or [label for _, label in here]:
         if label not in pages:
             logger.error("No page has the label [%s].", label, location=node)
             continue

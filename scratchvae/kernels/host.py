@@ -90,9 +90,9 @@ def bernoulli_nll(x: Array, logits: Array) -> Any:
     e, nll = np.empty_like(logits), np.empty(len(x), x.dtype)  # (B, D) and (B,)
     for i in range(0, len(x), ROWS):  # which stay in the cache from one line to the next
         rows = slice(i, i + ROWS)
-        minus = np.negative(np.abs(logits[rows], out=e[rows]), out=e[rows])
-        np.exp(minus, out=e[rows])  # exp(-|l|): softplus and sigmoid are both made of it
-        _bernoulli(x[rows], logits[rows], np.log1p(e[rows]), nll[rows])
+        part = np.abs(logits[rows], out=e[rows])
+        np.exp(np.negative(part, out=part), out=part)  # exp(-|l|), in softplus and in sigmoid
+        _bernoulli(x[rows], logits[rows], np.log1p(part), nll[rows])
     return nll, BernoulliCache((x, logits, e))
 
 
