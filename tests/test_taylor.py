@@ -49,10 +49,10 @@ def test_a_linear_function_leaves_no_remainder(rng):
 def test_the_remainder_is_taylors(rng):
     """For f = x^2 it is h^2 v^2 exactly."""
     result = taylor(lambda x: (x * x, x), lambda dy, x: 2 * x * dy, [np.ones(1)], rng=rng)
-    ratio = np.array(result.remainder) / np.array(result.steps) ** 2
-    usable = np.array(result.remainder) > 1e3 * result.rounding
-    assert usable.sum() > 5
-    np.testing.assert_allclose(ratio[usable], ratio[0], rtol=1e-2)
+    remainder, steps = np.array(result.remainder), np.array(result.steps)
+    expected = remainder[0] * (steps / steps[0]) ** 2
+    # Either side is off by rounding. It hides all steps where v is small, but few of them elsewhere.
+    np.testing.assert_allclose(remainder, expected, rtol=1e-9, atol=4 * result.rounding)
 
 
 def test_a_model(rng):
