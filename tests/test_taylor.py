@@ -51,7 +51,7 @@ def test_the_remainder_is_taylors(rng):
     result = taylor(lambda x: (x * x, x), lambda dy, x: 2 * x * dy, [np.ones(1)], rng=rng)
     remainder, steps = np.array(result.remainder), np.array(result.steps)
     expected = remainder[0] * (steps / steps[0]) ** 2
-    # Either side is off by rounding. It hides all steps where v is small, but few of them elsewhere.
+    # Either side is off by rounding: it hides all steps where v is small, few of them elsewhere.
     np.testing.assert_allclose(remainder, expected, rtol=1e-9, atol=4 * result.rounding)
 
 
