@@ -6,7 +6,9 @@ and comparing are each one operation on one array, and a gradient check is ``val
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -23,7 +25,7 @@ class _ValueAndGradient:
     """
 
     def __init__(self, value: Array, grad: Array) -> None:
-        self._value, self._grad = value, grad
+        self._value, self._grad, self._here = value, grad, threading.local()
 
     @property
     def value(self) -> Array:
@@ -35,11 +37,11 @@ class _ValueAndGradient:
 
     @property
     def grad(self) -> Array:
-        return self._grad
+        return getattr(self._here, "grad", self._grad)
 
     @grad.setter
     def grad(self, new: Array) -> None:
-        self._refuse_exchange("grad", self._grad, new)
+        self._refuse_exchange("grad", self.grad, new)
 
     @staticmethod
     def _refuse_exchange(what: str, old: Array, new: Array) -> None:
@@ -110,6 +112,22 @@ class Parameters(_ValueAndGradient):
     def view(self, vector: Array, name: str) -> Array:
         """Return the part of a flat (P,) vector that belongs to `name`, in its shape."""
         return vector[self._slices[name]].reshape(self._parameters[name].shape)
+
+    @contextmanager
+    def gradient_in(self, vector: Array) -> Iterator[None]:
+        """Give this thread `vector` (P,) for the gradient while the context lasts.
+
+        Other threads keep theirs, so each can take a part of a batch through the same model.
+        """
+        self._here.grad = vector
+        for name, p in self._parameters.items():
+            p._here.grad = self.view(vector, name)
+        try:
+            yield
+        finally:
+            del self._here.grad
+            for p in self._parameters.values():
+                del p._here.grad
 
     def check_views(self) -> None:
         """Raise RuntimeError naming the first parameter that is no longer part of the vectors.

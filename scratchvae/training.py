@@ -17,6 +17,7 @@ from .datasets import Dataset, binarize, gather, require_fit
 from .errors import check_size
 from .evaluation import active_units, elbo, require_finite
 from .optimizers import Optimizer
+from .parallel import in_parts
 from .schedules import Schedule, constant
 from .vae import VAE, Autoencoder, Terms
 
@@ -112,13 +113,14 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
         start, before = time.perf_counter(), self.seconds
-        while self.batch < self.batches_per_epoch and not self.stop:
-            rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-            terms = self._step(self._floats(self._train, rows, self.model.rng))
-            self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
-            self.batch += 1
-            self.seconds = before + time.perf_counter() - start
-            on_step(terms)
+        with in_parts(self.model, self.batch_size) as self._loss_and_grad:
+            while self.batch < self.batches_per_epoch and not self.stop:
+                rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
+                terms = self._step(self._floats(self._train, rows, self.model.rng))
+                self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
+                self.batch += 1
+                self.seconds = before + time.perf_counter() - start
+                on_step(terms)
         self.check()
 
     def _step(self, x: Array) -> Terms:
@@ -128,7 +130,7 @@ class Trainer:
         if self.beta_schedule and isinstance(model, VAE):
             model.beta = self.beta_schedule(now)
         eps = model.draw_eps(len(x), model.rng)
-        terms = model.loss_and_grad(x, eps)
+        terms = self._loss_and_grad(x, eps)
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)

@@ -27,7 +27,7 @@ FLOORS = [
     ["layers"],
     ["vae"],
     ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
-    ["plots"],
+    ["plots", "parallel"],
     ["training"],
     ["demo"],
     ["cli"],

@@ -1,0 +1,69 @@
+"""A large batch in parts, each on a core of its own.
+
+NumPy computes on one core, all but its matrix products, which BLAS deals out: the other cores wait
+while the activations or the loss of a thousand examples are computed. So each core gets some of the
+examples and takes them through the whole step, forward, loss and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from contextvars import copy_context
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+
+from .backend import Array
+from .vae import Autoencoder, Terms
+
+ROWS = 256  # the fewest examples for which a thread pays
+
+LossAndGrad: TypeAlias = Callable[[Array, "Array | None"], Terms]
+
+
+@contextmanager
+def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
+    """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
+
+    That is the method itself on a GPU, and for batches of less than `ROWS` examples a thread, where
+    the products alone make better use of the threads. Otherwise BLAS has one thread while this
+    context lasts, and each part of a batch has one. It sums over the examples in another order than
+    the method, so the results differ by rounding; they are the same at every call with n threads.
+    """
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    found = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    n = max(found, default=1)
+    if model.backend.name != "numpy" or n == 1 or batch_size < n * ROWS:
+        yield model.loss_and_grad
+        return
+    gradients = np.empty((n, *model.params.grad.shape), model.dtype)  # (n, P): one for each part
+
+    def part_of_batch(x: Array, eps: Array | None, gradient: Array) -> Terms:
+        with model.params.gradient_in(gradient):
+            return model.loss_and_grad(x, eps)
+
+    def loss_and_grad(x: Array, eps: Array | None) -> Terms:
+        bounds = [len(x) * i // n for i in range(n + 1)]
+        parts = [slice(i, j) for i, j in pairwise(bounds) if i < j]
+        first, *others = [
+            (x[part], None if eps is None else eps[part], gradient)
+            for part, gradient in zip(parts, gradients, strict=False)
+        ]
+        # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
+        running = [pool.submit(copy_context().run, part_of_batch, *part) for part in others]
+        terms = [part_of_batch(*first), *(future.result() for future in running)]
+        # The mean over a batch is that of the means over its parts, weighted with their sizes.
+        weights = np.array([part.stop - part.start for part in parts]) / len(x)
+        np.matmul(weights.astype(model.dtype), gradients[: len(parts)], out=model.params.grad)
+        return Terms(*(weights @ np.array(terms)))
+
+    with (
+        threadpool_limits(1, user_api="blas"),
+        # A BLAS on OpenMP has to be told in each thread.
+        futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=(1, "blas")) as pool,
+    ):
+        yield loss_and_grad

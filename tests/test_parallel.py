@@ -1,0 +1,180 @@
+"""Batches in parts: the same loss and gradient as at once, and the threads leave nothing behind."""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+import scratchvae as sv
+from scratchvae import parallel
+from scratchvae.datasets import Dataset
+from scratchvae.training import Trainer
+
+
+@pytest.fixture
+def seed(rng):
+    return int(rng.integers(2**32))
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Have `n` threads, and parts of one row, whatever this machine has."""
+
+    def have(n):
+        info = [{"user_api": "blas", "num_threads": n}]
+        monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: info)
+        monkeypatch.setattr(parallel, "ROWS", 1)
+
+    return have
+
+
+def a_model(kind, seed, **options):
+    return kind(12, (9, 7), 3, dtype="float64", rng=seed, **options)
+
+
+CASES = [
+    (sv.VAE, {"beta": 0.7, "free_bits": 0.1}),
+    (sv.VAE, {"likelihood": "gaussian", "variance": "shared"}),
+    (sv.VAE, {"likelihood": "gaussian", "variance": "per-dimension"}),
+    (sv.Autoencoder, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES)
+@pytest.mark.parametrize(("n", "rows"), [(2, 10), (3, 11), (4, 5), (4, 3), (2, 1)])
+def test_loss_and_gradient_are_those_of_the_whole_batch(kind, options, n, rows, rng, seed, cores):
+    cores(n)
+    model = a_model(kind, seed, **options)
+    x = rng.random((rows, 12))
+    eps = model.draw_eps(rows, rng)
+    expected = model.loss_and_grad(x, eps)
+    gradient = model.params.grad.copy()
+    model.params.grad[...] = np.nan  # which nothing may read
+    with parallel.in_parts(model, 100) as loss_and_grad:
+        for _ in range(3):  # the arrays are used again
+            found = loss_and_grad(x, eps)
+    # Sums of some dozen float64 numbers in another order.
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        model.params.grad, gradient, rtol=0, atol=1e-12 * abs(gradient).max()
+    )
+    model.params.check_views()
+
+
+def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
+    rng, seed, cores, monkeypatch
+):
+    cores(3)
+    model, seen = a_model(sv.Autoencoder, seed), []
+    original, together = model.loss_and_grad, threading.Barrier(3, timeout=60)
+
+    def spy(x, eps=None):
+        together.wait()  # reached by all three, or by none
+        seen.append((threading.get_ident(), len(x)))
+        return original(x, eps)
+
+    monkeypatch.setattr(model, "loss_and_grad", spy)
+    with parallel.in_parts(model, 3) as loss_and_grad:
+        loss_and_grad(rng.random((8, 12)), None)
+    assert len({ident for ident, _ in seen}) == 3
+    assert sorted(rows for _, rows in seen) == [2, 3, 3]
+
+
+def test_a_small_batch_is_left_to_the_model(seed, monkeypatch, cores):
+    cores(4)
+    monkeypatch.setattr(parallel, "ROWS", 256)
+    model = a_model(sv.VAE, seed)
+    with parallel.in_parts(model, 4 * 256 - 1) as loss_and_grad:
+        assert loss_and_grad == model.loss_and_grad
+    cores(1)
+    with parallel.in_parts(model, 10_000) as loss_and_grad:
+        assert loss_and_grad == model.loss_and_grad
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards(seed, cores):
+    def numbers():
+        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    before = numbers()
+    cores(2)
+    with parallel.in_parts(a_model(sv.VAE, seed), 2):
+        assert set(numbers()) == {1}
+    assert numbers() == before
+
+
+@pytest.mark.parametrize("bad_row", [0, 9])
+def test_an_error_in_any_part_is_raised_and_the_gradient_is_the_models_again(
+    bad_row, rng, seed, cores, monkeypatch
+):
+    cores(2)
+    model = a_model(sv.Autoencoder, seed)
+    original, vector = model.loss_and_grad, model.params.grad
+
+    def failing(x, eps=None):
+        if (x == -1).any():
+            raise ValueError("a bad row")
+        return original(x, eps)
+
+    monkeypatch.setattr(model, "loss_and_grad", failing)
+    x = rng.random((10, 12))
+    x[bad_row] = -1
+    with (
+        pytest.raises(ValueError, match="a bad row"),
+        parallel.in_parts(model, 10) as loss_and_grad,
+    ):
+        loss_and_grad(x, None)
+    assert model.params.grad is vector
+    model.params.check_views()
+
+
+def test_an_overflow_is_ignored_in_every_thread_where_it_is_in_the_callers(rng, seed, cores):
+    cores(2)
+    model = a_model(sv.VAE, seed, likelihood="gaussian")
+    model.params.value[...] = 1e200
+    x = rng.random((4, 12))
+    with (
+        warnings.catch_warnings(),
+        np.errstate(over="ignore", invalid="ignore"),
+        parallel.in_parts(model, 4) as loss_and_grad,
+    ):
+        warnings.simplefilter("error")
+        assert not np.isfinite(loss_and_grad(x, model.draw_eps(4, rng)).loss)
+
+
+def test_another_thread_keeps_its_gradient(rng, seed):
+    model = a_model(sv.VAE, seed)
+    vector, elsewhere = model.params.grad, np.zeros_like(model.params.grad)
+    seen = []
+    with model.params.gradient_in(elsewhere):
+        model.loss_and_grad(rng.random((4, 12)))
+        thread = threading.Thread(target=lambda: seen.append(model.params.grad))
+        thread.start()
+        thread.join()
+        assert model.params.grad is elsewhere
+    assert seen[0] is vector
+    assert model.params.grad is vector
+    assert elsewhere.any()
+    assert not vector.any()
+
+
+def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):
+    cores(2)
+    images = rng.integers(0, 256, (50, 12), dtype=np.uint8)
+    dataset = Dataset("random", images, images[:9], None, None, 255.0, (3, 4))
+
+    def trainer():
+        model = sv.VAE(12, (9,), 3, rng=seed)
+        return Trainer(model, sv.Adam(model.params), dataset, batch_size=16, seed=0)
+
+    whole, stopped = trainer(), trainer()
+    whole.run(3)
+
+    def stop(terms):
+        stopped.stop = True
+
+    while stopped.epoch < 3:
+        stopped.stop = False
+        stopped.run(3, on_step=stop)
+    np.testing.assert_array_equal(stopped.model.params.value, whole.model.params.value)
