@@ -61,9 +61,9 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         np.matmul(weights.astype(model.dtype), gradients[: len(parts)], out=model.params.grad)
         return Terms(*(weights @ np.array(terms)))
 
+    one = 1, "blas"  # a BLAS on OpenMP has to be told in each thread
     with (
-        threadpool_limits(1, user_api="blas"),
-        # A BLAS on OpenMP has to be told in each thread.
-        futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=(1, "blas")) as pool,
+        threadpool_limits(*one),
+        futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=one) as pool,
     ):
         yield loss_and_grad
