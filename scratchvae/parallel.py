@@ -33,11 +33,14 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     context lasts, and each part of a batch has one. It sums over the examples in another order than
     the method, so the results differ by rounding; they are the same at every call with n threads.
     """
+    if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
+        yield model.loss_and_grad  # which takes as long as a short epoch
+        return
     from threadpoolctl import threadpool_info, threadpool_limits
 
     found = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
     n = max(found, default=1)
-    if model.backend.name != "numpy" or n == 1 or batch_size < n * ROWS:
+    if n == 1 or batch_size < n * ROWS:
         yield model.loss_and_grad
         return
     gradients = np.empty((n, *model.params.grad.shape), model.dtype)  # (n, P): one for each part
