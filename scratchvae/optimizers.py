@@ -14,6 +14,8 @@ from .errors import check_each, check_number
 from .kernels import compiled
 from .parameters import Parameters
 
+FLUSH_EVERY = 64  # steps
+
 
 class Optimizer:
     """What SGD and Adam share.
@@ -34,6 +36,22 @@ class Optimizer:
 
     def step(self) -> None:
         """Move the parameters once, by their present gradient."""
+        self.steps += 1
+        if self.steps % FLUSH_EVERY == 0:
+            self.flush_subnormals()
+        self._move()
+
+    def flush_subnormals(self) -> None:
+        """Set to zero what in the state is too small for a normal number, below 1.2e-38 in float32.
+
+        A running mean whose gradient has become zero, as a dead unit's does, shrinks to such a
+        number, and rounding then keeps it there. A CPU computes with them some ten times slower.
+        """
+        for vector in self.state.values():
+            xp = namespace(vector)
+            vector[xp.abs(vector) < xp.finfo(vector.dtype).tiny] = 0
+
+    def _move(self) -> None:
         raise NotImplementedError
 
 
@@ -44,9 +62,7 @@ class SGD(Optimizer):
         super().__init__(params, lr, ("velocity",))
         self.momentum = check_number("momentum", momentum, below=1)
 
-    def step(self) -> None:
-        """Move the parameters once, by their present gradient."""
-        self.steps += 1
+    def _move(self) -> None:
         for part in blocks(self.params.value):
             velocity = self.state["velocity"][part]
             # [sgd]
@@ -84,9 +100,7 @@ class Adam(Optimizer):
         self.betas = check_each("betas", betas, check_number, 2, below=1)
         self.eps = check_number("eps", eps, positive=True)
 
-    def step(self) -> None:
-        """Move the parameters once, by their present gradient."""
-        self.steps += 1
+    def _move(self) -> None:
         beta1, beta2 = self.betas
         # [adam-bias]  lr (m / c1) / (sqrt(v / c2) + eps) = step m / (sqrt(v) + eps sqrt(c2))
         root_c2 = math.sqrt(1 - beta2**self.steps)

@@ -109,6 +109,40 @@ def test_float32_is_kept_and_gradients_are_left_alone(rng, optimizer):
     assert np.all(params.value != before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("make", "shrinks"),
+    [(lambda p: Adam(p, betas=(0.5, 0.6)), 0.6), (lambda p: SGD(p, lr=1e-3, momentum=0.7), 0.7)],
+    ids=["Adam", "SGD"],
+)
+def test_means_of_a_gradient_that_became_zero_do_not_stay_subnormal(rng, make, shrinks, dtype):
+    """Those of a dead unit would, for good, and a CPU computes with them many times slower."""
+    params = vector(rng.normal(size=50).astype(dtype))
+    opt, limits = make(params), np.finfo(dtype)
+    params.grad[...] = rng.normal(size=50)
+    opt.step()
+    params.grad[::2] = 0  # every other unit dies
+    # Until the slowest of them is below the smallest subnormal number, and some steps more.
+    for _ in range(math.ceil(math.log(limits.smallest_subnormal) / math.log(shrinks)) + 100):
+        opt.step()
+    assert opt.steps >= 100
+    for name, state in opt.state.items():
+        assert np.all(state[::2] == 0), name
+        assert np.all(np.abs(state[1::2]) > limits.tiny), name
+
+
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+def test_normal_numbers_of_the_state_are_left_as_they_are(rng, optimizer):
+    limit = np.finfo(np.float32).tiny
+    params = vector(np.zeros(4, np.float32))
+    opt = optimizer(params, lr=1e-3)
+    below = np.nextafter(limit, np.float32(0))
+    for state in opt.state.values():
+        state[...] = [limit, below, -limit, -below]
+        opt.flush_subnormals()
+        assert np.array_equal(state, [limit, 0, -limit, 0])
+
+
 @pytest.mark.parametrize("optimizer", [Adam, SGD])
 def test_a_rate_of_0_moves_nothing(rng, optimizer):
     start = rng.normal(size=9)
