@@ -2,8 +2,7 @@
 
 A layer is any object with ``forward(x) -> (y, cache)`` and ``backward(dy, cache) -> dx``, where the
 cache holds all that backward may read: no hidden state, so one layer may be called twice before its
-backward. A parameter's gradient is added to (`+=`), an input's is returned. What has parameters
-also has ``named_parameters()``.
+backward. A parameter's gradient is added to, an input's returned; owners have `named_parameters`.
 """
 
 from __future__ import annotations
@@ -53,14 +52,15 @@ class Linear:
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return y (B, n_out) for x (B, n_in), and the cache."""
         # [linear]
-        y = x @ self.W.value + self.b.value  # (B, n_out)
+        y = x @ self.W.value  # (B, n_out)
+        y += self.b.value
         return y, x
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array:
         """Add to the gradients of W and b; return dx (B, n_in), or None if it is not wanted."""
         x = cache
         # [linear-grad-W]
-        self.W.grad += x.T @ dy  # (n_in, n_out)
+        self.W.add_product(x.T, dy)  # W.grad += x.T dy, (n_in, n_out)
         # [linear-grad-b]
         self.b.grad += dy.sum(axis=0)  # (n_out,)
         # [linear-grad-x]
@@ -79,8 +79,9 @@ class Activation:
 
     def __init__(self, name: str) -> None:
         if name not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise InputError(f"unknown activation {name!r}: expected one of {known}")
+            raise InputError(
+                f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}"
+            )
         self.name = name
         self.forward, self.backward = ACTIVATIONS[name]
 
@@ -105,8 +106,7 @@ class Sequential:
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array:
         """Walk back through the layers; return the gradient in the first one's input.
 
-        Where the input is data nobody asks for that gradient. `input_gradient=False` then saves
-        its matrix product, a sixth of a training step's, and returns None.
+        `input_gradient=False` returns None, and saves a sixth of a training step's products.
         """
         # [chain-rule]
         for i in reversed(range(len(self.layers))):

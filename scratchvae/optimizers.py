@@ -1,20 +1,17 @@
 r"""Optimizers on the flat vectors.
 
-An optimizer reads ``params.grad`` and changes ``params.value``, a block at a time so that the
-numbers it touches stay in the cache. Its state is arrays of the same length plus a step count, and
-a checkpoint holds both.
+An optimizer reads ``params.grad`` and changes ``params.value``. Its state is arrays of the same
+length plus a step count, and a checkpoint holds both.
 """
 
 from __future__ import annotations
 
 import math
 
-from .backend import Array, blocks, namespace
+from .backend import Array, blocks, flush_subnormals, namespace
 from .errors import check_each, check_number
 from .kernels import compiled
 from .parameters import Parameters
-
-FLUSH_EVERY = 64  # steps
 
 
 class Optimizer:
@@ -37,19 +34,9 @@ class Optimizer:
     def step(self) -> None:
         """Move the parameters once, by their present gradient."""
         self.steps += 1
-        if self.steps % FLUSH_EVERY == 0:
-            self.flush_subnormals()
+        if self.steps % 64 == 0:  # often enough, and it costs next to nothing
+            flush_subnormals(*self.state.values())
         self._move()
-
-    def flush_subnormals(self) -> None:
-        """Set to zero what in the state is too small for a normal number, below 1.2e-38 in float32.
-
-        A running mean whose gradient has become zero, as a dead unit's does, shrinks to such a
-        number, and rounding then keeps it there. A CPU computes with them some ten times slower.
-        """
-        for vector in self.state.values():
-            xp = namespace(vector)
-            vector[xp.abs(vector) < xp.finfo(vector.dtype).tiny] = 0
 
     def _move(self) -> None:
         raise NotImplementedError
@@ -63,12 +50,11 @@ class SGD(Optimizer):
         self.momentum = check_number("momentum", momentum, below=1)
 
     def _move(self) -> None:
-        for part in blocks(self.params.value):
-            velocity = self.state["velocity"][part]
-            # [sgd]
-            velocity *= self.momentum
-            velocity += self.params.grad[part]
-            self.params.value[part] -= self.lr * velocity
+        value, velocity = self.params.value, self.state["velocity"]
+        # [sgd]
+        velocity *= self.momentum
+        velocity += self.params.grad
+        value -= self.lr * velocity
 
 
 class Adam(Optimizer):

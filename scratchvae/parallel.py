@@ -43,26 +43,29 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     if n == 1 or batch_size < n * ROWS:
         yield model.loss_and_grad
         return
-    gradients = np.empty((n, *model.params.grad.shape), model.dtype)  # (n, P): one for each part
-
-    def part_of_batch(x: Array, eps: Array | None, gradient: Array) -> Terms:
-        with model.params.gradient_in(gradient):
-            return model.loss_and_grad(x, eps)
+    gradients = np.empty((n - 1, *model.params.grad.shape), model.dtype)  # one for each other part
 
     def loss_and_grad(x: Array, eps: Array | None) -> Terms:
+        def part(rows: slice) -> Terms:
+            return model.loss_and_grad(x[rows], None if eps is None else eps[rows], len(x))
+
+        def other_part(rows: slice, gradient: Array) -> Terms:
+            with model.params.gradient_in(gradient):
+                return part(rows)
+
         bounds = [len(x) * i // n for i in range(n + 1)]
-        parts = [slice(i, j) for i, j in pairwise(bounds) if i < j]
-        first, *others = [
-            (x[part], None if eps is None else eps[part], gradient)
-            for part, gradient in zip(parts, gradients, strict=False)
-        ]
+        first, *others = [slice(i, j) for i, j in pairwise(bounds) if i < j]
         # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
-        running = [pool.submit(copy_context().run, part_of_batch, *part) for part in others]
-        terms = [part_of_batch(*first), *(future.result() for future in running)]
-        # The mean over a batch is that of the means over its parts, weighted with their sizes.
-        weights = np.array([part.stop - part.start for part in parts]) / len(x)
-        np.matmul(weights.astype(model.dtype), gradients[: len(parts)], out=model.params.grad)
-        return Terms(*(weights @ np.array(terms)))
+        running = [
+            pool.submit(copy_context().run, other_part, rows, gradient)
+            for rows, gradient in zip(others, gradients, strict=False)
+        ]
+        terms = [part(first)]
+        # Each is a share of the mean over the whole batch, so they add.
+        for future, gradient in zip(running, gradients, strict=False):
+            terms.append(future.result())
+            model.params.grad += gradient
+        return Terms(*np.sum(terms, axis=0))
 
     one = 1, "blas"  # a BLAS on OpenMP has to be told in each thread
     with (

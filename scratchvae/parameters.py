@@ -16,6 +16,13 @@ from .backend import Array, namespace
 from .errors import InputError
 
 
+class _Here(threading.local):
+    """What a thread has of its own: where its gradient lies, and whether it is yet to be zeroed."""
+
+    grad: Array = None  # where all threads have it
+    to_zero = False
+
+
 class _ValueAndGradient:
     """A pair of arrays, `value` and `grad`, that may be written into but not exchanged.
 
@@ -25,7 +32,7 @@ class _ValueAndGradient:
     """
 
     def __init__(self, value: Array, grad: Array) -> None:
-        self._value, self._grad, self._here = value, grad, threading.local()
+        self._value, self._grad, self._here = value, grad, _Here()
 
     @property
     def value(self) -> Array:
@@ -37,11 +44,19 @@ class _ValueAndGradient:
 
     @property
     def grad(self) -> Array:
-        return getattr(self._here, "grad", self._grad)
+        here = self._here
+        grad = self._grad if here.grad is None else here.grad
+        if here.to_zero:
+            here.to_zero = False
+            self._zero(grad)
+        return grad
 
     @grad.setter
     def grad(self, new: Array) -> None:
         self._refuse_exchange("grad", self.grad, new)
+
+    def _zero(self, grad: Array) -> None:
+        grad[...] = 0
 
     @staticmethod
     def _refuse_exchange(what: str, old: Array, new: Array) -> None:
@@ -66,6 +81,14 @@ class Parameter(_ValueAndGradient):
     def shape(self) -> tuple[int, ...]:
         """The shape of both arrays."""
         return tuple(self.value.shape)
+
+    def add_product(self, a: Array, b: Array) -> None:
+        """Do ``grad += a @ b``, in one pass where the gradient is zero and yet to be written."""
+        if self._here.to_zero:
+            self._here.to_zero = False
+            namespace(a).matmul(a, b, out=self.grad)
+        else:
+            self.grad += a @ b
 
 
 class Parameters(_ValueAndGradient):
@@ -114,6 +137,24 @@ class Parameters(_ValueAndGradient):
         return vector[self._slices[name]].reshape(self._parameters[name].shape)
 
     @contextmanager
+    def gradient_from_zero(self) -> Iterator[None]:
+        """Let the gradient be zero when the context begins, but write no zeros that can be spared.
+
+        Each parameter's is zeroed when it is first read or added to, except by `add_product`, which
+        writes over what is there; what was not touched is zeroed at the end.
+        """
+        for holder in (self, *self._parameters.values()):
+            holder._here.to_zero = True
+        try:
+            yield
+        finally:
+            self._zero(self.grad)
+
+    def _zero(self, grad: Array) -> None:
+        for p in self._parameters.values():
+            _ = p.grad  # which zeroes those that nothing has touched
+
+    @contextmanager
     def gradient_in(self, vector: Array) -> Iterator[None]:
         """Give this thread `vector` (P,) for the gradient while the context lasts.
 
@@ -125,9 +166,9 @@ class Parameters(_ValueAndGradient):
         try:
             yield
         finally:
-            del self._here.grad
+            self._here.grad = None
             for p in self._parameters.values():
-                del p._here.grad
+                p._here.grad = None
 
     def check_views(self) -> None:
         """Raise RuntimeError naming the first parameter that is no longer part of the vectors.

@@ -41,8 +41,7 @@ class Trainer:
         Likewise for the model's beta, such as :func:`~scratchvae.warm_up`.
     binarize : {"none", "threshold", "dynamic"}
     seed : int
-        Of the order of the batches and of the noise in the test bound. The noise in training comes
-        from the model's generator.
+        Of the order of the batches and the noise in the test bound; training has the model's rng.
 
     Attributes
     ----------
@@ -98,8 +97,7 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is NaN or infinite. With `check_every` = 1 the parameters are then
-            still those before that step.
+            If loss or gradient is NaN or infinite; with `check_every` = 1 before that step is made.
         """
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:

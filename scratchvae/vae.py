@@ -70,8 +70,7 @@ class Autoencoder:
     Raises
     ------
     InputError
-        If a size is not a positive integer, or a name is unknown. Methods raise it for arrays of
-        the wrong shape.
+        If a size is not a positive integer or a name is unknown; in methods for wrong shapes.
     """
 
     code_parts = 1  # the encoder's output is (B, code_parts * Z)
@@ -144,7 +143,7 @@ class Autoencoder:
         dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
         self.encoder.backward(dz, encoder_cache, input_gradient=False)
 
-    def loss_and_grad(self, x: Any, eps: Any = None) -> Terms:
+    def loss_and_grad(self, x: Any, eps: Any = None, batch_size: int | None = None) -> Terms:
         """Return the batch's loss in nats and leave its gradient in ``params.grad``.
 
         Parameters
@@ -153,6 +152,8 @@ class Autoencoder:
             Values in [0, 1] for the Bernoulli likelihood.
         eps : (B, Z), optional
             Draws from N(0, 1); drawn from the model's generator if not given.
+        batch_size : int, optional
+            B, if `x` is a part of a batch; loss and gradient are then its share of the whole's.
 
         Returns
         -------
@@ -160,10 +161,10 @@ class Autoencoder:
             Float64 scalars. They are not checked to be finite.
         """
         terms, cache = self.forward(x, eps)  # (B,) each
-        xp, n = self.backend.xp, len(terms.loss)
-        self.params.grad[...] = 0
-        # [batch-mean]
-        self.backward(xp.full(n, 1 / n, dtype=self.dtype), cache)
+        xp, n = self.backend.xp, batch_size or len(terms.loss)
+        with self.params.gradient_from_zero():
+            # [batch-mean]
+            self.backward(xp.full(len(terms.loss), 1 / n, dtype=self.dtype), cache)
         return Terms(*(term.sum(dtype=xp.float64) / n for term in terms))
 
     def _as_batch(self, name: str, x: Any, width: int) -> Array:

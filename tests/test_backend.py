@@ -11,6 +11,7 @@ from scratchvae.backend import (
     asnumpy,
     blocks,
     cuda_is_available,
+    flush_subnormals,
     get_backend,
     get_dtype,
     namespace,
@@ -25,6 +26,17 @@ class OnDevice:
 
     def get(self):
         return self.host
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_only_subnormal_numbers_are_flushed(dtype):
+    tiny, zero = np.finfo(dtype).tiny, np.zeros((), dtype)[()]
+    smallest, below = np.nextafter(zero, tiny), np.nextafter(tiny, zero)
+    x = np.array([tiny, below, smallest, -tiny, -below, np.inf, np.nan, 1], dtype)
+    y = x[1:3].copy()
+    flush_subnormals(x, y)
+    np.testing.assert_array_equal(x, [tiny, 0, 0, -tiny, 0, np.inf, np.nan, 1])
+    np.testing.assert_array_equal(y, [0, 0])
 
 
 def test_numpy_arrays_pass_through_uncopied():

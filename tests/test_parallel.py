@@ -70,10 +70,10 @@ def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
     model, seen = a_model(sv.Autoencoder, seed), []
     original, together = model.loss_and_grad, threading.Barrier(3, timeout=60)
 
-    def spy(x, eps=None):
+    def spy(x, eps, batch_size):
         together.wait()  # reached by all three, or by none
         seen.append((threading.get_ident(), len(x)))
-        return original(x, eps)
+        return original(x, eps, batch_size)
 
     monkeypatch.setattr(model, "loss_and_grad", spy)
     with parallel.in_parts(model, 3) as loss_and_grad:
@@ -112,10 +112,10 @@ def test_an_error_in_any_part_is_raised_and_the_gradient_is_the_models_again(
     model = a_model(sv.Autoencoder, seed)
     original, vector = model.loss_and_grad, model.params.grad
 
-    def failing(x, eps=None):
+    def failing(x, eps, batch_size):
         if (x == -1).any():
             raise ValueError("a bad row")
-        return original(x, eps)
+        return original(x, eps, batch_size)
 
     monkeypatch.setattr(model, "loss_and_grad", failing)
     x = rng.random((10, 12))

@@ -1,5 +1,7 @@
 """One vector of values, one of gradients, and views of both that cannot be lost unnoticed."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,81 @@ def test_check_views_finds_a_parameter_gathered_twice():
     params = Parameters(sv.Sequential([layer, layer]).named_parameters())
     with pytest.raises(RuntimeError, match=r"0\.W\.value is not a view"):
         params.check_views()
+
+
+def test_a_product_is_added_to_the_gradient(rng):
+    w, b, params = two()
+    x, dy = rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
+    params.grad[...] = before = rng.normal(size=8)
+    w.add_product(x.T, dy)
+    np.testing.assert_allclose(w.grad, before[:6].reshape(2, 3) + x.T @ dy, rtol=1e-14, atol=1e-14)
+    np.testing.assert_array_equal(b.grad, before[6:])
+
+
+def test_a_gradient_from_zero_forgets_what_was_there(rng):
+    """Whether a product is written over it, or it is added to, read, or never touched."""
+    w, b, params = two()
+    x, dy = rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
+    once = np.concatenate([(x.T @ dy).ravel(), np.zeros(2)])
+
+    def product():
+        w.add_product(x.T, dy)
+
+    def product_after_a_look():
+        assert not params.grad.any()
+        product()
+
+    def product_after_a_sum():
+        w.grad += 1
+        product()
+        w.grad -= 1
+
+    def two_products():
+        product()
+        product()
+        w.grad[...] /= 2
+
+    vector = params.grad
+    for fill in product, product_after_a_look, product_after_a_sum, two_products:
+        vector[...] = np.nan
+        with params.gradient_from_zero():
+            fill()
+        # One product, and at most a number of its size added and taken away.
+        np.testing.assert_allclose(vector, once, rtol=1e-14, atol=1e-14)
+    vector[...] = np.nan
+    with params.gradient_from_zero():
+        b.grad += [3, 4]
+    np.testing.assert_array_equal(vector, [0, 0, 0, 0, 0, 0, 3, 4])
+    with pytest.raises(KeyError), params.gradient_from_zero():
+        raise KeyError
+    np.testing.assert_array_equal(vector, np.zeros(8))
+    product()  # outside they add
+    product()
+    np.testing.assert_allclose(vector, 2 * once, rtol=1e-14)
+    params.check_views()
+
+
+def test_a_gradient_from_zero_is_one_threads_own_affair(rng):
+    w, _, params = two()
+    x, dy = rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
+    shared, own, seen = params.grad, np.full(8, np.nan), []
+    shared[...] = 1
+
+    def elsewhere():
+        with params.gradient_in(own), params.gradient_from_zero():
+            w.add_product(x.T, dy)
+        seen.append(params.grad)
+
+    with params.gradient_from_zero():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert seen[0] is shared
+        np.testing.assert_array_equal(shared, np.ones(8))  # zeroed by whom it belongs to
+        w.add_product(2 * x.T, dy)
+    np.testing.assert_array_equal(own[6:], [0, 0])
+    np.testing.assert_allclose(2 * own, params.grad, rtol=1e-14)
+    assert own.any()
 
 
 def test_no_name_is_given_twice():

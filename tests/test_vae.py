@@ -85,6 +85,22 @@ def test_the_terms_and_gradient_of_a_batch_are_the_means_of_its_examples(rng):
     assert np.allclose(model.params.grad, np.mean(gradients, axis=0), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.proves("batch-mean")
+@pytest.mark.parametrize("model", [sv.VAE, sv.Autoencoder])
+def test_the_shares_of_the_parts_of_a_batch_add_to_the_whole(rng, model):
+    model = small(model=model, rng=rng)
+    x, eps = data(rng)
+    whole = model.loss_and_grad(x, eps)
+    expected = model.params.grad.copy()
+    terms, gradients = [], []
+    for rows in slice(0, 3), slice(3, 4), slice(4, 8):
+        terms.append(model.loss_and_grad(x[rows], eps[rows], batch_size=8))
+        gradients.append(model.params.grad.copy())
+    # Eight summands in another order; gradients may cancel, hence the absolute 1e-14.
+    assert np.sum(terms, axis=0) == pytest.approx(whole, rel=1e-14)
+    assert np.allclose(np.sum(gradients, axis=0), expected, rtol=1e-12, atol=1e-14)
+
+
 def test_an_autoencoder_is_its_reconstruction_alone(rng):
     model = small(model=sv.Autoencoder, rng=rng)
     x, eps = data(rng)

@@ -16,7 +16,6 @@ import numpy as np
 from numba import njit
 
 Array = np.ndarray[Any, Any]
-ROWS = 64  # of a batch, at a time: with 784 pixels 200 kB of each array
 
 # NumPy's rules for a division by zero, since Python's would raise and keep a loop from being
 # vectorised. Without the GIL, as NumPy's own loops are. A sum is vectorised only if its order is
@@ -44,6 +43,19 @@ def _adam(value, g, m, v, change1, change2, step, eps):  # type: ignore[no-untyp
         value[i] -= step * m[i] / (math.sqrt(v[i]) + eps)
 
 
+def relu(x: Array) -> Any:
+    """Do what `activations.relu` does."""
+    y = _elementwise(_relu, x)
+    return y if y is NotImplemented else (y, y)
+
+
+@loop
+def _relu(x, y):  # type: ignore[no-untyped-def]
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = zero if x[i] <= zero else x[i]  # which leaves NaN as it is
+
+
 def relu_backward(dy: Array, cache: Array) -> Any:
     """Do what `activations.relu_backward` does."""
     return _elementwise(_relu_backward, dy, cache)
@@ -68,15 +80,15 @@ def _tanh_backward(dy, y, dx):  # type: ignore[no-untyped-def]
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
-def _elementwise(kernel: Callable[..., None], dy: Array, y: Array) -> Any:
-    """Return dx of a kernel for two arrays without gaps, of one shape and dtype."""
-    if dy.shape != y.shape or dy.dtype != y.dtype:
-        return NotImplemented
-    if not (dy.flags.c_contiguous and y.flags.c_contiguous):
-        return NotImplemented
-    dx = np.empty_like(dy)
-    kernel(dy.ravel(), y.ravel(), dx.ravel())  # flat views of the same memory
-    return dx
+def _elementwise(kernel: Callable[..., None], *arrays: Array) -> Any:
+    """Return what a kernel makes of arrays without gaps, of one shape and dtype."""
+    first = arrays[0]
+    for a in arrays:
+        if a.shape != first.shape or a.dtype != first.dtype or not a.flags.c_contiguous:
+            return NotImplemented
+    out = np.empty_like(first)
+    kernel(*(a.ravel() for a in arrays), out.ravel())  # flat views of the same memory
+    return out
 
 
 class BernoulliCache(tuple[Array, ...]):
@@ -87,22 +99,20 @@ def bernoulli_nll(x: Array, logits: Array) -> Any:
     """Do what `likelihoods.bernoulli_nll` does, for two (B, D) arrays of one dtype."""
     if x.shape != logits.shape or x.ndim != 2 or x.dtype != logits.dtype:
         return NotImplemented
-    e, nll = np.empty_like(logits), np.empty(len(x), x.dtype)  # (B, D) and (B,)
-    for i in range(0, len(x), ROWS):  # which stay in the cache from one line to the next
-        rows = slice(i, i + ROWS)
-        part = np.abs(logits[rows], out=e[rows])
-        np.exp(np.negative(part, out=part), out=part)  # exp(-|l|), in softplus and in sigmoid
-        _bernoulli(x[rows], logits[rows], np.log1p(part), nll[rows])
-    return nll, BernoulliCache((x, logits, e))
+    e, nll = np.exp(-np.abs(logits)), np.empty(len(x), x.dtype)  # (B, D) and (B,)
+    _bernoulli(x, logits, e, np.log1p(e), nll)  # which turns e into sigmoid(l) - x
+    return nll, BernoulliCache((e,))
 
 
 @row_sum
-def _bernoulli(x, logits, log1p_e, nll):  # type: ignore[no-untyped-def]
-    zero = x.dtype.type(0)
+def _bernoulli(x, logits, e, log1p_e, nll):  # type: ignore[no-untyped-def]
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.shape[0]):
         total = 0.0  # float64 for either dtype
         for j in range(x.shape[1]):
             total += max(logits[i, j], zero) + log1p_e[i, j] - x[i, j] * logits[i, j]
+            top = one if logits[i, j] >= 0 else e[i, j]
+            e[i, j] = top / (one + e[i, j]) - x[i, j]
         nll[i] = total
 
 
@@ -110,18 +120,5 @@ def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Any:
     """Do what `likelihoods.bernoulli_nll_backward` does, after the forward pass above."""
     if not isinstance(cache, BernoulliCache):
         return NotImplemented
-    x, logits, e = cache
-    if dnll.shape != x.shape[:1]:  # a compiled loop would read past the end of it
-        raise ValueError(f"dnll has shape {dnll.shape}: expected {x.shape[:1]}")
-    dlogits = np.empty_like(logits)  # (B, D)
-    _bernoulli_backward(dnll, x, logits, e, dlogits)
-    return dlogits
-
-
-@loop
-def _bernoulli_backward(dnll, x, logits, e, dlogits):  # type: ignore[no-untyped-def]
-    one = x.dtype.type(1)
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            top = one if logits[i, j] >= 0 else e[i, j]
-            dlogits[i, j] = dnll[i] * (top / (one + e[i, j]) - x[i, j])
+    (difference,) = cache  # sigmoid(l) - x
+    return dnll[..., None] * difference  # (B, D)
