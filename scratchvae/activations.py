@@ -14,7 +14,6 @@ from .backend import Array, namespace
 from .kernels import compiled
 
 
-@compiled
 def relu(x: Array) -> tuple[Array, Array]:
     """Return ``max(x, 0)`` and the cache."""
     # [relu]

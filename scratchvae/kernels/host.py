@@ -43,19 +43,6 @@ def _adam(value, g, m, v, change1, change2, step, eps):  # type: ignore[no-untyp
         value[i] -= step * m[i] / (math.sqrt(v[i]) + eps)
 
 
-def relu(x: Array) -> Any:
-    """Do what `activations.relu` does."""
-    y = _elementwise(_relu, x)
-    return y if y is NotImplemented else (y, y)
-
-
-@loop
-def _relu(x, y):  # type: ignore[no-untyped-def]
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        y[i] = zero if x[i] <= zero else x[i]  # which leaves NaN as it is
-
-
 def relu_backward(dy: Array, cache: Array) -> Any:
     """Do what `activations.relu_backward` does."""
     return _elementwise(_relu_backward, dy, cache)

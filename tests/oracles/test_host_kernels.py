@@ -77,7 +77,7 @@ def test_bernoulli_pair_is_its_definition(rng, shape, dtype, scale):
     )
 
 
-@pytest.mark.parametrize("name", ["relu", "relu_backward", "tanh_backward"])
+@pytest.mark.parametrize("name", ["relu", "tanh"])
 @given(draws.generators(), draws.shapes(), dtypes)
 def test_activations_are_their_definitions_bit_for_bit(name, rng, shape, dtype):
     special = [0.0, -0.0, np.inf, -np.inf, np.nan]
@@ -86,13 +86,9 @@ def test_activations_are_their_definitions_bit_for_bit(name, rng, shape, dtype):
         for _ in range(2)
     )
     y, dy = y.astype(dtype), dy.astype(dtype)
-    arguments = (dy, y) if name.endswith("backward") else (y,)
     with np.errstate(invalid="ignore"):
-        expected = getattr(activations, name).__wrapped__(*arguments)
-        actual = getattr(host, name)(*arguments)
-    if name == "relu":
-        (expected, _), (actual, cache) = expected, actual
-        assert cache is actual
+        expected = getattr(activations, f"{name}_backward").__wrapped__(dy, y)
+        actual = getattr(host, f"{name}_backward")(dy, y)
     assert actual.dtype == dtype
     np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(np.signbit(actual), np.signbit(expected))
@@ -122,7 +118,6 @@ def test_other_dtypes_are_left_to_the_definition(rng):
     a = rng.standard_normal((4, 3))
     for dy, y in ((a, a.astype(np.float32)), (a, a[:1]), (a.T, a.T), (a, a[:, :1]), (a[0, 0], a)):
         assert host.relu_backward(dy, y) is NotImplemented
-    assert host.relu(a.T) is NotImplemented
 
 
 def test_no_loop_reads_or_writes_past_the_end_of_an_array():
@@ -171,5 +166,5 @@ def test_environment_switches_them_off(monkeypatch, rng):
     monkeypatch.setenv("SCRATCHVAE_COMPILED", "1")
     kernels._host.cache_clear()
     assert kernels.find("adam_update", np.ones(3)) is host.adam_update
-    assert kernels.find("silu", np.ones(3)) is None
+    assert kernels.find("relu", np.ones(3)) is None
     kernels._host.cache_clear()
