@@ -120,11 +120,14 @@ def test_other_dtypes_are_left_to_the_definition(rng):
         assert host.relu_backward(dy, y) is NotImplemented
 
 
-def test_no_loop_reads_or_writes_past_the_end_of_an_array():
+def test_no_loop_reads_or_writes_past_the_end_of_an_array(rng):
     hyper = (0.9, 0.999, 1e-3, 1e-8)
     value, m, v = np.ones((3, 4))
     assert host.adam_update(value, np.ones(3), m, v, *hyper) is NotImplemented
     assert host.adam_update(*np.ones((4, 2, 2)), *hyper) is NotImplemented
+    _, cache = host.bernoulli_nll(np.ones((3, 5)), rng.standard_normal((3, 5)))
+    with pytest.raises(ValueError, match=r"shapes \(2,1\) \(3,5\)"):
+        host.bernoulli_nll_backward(np.ones(2), cache)
 
 
 def test_gradients_of_the_whole_model_and_of_every_pair(compiled, rng):
