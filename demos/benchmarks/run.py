@@ -1,8 +1,9 @@
 """How fast is a training step? `make benchmark` runs this file and writes docs/benchmark/.
 
-Every contestant is a process of its own. It is started once for each case, warms up, and then waits
-(blocked, at no cost) until it is its turn; the contestants take turns, several rounds, and what is
-reported is the median of the ratios round by round. All use the same number of threads.
+Every contestant is a process of its own. It is started once for each case, trains for three epochs
+to warm up, and then waits (blocked, at no cost) until it is its turn; the contestants take turns,
+several rounds, and what is reported is the median of the ratios round by round. All use the same
+number of threads.
 
     python demos/benchmarks/run.py [--rounds 7] [--seconds 0.5] [--only NAME ...] [--quick]
 """
@@ -23,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, ON_A_GPU, Case, Step
+from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, ON_A_GPU, Case, Step, mnist_file
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
@@ -127,18 +128,22 @@ def measure(
     log: Path,
     extra: dict[str, str] | None = None,
     clocks: tuple[str, ...] = ("wall",),
+    epochs: int = 0,
 ) -> dict:
     """Return the milliseconds of a step, one number a round, of every contestant; or its error.
 
-    With the clock "busy" there is one more number, under the name with " (busy)" after it.
+    Each has had so many epochs when its first turn comes. With the clock "busy" there is one more
+    number, under the name with " (busy)" after it.
     """
     workers = [Worker(name, case, log, extra or {}) for name in names]
     steps, result = {}, {}
     try:
         for worker in workers:
             name = worker.name
+            print(f"  {name} warms up{20 * ' '}", end="\r", file=sys.stderr)
             try:
                 worker.ask(2)  # compiles
+                worker.ask(max(1, epochs * case.n // case.batch))
                 once = worker.ask(3) / 3
                 steps[name] = max(3, round(seconds / once))
                 worker.ask(steps[name])
@@ -152,7 +157,7 @@ def measure(
                     time.sleep(0.2)  # the threads of the one before stop spinning
                     taken = worker.ask(steps[worker.name]) / steps[worker.name]
                     result[worker.name].append(1000 * taken)
-            print(f"  round {i + 1} of {rounds}", end="\r", file=sys.stderr)
+            print(f"  round {i + 1} of {rounds}{20 * ' '}", end="\r", file=sys.stderr)
         for worker in workers:
             if "busy" in clocks and worker.name in steps:
                 n = min(steps[worker.name], 50)
@@ -363,7 +368,9 @@ def table(results: dict) -> str:
             text += f", at 106.5 or below after {m['seconds_to_106.5']:.0f} s"
         parts.append(f"{text}; at most {m['training_mib']} MiB of memory were resident.")
     m = results["machine"]
-    parts += ["", f"Measured on {m['date']}: {m['processor']}; {m['system']}; {m['versions']}.", ""]
+    text = f"Measured on {results['images']} images, after {results['epochs_before']} epochs, on "
+    text += f"{m['date']}: {m['processor']}; {m['system']}; {m['versions']}."
+    parts += ["", text, ""]
     return "\n".join(parts)
 
 
@@ -405,20 +412,22 @@ def main() -> None:
         sizes, *rest = json.loads(args.work[1])
         work(args.work[0], Case(tuple(sizes), *rest))
         return
+    epochs = 3  # at batch 128 what there is to see of dead units shows after 800 steps
     if args.quick:
-        args.rounds, args.seconds, args.batch = 2, 0.05, [128]
+        args.rounds, args.seconds, args.batch, epochs = 2, 0.05, [128], 0
     names = [FLOOR, *(name for name in args.only if name != FLOOR)]
     args.out.mkdir(parents=True, exist_ok=True)
     runs = Path("runs", "benchmark").resolve()
     runs.mkdir(parents=True, exist_ok=True)
     log = runs / "errors.log"
-    results: dict = {"machine": machine(), "rounds": args.rounds, "steps": {}}
+    results: dict = {"machine": machine(), "rounds": args.rounds, "epochs_before": epochs}
+    results |= {"images": "MNIST's" if mnist_file() else "random", "steps": {}}
     for stack, (sizes, activation) in STACKS.items():
         results["steps"][stack] = {}
         for batch in args.batch:
             print(f"{stack}, batch {batch}", file=sys.stderr)
             case = Case(sizes, activation, batch)
-            times = measure(case, names, args.rounds, args.seconds, log)
+            times = measure(case, names, args.rounds, args.seconds, log, epochs=epochs)
             results["steps"][stack][batch] = times
     if not args.quick:
         print("scaling, files, evaluation", file=sys.stderr)
