@@ -1,9 +1,11 @@
 """One vector of values, one of gradients, and views of both that cannot be lost unnoticed."""
 
+import sys
 import threading
 
 import numpy as np
 import pytest
+import standin
 
 import scratchvae as sv
 from scratchvae import Parameter, Parameters
@@ -83,7 +85,21 @@ def test_check_views_finds_a_rebound_array(what):
     _, b, params = two()
     params.check_views()
     setattr(b, f"_{what}", getattr(b, what).copy())
-    with pytest.raises(RuntimeError, match=rf"b\.{what} is not a view of the model's flat vector"):
+    with pytest.raises(RuntimeError) as error:
+        params.check_views()
+    assert str(error.value) == (
+        f"b.{what} is not a view of the model's flat vector any more, so the optimizer would not "
+        "reach it"
+    )
+
+
+def test_check_views_knows_where_a_devices_arrays_lie(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    b = Parameter(standin.cupy.asarray(np.ones(2)))
+    params = Parameters([("b", b)])
+    params.check_views()
+    b._value = b.value.copy()
+    with pytest.raises(RuntimeError, match=r"b\.value is not a view"):
         params.check_views()
 
 
@@ -190,5 +206,6 @@ def test_a_gradient_from_zero_is_one_threads_own_affair(rng):
 
 def test_no_name_is_given_twice():
     """The first of two parameters would not be trained, and nobody would know."""
-    with pytest.raises(ValueError, match="W"):
-        Parameters([("W", Parameter(np.zeros(2))), ("W", Parameter(np.ones(3)))])
+    one, first, second = (Parameter(np.ones(n)) for n in (1, 2, 3))
+    with pytest.raises(ValueError, match="two parameters are named 'W': expected a name for each"):
+        Parameters([("b", one), ("W", first), ("W", second)])
