@@ -5,7 +5,7 @@ to warm up, and then waits (blocked, at no cost) until it is its turn; the conte
 several rounds, and what is reported is the median of the ratios round by round. All use the same
 number of threads.
 
-    python demos/benchmarks/run.py [--rounds 7] [--seconds 0.5] [--only NAME ...] [--quick]
+    python demos/benchmarks/run.py [--rounds 15] [--seconds 0.5] [--only NAME ...] [--quick]
 """
 
 from __future__ import annotations
@@ -400,7 +400,7 @@ def draw(results: dict, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a contestant's turn")
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--batch", nargs="*", type=int, default=list(BATCHES))
