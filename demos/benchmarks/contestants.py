@@ -194,6 +194,128 @@ TUTORIAL_ACTIVATIONS = {
 }
 
 
+def no_layers(case: Case, dtype: type = np.float32) -> Step:
+    """One function for the whole step, and a loop of Numba's for what NumPy takes several passes.
+
+    It shows what the layers of scratchvae cost.
+    """
+    from numba import njit
+
+    loop = njit(error_model="numpy", fastmath={"reassoc"})
+    zero, one, tiny = dtype(0), dtype(1), np.finfo(dtype).tiny
+
+    @loop
+    def relu(y, b):
+        for i in range(y.shape[0]):
+            for j in range(y.shape[1]):
+                y[i, j] = max(y[i, j] + b[j], zero)
+
+    @loop
+    def relu_backward(dy, y):
+        for i in range(dy.size):
+            dy[i] = dy[i] if y[i] > 0 else zero
+
+    def tanh(y, b):
+        y += b
+        np.tanh(y, out=y)
+
+    @loop
+    def tanh_backward(dy, y):
+        for i in range(dy.size):
+            dy[i] *= one - y[i] * y[i]
+
+    @loop
+    def bias(logits, b, e):
+        for i in range(e.shape[0]):
+            for j in range(e.shape[1]):
+                logits[i, j] += b[j]
+                e[i, j] = -abs(logits[i, j])
+
+    @loop
+    def bernoulli(x, logits, e, log1p_e, weight):
+        total = 0.0
+        for i in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                a = logits[i, j]
+                total += max(a, zero) + log1p_e[i, j] - x[i, j] * a
+                top = one if a >= 0 else e[i, j]
+                logits[i, j] = weight * (top / (one + e[i, j]) - x[i, j])
+        return total
+
+    @loop
+    def adam(value, g, m, v, rate):
+        for i in range(value.size):
+            m[i] += dtype(0.1) * (g[i] - m[i])
+            v[i] += dtype(0.001) * (g[i] * g[i] - v[i])
+            value[i] -= rate * m[i] / (math.sqrt(v[i]) + dtype(1e-8))
+
+    act, act_backward = {"relu": (relu, relu_backward), "tanh": (tanh, tanh_backward)}[
+        case.activation
+    ]
+    *hidden, latent = case.sizes[1:]
+    shapes = [*itertools.pairwise((784, *hidden, 2 * latent))]
+    code = len(shapes) - 1  # the layer that gives mu and logvar
+    shapes += itertools.pairwise((latent, *reversed(hidden), 784))
+    ends = np.cumsum([(n_in + 1) * n_out for n_in, n_out in shapes])
+    value, grad, m, v = np.zeros((4, ends[-1]), dtype)
+
+    def views(vector: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        parts = zip(np.split(vector, ends[:-1]), shapes, strict=True)
+        return [(part[:-n].reshape(-1, n), part[-n:]) for part, (_, n) in parts]
+
+    p, g, rng = views(value), views(grad), np.random.default_rng(0)
+    for w, b in p:
+        w[...], b[...] = (rng.uniform(-(len(w) ** -0.5), len(w) ** -0.5, a.shape) for a in (w, b))
+
+    def gradient(x: np.ndarray, eps: np.ndarray) -> float:
+        inputs, y = [], x
+        for i, (w, b) in enumerate(p):
+            inputs.append(y)
+            y = y @ w
+            if i == code:
+                y += b
+                mu, logvar = y[:, :latent], y[:, latent:]
+                sigma, change = np.exp(dtype(0.5) * logvar), np.expm1(logvar)  # sigma^2 - 1
+                kl = dtype(0.5) * (mu * mu + change - logvar).sum(dtype=np.float64)
+                y = mu + sigma * eps
+            elif i < len(p) - 1:
+                act(y, b)
+        e = np.empty_like(y)
+        bias(y, b, e)
+        np.exp(e, out=e)
+        loss = (bernoulli(x, y, e, np.log1p(e), dtype(1 / len(x))) + kl) / len(x)
+        dy = y  # which `bernoulli` wrote over
+        for i in reversed(range(len(p))):
+            np.matmul(inputs[i].T, dy, out=g[i][0])
+            dy.sum(axis=0, out=g[i][1])
+            if i == 0:
+                break
+            dy = dy @ p[i][0].T
+            if i == code + 1:
+                dmu, dlogvar = dy + mu / len(x), dy * eps * (dtype(0.5) * sigma)
+                dlogvar += dtype(0.5) * change / len(x)
+                dy = np.concatenate([dmu, dlogvar], axis=1)
+            else:
+                act_backward(dy.ravel(), inputs[i].ravel())
+        return loss
+
+    data, rows, t = images(case.n), batches(case, rng), 0
+
+    def step(n: int) -> None:
+        nonlocal t
+        for _ in range(n):
+            x = np.divide(data[next(rows)], 255, dtype=dtype)
+            loss, t = gradient(x, rng.standard_normal((len(x), latent), dtype)), t + 1
+            if not math.isfinite(loss + grad @ grad):
+                raise RuntimeError("the loss is not finite")
+            if t % 64 == 0:
+                m[np.abs(m) < tiny] = 0
+            adam(value, grad, m, v, dtype(1e-3 * math.sqrt(1 - 0.999**t) / (1 - 0.9**t)))
+
+    step.gradient, step.weights, step.gradients = gradient, p, g  # for its test
+    return step
+
+
 def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=False) -> Step:
     import torch
     from torch import nn
@@ -396,6 +518,7 @@ CONTESTANTS = {
     "matrix products": (products, {}),
     "scratchvae": (scratchvae, NO_KERNELS),
     "scratchvae[fast]": (scratchvae, {}),
+    "Numba, no layers": (no_layers, {}),
     "tutorial NumPy": (tutorial, {}),
     "PyTorch, its example": (torch_example, {}),
     "PyTorch, fused Adam": (torch_fused, {}),
