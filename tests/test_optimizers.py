@@ -131,6 +131,18 @@ def test_means_of_a_gradient_that_became_zero_do_not_stay_subnormal(rng, make, s
         assert np.all(np.abs(state[1::2]) > limits.tiny), name
 
 
+def test_subnormal_means_are_looked_for_every_64_steps():
+    """At steps that the count alone decides, so that a run that is resumed does the same."""
+    params = vector(np.zeros(3))
+    opt, found = Adam(params), []
+    for step in range(1, 200):
+        opt.state["m"][...] = np.finfo(np.float64).tiny / 2
+        opt.step()
+        if not opt.state["m"].any():
+            found.append(step)
+    assert found == [64, 128, 192]
+
+
 @pytest.mark.parametrize("optimizer", [Adam, SGD])
 def test_a_rate_of_0_moves_nothing(rng, optimizer):
     start = rng.normal(size=9)
