@@ -21,7 +21,7 @@ help:
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
-	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 15 minutes'
+	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
 	@echo 'make gpu-check see on a GPU that all is right there, and time it: 9 minutes'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
