@@ -67,15 +67,15 @@ def _tanh_backward(dy, y, dx):  # type: ignore[no-untyped-def]
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
-def _elementwise(kernel: Callable[..., None], *arrays: Array) -> Any:
-    """Return what a kernel makes of arrays without gaps, of one shape and dtype."""
-    first = arrays[0]
-    for a in arrays:
-        if a.shape != first.shape or a.dtype != first.dtype or not a.flags.c_contiguous:
-            return NotImplemented
-    out = np.empty_like(first)
-    kernel(*(a.ravel() for a in arrays), out.ravel())  # flat views of the same memory
-    return out
+def _elementwise(kernel: Callable[..., None], dy: Array, y: Array) -> Any:
+    """Return dx of a kernel for two arrays without gaps, of one shape and dtype."""
+    if dy.shape != y.shape or dy.dtype != y.dtype:
+        return NotImplemented
+    if not (dy.flags.c_contiguous and y.flags.c_contiguous):
+        return NotImplemented
+    dx = np.empty_like(dy)
+    kernel(dy.ravel(), y.ravel(), dx.ravel())  # flat views of the same memory
+    return dx
 
 
 class BernoulliCache(tuple[Array, ...]):
