@@ -92,16 +92,22 @@ class Backend:
     ----------
     name : str
         ``"numpy"`` or ``"cupy"``.
-    xp : module
-        The array namespace.
     noise : str
         Who draws the noise of training and sampling: ``"host"``, so that a CPU and a GPU see the
         same numbers, or ``"device"``, which copies nothing.
     """
 
     name: str
-    xp: Any
     noise: str = "host"
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace: the module ``numpy`` or ``cupy``."""
+        if self.name == "numpy":
+            return np
+        import cupy
+
+        return cupy
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Return `x` as an array of this backend, moved to its device if need be.
@@ -193,9 +199,10 @@ def get_backend(name: str | Backend, noise: str | None = None) -> Backend:
     if isinstance(name, Backend):
         return name
     if name == "numpy":
-        return Backend("numpy", np)
+        return Backend("numpy")
     if name == "cupy":
-        return Backend("cupy", _import_cupy(), noise or "device")
+        _import_cupy()  # which finds out whether there is a device
+        return Backend("cupy", noise or "device")
     raise InputError(f"unknown backend {name!r}: expected 'numpy' or 'cupy'")
 
 

@@ -30,7 +30,7 @@ from .gradcheck.files import find
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
 from .training import Trainer
-from .vae import VAE, Terms
+from .vae import Terms
 
 # What `train` takes where an option is not given. The digits are few and small: a 2-D latent
 # space, which can be drawn, and more passes over them.
@@ -361,7 +361,7 @@ def _is_cross_entropy(trainer: Trainer) -> bool:
 def _print_outcome(trainer: Trainer, run: _Run, figures: list[Path]) -> None:
     last, model = trainer.metrics[-1], trainer.model
     seconds = sum(line["seconds"] for line in trainer.metrics)
-    weight = f"{model.beta:g} x " if isinstance(model, VAE) and model.beta != 1 else ""
+    weight = f"{model.beta:g} x " if model.has_posterior and model.beta != 1 else ""
     print(
         f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
         f"example = reconstruction {last['test_reconstruction']:.2f} + {weight}KL "
@@ -404,11 +404,11 @@ def evaluate(args: argparse.Namespace) -> int:
         "test_kl": float(terms.kl),
         "active_units": active_units(model, trainer.test_batches()),
     }
-    if isinstance(model, VAE):
+    if model.has_posterior:
         result["kl_per_dimension"] = kl_of_dimensions(model, trainer.test_batches()).tolist()
     if args.nll_samples is not None:
         check_size("--nll-samples", args.nll_samples)
-        if not isinstance(model, VAE):
+        if not model.has_posterior:
             raise InputError("--nll-samples: the run is an autoencoder's, which has no likelihood")
         bound = importance_weighted_bound(
             model,
@@ -461,7 +461,7 @@ def sample(args: argparse.Namespace) -> int:
     backend = _backend(args, values["config"]["options"].get("noise"))
     model = checkpoint.build_model(values["config"]["model"], backend)
     checkpoint.load_parameters(model, arrays, path)
-    if not isinstance(model, VAE):
+    if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
     images = asnumpy(model.sample(args.n, _check_seed(args.seed)))  # (n, D)

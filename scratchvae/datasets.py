@@ -61,6 +61,29 @@ class Dataset:
     scale: float
     image_shape: tuple[int, ...]
 
+    @classmethod
+    def from_arrays(cls, x: Any, y: Any = None, test: Any = None) -> Dataset:
+        """Return the data set of arrays that you have in memory.
+
+        Parameters
+        ----------
+        x : array, (N, D), (N, H, W) or (N, H, W, C)
+            uint8 counts from 0 to 255, bool and floats from 0 to 1.
+        y : array of int, (N,), optional
+            Labels.
+        test : array, or a pair (x_test, y_test), optional
+            The test part; without it the last tenth of the rows of `x`, at least one.
+
+        Raises
+        ------
+        InputError
+            If an array has the wrong type or shape, or holds NaN or infinity.
+        """
+        x_test, y_test = test if isinstance(test, tuple | list) else (test, None)
+        given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+        arrays = {k: np.asarray(a) for k, a in given.items() if a is not None}
+        return _from_arrays("your array", arrays)
+
     @property
     def data_dim(self) -> int:
         """Number of features D."""
@@ -292,15 +315,23 @@ def _verified(path: Path, name: str, source: str) -> bytes:
 def _from_file(path: Path) -> Dataset:
     with _one_sentence(str(path), "digits, mnist or a whole .npy, .npz or IDX file of numbers"):
         arrays = _read_arrays(path)
-    x, scale = _as_rows(arrays["x"], f"array x of {path}", least=2)  # (N, D)
-    y = _as_labels(arrays["y"], x, f"array y of {path}") if "y" in arrays else None  # (N,)
+    return _from_arrays(str(path), arrays, f" of {path}")
+
+
+def _from_arrays(name: str, arrays: dict[str, Array], of: str = "") -> Dataset:
+    """Return the data set of the arrays x, y, x_test and y_test; all but the first may be missing.
+
+    `of` says in messages where they come from.
+    """
+    x, scale = _as_rows(arrays["x"], f"array x{of}", least=2)  # (N, D)
+    y = _as_labels(arrays["y"], x, f"array y{of}") if "y" in arrays else None  # (N,)
     image_shape = arrays["x"].shape[1:]
     if len(image_shape) == 1:
         side = math.isqrt(x.shape[1])
         image_shape = (side, side) if side * side == x.shape[1] else (1, x.shape[1])
 
     if "x_test" in arrays:
-        where = f"array x_test of {path}"
+        where = f"array x_test{of}"
         x_test, _ = _as_rows(arrays["x_test"], where, least=1)  # (M, D)
         found, expected = ((a.shape[1], arrays[k].dtype) for k, a in (("x_test", x_test), ("x", x)))
         if found != expected:
@@ -310,14 +341,14 @@ def _from_file(path: Path) -> Dataset:
             )
         y_test = None
         if "y_test" in arrays:
-            y_test = _as_labels(arrays["y_test"], x_test, f"array y_test of {path}")  # (M,)
+            y_test = _as_labels(arrays["y_test"], x_test, f"array y_test{of}")  # (M,)
     elif "y_test" in arrays:
-        raise InputError(f"{path} holds an array y_test but no x_test: expected both or none")
+        raise InputError(f"{name} holds an array y_test but no x_test: expected both or none")
     else:
         n = len(x) - max(1, len(x) // 10)
         x, x_test = x[:n], x[n:]  # (n, D), (N - n, D)
         y, y_test = (None, None) if y is None else (y[:n], y[n:])
-    return Dataset(str(path), x, x_test, y, y_test, scale, image_shape)
+    return Dataset(name, x, x_test, y, y_test, scale, image_shape)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

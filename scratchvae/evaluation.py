@@ -12,10 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from .backend import Array, RandomSource, asnumpy, namespace
-from .errors import InputError, NonFiniteError, check_size
-from .gaussian import kl_per_dimension, log_density, reparameterize
-from .layers import Sequential
-from .optimizers import Optimizer
+from .errors import InputError, check_size
+from .gaussian import kl_per_dimension, log_density
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32
@@ -58,12 +56,11 @@ def log_importance_weights(model: VAE, x: Array, eps: Array) -> Array:
     eps : (K, B, Z)
     """
     mu, logvar = model.encode(x)  # (B, Z) each
-    z, _ = reparameterize(mu, logvar, eps)  # (K, B, Z)
+    z, _ = model.reparameterize(mu, logvar, eps)  # (K, B, Z)
     output, _ = model.decoder.forward(z.reshape(-1, model.latent_dim))  # (K B, output_dim)
-    nll, _ = model.likelihood.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
-    zero = 0 * mu  # (B, Z): mean and logvar of the prior
+    nll, _ = model.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
     # [importance-weight]
-    return log_density(z, zero, zero)[0] - log_density(z, mu, logvar)[0] - nll  # (K, B)
+    return model.log_prior(z) - log_density(z, mu, logvar)[0] - nll  # (K, B)
 
 
 def importance_weighted_bound(
@@ -85,7 +82,7 @@ def importance_weighted_bound(
     -----
     Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
     """
-    if not isinstance(model, VAE):
+    if not model.has_posterior:
         raise InputError("the importance-weighted bound needs a VAE: an autoencoder has no q(z|x)")
     check_size("samples", samples)
     rng, xp = np.random.default_rng(rng), model.backend.xp
@@ -133,68 +130,6 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
     zeros = model.backend.xp.zeros
     sums, squares, n = zeros(model.latent_dim), zeros(model.latent_dim), 0
     for x in batches:
-        code = model.encode(x)
-        mu = (code[0] if isinstance(code, tuple) else code).astype(np.float64)  # (B, Z)
+        mu = model.mean_code(x).astype(np.float64)  # (B, Z)
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
-
-
-def require_finite(
-    numbers: dict[int, Array],
-    model: Autoencoder,
-    optimizer: Optimizer,
-    epoch: int,
-    x: Array = None,
-    eps: Array = None,
-) -> None:
-    """Raise NonFiniteError if one of the numbers, by step, is not finite; read one if all are.
-
-    Where it began is told for a step that `optimizer` has not taken yet, which must be the one at
-    (x, eps): the parameters have since moved on from those before.
-    """
-    if math.isfinite(float(sum(numbers.values()))):
-        return
-    for step, number in numbers.items():
-        if not math.isfinite(float(number)):
-            taken = step <= optimizer.steps
-            where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
-            raise NonFiniteError(
-                f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than "
-                f"{optimizer.lr}"
-            )
-
-
-def first_nonfinite(model: Autoencoder, x: Array, eps: Array | None) -> str:
-    """Say where a NaN or an infinity first appears: in the data, forward, or in a gradient.
-
-    Expects ``model.params.grad`` to hold the gradient at (x, eps).
-    """
-
-    def finite(a: Array) -> bool:
-        return bool(model.backend.xp.isfinite(a).all())
-
-    def walk(part: str, stack: Sequential, h: Array) -> tuple[str | None, Array]:
-        for i, layer in enumerate(stack.layers):
-            h, _ = layer.forward(h)
-            if not finite(h):
-                return f"the output of {part}.{i}, {layer!r}, is the first that is not finite", h
-        return None, h
-
-    for name in model.params.names:
-        if not finite(model.params[name].value):
-            return f"the parameter {name} is not finite"
-    if not finite(x):
-        return "the data are not finite"
-    found, z = walk("encoder", model.encoder, x)
-    if found is None and isinstance(model, VAE):
-        z, _ = reparameterize(z[:, : model.latent_dim], z[:, model.latent_dim :], eps)
-        found = None if finite(z) else "the draw z = mu + sigma eps is the first that is not finite"
-    if found is None:
-        found, _ = walk("decoder", model.decoder, z)
-    if found is None and not all(finite(term) for term in model.forward(x, eps)[0]):
-        found = "the loss is not finite although every layer's output is"
-    if found is None:
-        for name in reversed(model.params.names):  # the order in which backward reaches them
-            if not finite(model.params[name].grad):
-                return f"the gradient of {name} is the first that is not finite"
-    return found or "the gradient's square norm is too large for its number type"

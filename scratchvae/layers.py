@@ -1,14 +1,14 @@
 """Layers: what owns parameters, and what chains them.
 
-A layer is any object with ``forward(x) -> (y, cache)`` and ``backward(dy, cache) -> dx``, where the
-cache holds all that backward may read: no hidden state, so one layer may be called twice before its
-backward. A parameter's gradient is added to, an input's returned; owners have `named_parameters`.
+A layer keeps nothing between its forward and its backward but in the cache, so it may be called
+twice before its backward. A parameter's gradient is added to, an input's is returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,20 @@ from .backend import Array, Backend, RandomSource, get_backend, get_dtype
 from .errors import InputError, check_size
 from .parameters import Parameter
 
-Layer: TypeAlias = Any  # forward(x) -> (y, cache) and backward(dy, cache) -> dx
+
+class Layer(Protocol):
+    """What an encoder, a decoder and every layer of them must have: these two methods.
+
+    A layer with parameters also has ``named_parameters()``, which yields pairs of a name and a
+    :class:`Parameter`. It may have ``backward_parameters(dy, cache)``: the backward for whoever
+    does not need dx, as at the data.
+    """
+
+    def forward(self, x: Array, /) -> tuple[Array, Any]:
+        """Return y (B, n_out) for x (B, n_in), and the cache: all that backward may read."""
+
+    def backward(self, dy: Array, cache: Any, /) -> Array:
+        """Add to the parameters' gradients; return dx (B, n_in) for dy (B, n_out)."""
 
 
 class Linear:
@@ -56,15 +69,19 @@ class Linear:
         y += self.b.value
         return y, x
 
-    def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array:
-        """Add to the gradients of W and b; return dx (B, n_in), or None if it is not wanted."""
+    def backward(self, dy: Array, cache: Array) -> Array:
+        """Add to the gradients of W and b; return dx (B, n_in)."""
+        self.backward_parameters(dy, cache)
+        # [linear-grad-x]
+        return dy @ self.W.value.T  # (B, n_in)
+
+    def backward_parameters(self, dy: Array, cache: Array) -> None:
+        """Add to the gradients of W and b alone."""
         x = cache
         # [linear-grad-W]
         self.W.add_product(x.T, dy)  # W.grad += x.T dy, (n_in, n_out)
         # [linear-grad-b]
-        self.b.grad += dy.sum(axis=0)  # (n_out,)
-        # [linear-grad-x]
-        return dy @ self.W.value.T if input_gradient else None  # (B, n_in)
+        self.b.add(dy.sum(axis=0))  # (n_out,)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield W and b."""
@@ -94,6 +111,8 @@ class Sequential:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
+        for i, layer in enumerate(self.layers):
+            require_layer(f"layer {i} of the Sequential", layer)
 
     def forward(self, x: Array) -> tuple[Array, list[Any]]:
         """Return the last layer's output and every layer's cache."""
@@ -103,24 +122,81 @@ class Sequential:
             caches.append(cache)
         return x, caches
 
-    def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array:
-        """Walk back through the layers; return the gradient in the first one's input.
-
-        `input_gradient=False` returns None, and saves a sixth of a training step's products.
-        """
+    def backward(self, dy: Array, cache: list[Any]) -> Array:
+        """Walk back through the layers; return the gradient for the first one's input."""
         # [chain-rule]
         for i in reversed(range(len(self.layers))):
-            layer = self.layers[i]
-            if i == 0 and not input_gradient and isinstance(layer, Linear):
-                return layer.backward(dy, cache[i], input_gradient=False)
-            dy = layer.backward(dy, cache[i])
+            dy = self.layers[i].backward(dy, cache[i])
         return dy
+
+    def backward_parameters(self, dy: Array, cache: list[Any]) -> None:
+        """Walk back as far as there are parameters: a sixth fewer products in a training step."""
+        owners = (i for i, layer in enumerate(self.layers) if any(named(layer)))
+        first = next(owners, None)
+        if first is None:
+            return
+        for i in reversed(range(first + 1, len(self.layers))):
+            dy = self.layers[i].backward(dy, cache[i])
+        backward_parameters(self.layers[first], dy, cache[first])
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield each layer's parameters, named ``{position}.{name}``."""
         for i, layer in enumerate(self.layers):
-            for name, p in getattr(layer, "named_parameters", tuple)():
+            for name, p in named(layer):
                 yield f"{i}.{name}", p
 
     def __repr__(self) -> str:
-        return f"Sequential({self.layers!r})"
+        return f"Sequential([{', '.join(map(in_words, self.layers))}])"
+
+
+def dense(
+    sizes: Sequence[int],
+    activation: str = "relu",
+    *,
+    rng: RandomSource = None,
+    backend: str | Backend = "numpy",
+    dtype: Any = "float32",
+) -> Sequential:
+    """Return Linear layers of these sizes with an activation between them, but none at the end.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        n_in of the first layer, then n_out of each.
+    activation : str
+        As for :class:`Activation`.
+    rng, backend, dtype
+        As for :class:`Linear`.
+    """
+    rng = np.random.default_rng(rng)
+    layers: list[Layer] = []
+    for n_in, n_out in pairwise(sizes):
+        layers.append(Linear(n_in, n_out, rng=rng, backend=backend, dtype=dtype))
+        layers.append(Activation(activation))
+    return Sequential(layers[:-1])
+
+
+def named(layer: Any) -> Iterator[tuple[str, Parameter]]:
+    """Return an iterator over the named parameters of a layer, which may have none."""
+    return iter(layer.named_parameters() if hasattr(layer, "named_parameters") else ())
+
+
+def backward_parameters(layer: Any, dy: Array, cache: Any) -> None:
+    """Do a layer's backward where nobody needs dx, in the way that is the cheapest for it."""
+    getattr(layer, "backward_parameters", layer.backward)(dy, cache)
+
+
+def in_words(layer: Any) -> str:
+    """Return the layer's repr, or for a class that has none its name."""
+    has_one = "__repr__" in {name for kind in type(layer).__mro__[:-1] for name in vars(kind)}
+    return repr(layer) if has_one else f"{type(layer).__name__}()"
+
+
+def require_layer(what: str, layer: Any) -> None:
+    """Raise InputError unless `layer` has forward and backward; `what` says where it stands."""
+    contract = "a layer has forward(x) -> (y, cache) and backward(dy, cache) -> dx"
+    if isinstance(layer, type):
+        raise InputError(f"{what} is the class {layer.__name__}: expected an object of it")
+    for method in ("forward", "backward"):
+        if not callable(getattr(layer, method, None)):
+            raise InputError(f"{what} is {in_words(layer)}, which has no {method}: {contract}")

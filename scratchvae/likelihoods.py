@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 from .activations import sigmoid, softplus
 from .backend import Array, Backend, namespace
@@ -58,10 +58,26 @@ def gaussian_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> tuple[Array,
     return dmean, dlogvar
 
 
+class Likelihood(Protocol):
+    """How to read a decoder's output as a distribution over x; `named_parameters` as a layer."""
+
+    binary: bool  # whether x must lie in [0, 1]
+    output_dim: int  # how many numbers the decoder gives for one example
+
+    def nll(self, x: Array, output: Array, /) -> tuple[Array, Any]:
+        """Return -log p(x|z) in nats, (B,), for the decoder's output (B, output_dim)."""
+
+    def nll_backward(self, dnll: Array, cache: Any, /) -> Array:
+        """Return the gradient for the output, (B, output_dim), from dnll (B,)."""
+
+    def mean(self, output: Array, /) -> Array:
+        """Return E[x], (B, D)."""
+
+
 class Bernoulli:
     """Pixels that are 0 or 1; the decoder's output is their logits, (B, D)."""
 
-    binary = True  # x must lie in [0, 1]
+    binary = True
 
     def __init__(self, data_dim: int) -> None:
         self.output_dim = data_dim
@@ -76,6 +92,9 @@ class Bernoulli:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield nothing."""
         return iter(())
+
+    def __repr__(self) -> str:
+        return "Bernoulli()"
 
 
 class Gaussian:
@@ -106,12 +125,12 @@ class Gaussian:
         return gaussian_nll(x, output, self.logvar.value)
 
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
-        """Return the gradient in the output, (B, output_dim); add to that of a learned variance."""
+        """Return doutput (B, output_dim) from dnll (B,); add to a learned variance's gradient."""
         dmean, dlogvar = gaussian_nll_backward(dnll, cache)
         if self.variance == "per-dimension":
             return namespace(dmean).concatenate([dmean, dlogvar], axis=-1)  # (B, 2D)
         if self.variance == "shared":
-            self.logvar.grad += dlogvar  # (1,)
+            self.logvar.add(dlogvar)  # (1,)
         return dmean  # (B, D)
 
     def mean(self, output: Array) -> Array:
@@ -123,13 +142,26 @@ class Gaussian:
         if self.variance == "shared":
             yield "logvar", self.logvar
 
+    def __repr__(self) -> str:
+        return f"Gaussian(variance={self.variance!r})"
+
 
 def get_likelihood(
-    name: str, data_dim: int, variance: float | str, backend: Backend, dtype: Any
-) -> Bernoulli | Gaussian:
-    """Return the likelihood called "bernoulli" or "gaussian"; raise InputError for other names."""
+    name: str | Likelihood, data_dim: int, variance: float | str, backend: Backend, dtype: Any
+) -> Likelihood:
+    """Return the likelihood called "bernoulli" or "gaussian", or the one that was handed in.
+
+    Raises
+    ------
+    InputError
+        If the name is another, or if what was handed in has no `nll` or no `output_dim`.
+    """
     if name == "bernoulli":
         return Bernoulli(data_dim)
     if name == "gaussian":
         return Gaussian(data_dim, variance, backend, dtype)
-    raise InputError(f"unknown likelihood {name!r}: expected 'bernoulli' or 'gaussian'")
+    if not isinstance(name, str) and hasattr(name, "nll") and hasattr(name, "output_dim"):
+        return name
+    raise InputError(
+        f"unknown likelihood {name!r}: expected 'bernoulli', 'gaussian' or a Likelihood"
+    )

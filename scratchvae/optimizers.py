@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from .backend import Array, blocks, flush_subnormals, namespace
-from .errors import check_each, check_number
+from .errors import InputError, check_each, check_number
 from .kernels import compiled
 from .parameters import Parameters
 
@@ -27,12 +27,23 @@ class Optimizer:
     """
 
     def __init__(self, params: Parameters, lr: float, state_names: tuple[str, ...]) -> None:
+        if not isinstance(params, Parameters):
+            raise InputError(
+                f"params is a {type(params).__name__}: expected a model's parameters, model.params"
+            )
         self.params, self.lr, self.steps = params, check_number("lr", lr), 0
         zeros_like = namespace(params.value).zeros_like
         self.state: dict[str, Array] = {name: zeros_like(params.value) for name in state_names}
 
     def step(self) -> None:
-        """Move the parameters once, by their present gradient."""
+        """Move the parameters once, by their present gradient.
+
+        Raises
+        ------
+        InputError
+            If the model's parameters were gathered again since, and are others now.
+        """
+        self.params.require_current()
         self.steps += 1
         if self.steps % 64 == 0:  # often enough, and it costs next to nothing
             flush_subnormals(*self.state.values())
@@ -40,6 +51,10 @@ class Optimizer:
 
     def _move(self) -> None:
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in vars(self).items() if k not in ("params", "state")}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
 
 
 class SGD(Optimizer):

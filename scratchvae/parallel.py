@@ -43,28 +43,25 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     if n == 1 or batch_size < n * ROWS:
         yield model.loss_and_grad
         return
-    gradients = np.empty((n - 1, *model.params.grad.shape), model.dtype)  # one for each other part
+    twins = [model.twin() for _ in range(n - 1)]  # one for each other part
 
     def loss_and_grad(x: Array, eps: Array | None) -> Terms:
-        def part(rows: slice) -> Terms:
-            return model.loss_and_grad(x[rows], None if eps is None else eps[rows], len(x))
-
-        def other_part(rows: slice, gradient: Array) -> Terms:
-            with model.params.gradient_in(gradient):
-                return part(rows)
+        def part(model: Autoencoder, rows: slice) -> Terms:
+            noise = None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
+            return model.loss_and_grad(x[rows], noise, len(x))
 
         bounds = [len(x) * i // n for i in range(n + 1)]
         first, *others = [slice(i, j) for i, j in pairwise(bounds) if i < j]
         # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
-        running = [
-            pool.submit(copy_context().run, other_part, rows, gradient)
-            for rows, gradient in zip(others, gradients, strict=False)
-        ]
-        terms = [part(first)]
+        running = []
+        for twin, rows in zip(twins, others, strict=False):
+            twin.follow(model)  # its beta may have changed
+            running.append((twin, pool.submit(copy_context().run, part, twin, rows)))
+        terms = [part(model, first)]
         # Each is a share of the mean over the whole batch, so they add.
-        for future, gradient in zip(running, gradients, strict=False):
+        for twin, future in running:
             terms.append(future.result())
-            model.params.grad += gradient
+            model.params.grad += twin.params.grad
         return Terms(*np.sum(terms, axis=0))
 
     one = 1, "blas"  # a BLAS on OpenMP has to be told in each thread

@@ -6,21 +6,13 @@ and comparing are each one operation on one array, and a gradient check is ``val
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from .backend import Array, namespace
 from .errors import InputError
-
-
-class _Here(threading.local):
-    """What a thread has of its own: where its gradient lies, and whether it is yet to be zeroed."""
-
-    grad: Array = None  # where all threads have it
-    to_zero = False
 
 
 class _ValueAndGradient:
@@ -32,7 +24,7 @@ class _ValueAndGradient:
     """
 
     def __init__(self, value: Array, grad: Array) -> None:
-        self._value, self._grad, self._here = value, grad, _Here()
+        self._value, self._grad = value, grad
 
     @property
     def value(self) -> Array:
@@ -44,19 +36,11 @@ class _ValueAndGradient:
 
     @property
     def grad(self) -> Array:
-        here = self._here
-        grad = self._grad if here.grad is None else here.grad
-        if here.to_zero:
-            here.to_zero = False
-            self._zero(grad)
-        return grad
+        return self._grad
 
     @grad.setter
     def grad(self, new: Array) -> None:
-        self._refuse_exchange("grad", self.grad, new)
-
-    def _zero(self, grad: Array) -> None:
-        grad[...] = 0
+        self._refuse_exchange("grad", self._grad, new)
 
     @staticmethod
     def _refuse_exchange(what: str, old: Array, new: Array) -> None:
@@ -68,27 +52,73 @@ class _ValueAndGradient:
 
 
 class Parameter(_ValueAndGradient):
-    """One named array of a layer, such as a weight matrix, and the gradient of the loss in it.
+    """One named array of a layer, such as a weight matrix, and the gradient of the loss for it.
 
     It starts with memory of its own, so that a layer works alone; :class:`Parameters` moves it
     into the model's flat vectors.
+
+    A layer's backward adds to the gradient, with `add`, `add_product` or ``p.grad += ...``. The
+    first two know when the gradient is still the one of the last batch, and write over it then: a
+    pass over the memory less than zeroing it and adding.
     """
 
     def __init__(self, value: Array) -> None:
         super().__init__(value, namespace(value).zeros_like(value))
+        self._vector: Array = None  # the flat vector that `value` is a part of, if any
+        self._is_left = False  # the gradient is left from the last batch, to be written over
+        self._was_added = False  # `add` or `add_product` have written this gradient
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, in the shape of `value`."""
+        if self._is_left:
+            raise RuntimeError(
+                "this gradient is still the one of the last batch: a backward that adds to one "
+                "parameter with both `.add(d)` and `.grad += d` should use `.add(d)` only"
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, new: Array) -> None:
+        self._refuse_exchange("grad", self._grad, new)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of both arrays."""
-        return tuple(self.value.shape)
+        return tuple(self._value.shape)
+
+    def add(self, d: Array) -> None:
+        """Add `d` to the gradient."""
+        if self._is_left:
+            self._grad[...] = d
+        else:
+            self._grad += d
+        self._is_left, self._was_added = False, True
 
     def add_product(self, a: Array, b: Array) -> None:
-        """Do ``grad += a @ b``, in one pass where the gradient is zero and yet to be written."""
-        if self._here.to_zero:
-            self._here.to_zero = False
-            namespace(a).matmul(a, b, out=self.grad)
+        """Add ``a @ b`` to the gradient."""
+        if self._is_left:
+            namespace(a).matmul(a, b, out=self._grad)
         else:
-            self.grad += a @ b
+            self._grad += a @ b
+        self._is_left, self._was_added = False, True
+
+    def forget_gradient(self) -> None:
+        """Make the gradient zero for what adds to it next."""
+        # Whoever writes `.grad += d` reads what is there, so that has to be zero. A parameter that
+        # only `add` wrote last time can do without.
+        self._is_left, self._was_added = self._was_added, False
+        if not self._is_left:
+            self._grad[...] = 0
+
+    def complete_gradient(self) -> None:
+        """Zero the gradient if nothing was added to it since it was forgotten."""
+        if self._is_left:
+            self._is_left = False
+            self._grad[...] = 0
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.shape}, {self._value.dtype})"
 
 
 class Parameters(_ValueAndGradient):
@@ -98,25 +128,53 @@ class Parameters(_ValueAndGradient):
     ----------
     named : iterable of (str, Parameter)
         In the order in which they will lie in the vectors. At least one; all of one dtype.
+
+    Raises
+    ------
+    InputError
+        If there is none, if two have one name, or if one parameter has two names.
     """
 
     def __init__(self, named: Iterable[tuple[str, Parameter]]) -> None:
-        pairs = list(named)
-        self._parameters = dict(pairs)
-        if len(self._parameters) < len(pairs):
-            names = [name for name, _ in pairs]
+        self._pairs = list(named)
+        self._parameters = dict(self._pairs)
+        if not self._pairs:
+            raise InputError("there are no parameters to gather: expected one at least")
+        names = [name for name, _ in self._pairs]
+        if len(self._parameters) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"two parameters are named {twice!r}: expected a name for each")
-        xp = namespace(next(iter(self._parameters.values())).value)
-        parts = [p.value.ravel() for p in self._parameters.values()]
-        value = xp.concatenate(parts)  # (P,)
+        first: dict[int, str] = {}
+        for name, p in self._pairs:
+            if id(p) in first:
+                raise InputError(
+                    f"{first[id(p)]} and {name} are one and the same parameter, as where a layer "
+                    "stands at two places: expected a layer of its own for each"
+                )
+            first[id(p)] = name
+        xp = namespace(self._pairs[0][1].value)
+        value = xp.concatenate([p.value.ravel() for _, p in self._pairs])  # (P,)
         super().__init__(value, xp.zeros_like(value))
+        self._make_views()
+
+    def _make_views(self) -> None:
+        """Let every parameter's arrays be parts of the flat vectors."""
         self._slices: dict[str, slice] = {}
         start = 0
-        for name, p in self._parameters.items():
-            self._slices[name] = slice(start, start + p.value.size)
-            start += p.value.size
-            p._value, p._grad = self.view(value, name), self.view(self.grad, name)
+        for name, p in self._pairs:
+            self._slices[name] = slice(start, start + p._value.size)
+            start += p._value.size
+            p._value, p._grad = self.view(self._value, name), self.view(self._grad, name)
+            p._vector = self._value
+
+    def __getstate__(self) -> Any:
+        return self._pairs, self._value, self._grad
+
+    def __setstate__(self, state: Any) -> None:
+        # A copy, or what comes out of a pickle, has parameters and vectors, but no views yet.
+        self._pairs, self._value, self._grad = state
+        self._parameters = dict(self._pairs)
+        self._make_views()
 
     @property
     def names(self) -> list[str]:
@@ -132,43 +190,46 @@ class Parameters(_ValueAndGradient):
     def __len__(self) -> int:
         return len(self._parameters)
 
+    def __repr__(self) -> str:
+        n = len(self)
+        return f"Parameters({self.value.size:,} numbers of {self.value.dtype}, in {n} arrays)"
+
     def view(self, vector: Array, name: str) -> Array:
         """Return the part of a flat (P,) vector that belongs to `name`, in its shape."""
         return vector[self._slices[name]].reshape(self._parameters[name].shape)
 
-    @contextmanager
-    def gradient_from_zero(self) -> Iterator[None]:
-        """Let the gradient be zero when the context begins, but write no zeros that can be spared.
-
-        Each parameter's is zeroed when it is first read or added to, except by `add_product`, which
-        writes over what is there; what was not touched is zeroed at the end.
-        """
-        for holder in (self, *self._parameters.values()):
-            holder._here.to_zero = True
-        try:
-            yield
-        finally:
-            self._zero(self.grad)
-
-    def _zero(self, grad: Array) -> None:
+    def forget_gradient(self) -> None:
+        """Make the gradient zero for what adds to it next, see `Parameter`."""
         for p in self._parameters.values():
-            _ = p.grad  # which zeroes those that nothing has touched
+            p.forget_gradient()
 
-    @contextmanager
-    def gradient_in(self, vector: Array) -> Iterator[None]:
-        """Give this thread `vector` (P,) for the gradient while the context lasts.
+    def complete_gradient(self) -> None:
+        """Zero the gradient of each parameter that nothing was added to since."""
+        for p in self._parameters.values():
+            p.complete_gradient()
 
-        Other threads keep theirs, so each can take a part of a batch through the same model.
-        """
-        self._here.grad = vector
-        for name, p in self._parameters.items():
-            p._here.grad = self.view(vector, name)
-        try:
-            yield
-        finally:
-            self._here.grad = None
-            for p in self._parameters.values():
-                p._here.grad = None
+    def require_current(self) -> None:
+        """Raise InputError if a parameter has since been gathered into other vectors."""
+        for name, p in self._pairs:
+            if p._vector is not self._value:
+                raise InputError(
+                    f"{name} now belongs to other vectors than these, since it was gathered again: "
+                    "make a new optimizer, of the present model.params"
+                )
+
+    def require(self, named: Iterable[tuple[str, Parameter]]) -> None:
+        """Raise InputError unless `named` are the parameters that these vectors hold."""
+        pairs = list(named)
+        if pairs != self._pairs:
+            now, before = dict(pairs), self._parameters
+            changed = [n for n in {**before, **now} if now.get(n) is not before.get(n)]
+            raise InputError(
+                "a part of the model was changed after its parameters had been gathered "
+                f"({changed[0] if changed else 'their order'} is not what it was): call "
+                "model.gather() and make a new optimizer, or hand the part in when the model is "
+                "built, as encoder= or decoder="
+            )
+        self.require_current()
 
     def check_views(self) -> None:
         """Raise RuntimeError naming the first parameter that is no longer part of the vectors.
@@ -176,10 +237,10 @@ class Parameters(_ValueAndGradient):
         The setters above stop the usual mistake; this finds what went round them, such as a
         parameter that was gathered into a second model.
         """
-        for name, p in self._parameters.items():
+        for name, p in self._pairs:
             for what, view, vector in (
-                ("value", p.value, self.value),
-                ("grad", p.grad, self.grad),
+                ("value", p._value, self._value),
+                ("grad", p._grad, self._grad),
             ):
                 home = self.view(vector, name)
                 if _address(view) != _address(home) or view.shape != home.shape:

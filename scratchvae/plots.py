@@ -28,7 +28,6 @@ from .datasets import to_float
 from .errors import InputError
 from .gaussian import kl_per_dimension as gaussian_kl
 from .gradcheck import Taylor
-from .vae import VAE
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 150,
@@ -363,7 +362,7 @@ def write_figures(
     Parameters
     ----------
     model : Autoencoder or VAE
-        What needs a posterior or a prior is drawn for a VAE only.
+        What needs a posterior or a prior is drawn where the model has one.
     dataset : Dataset
         Its test part is encoded.
     metrics : sequence of mappings
@@ -383,11 +382,11 @@ def write_figures(
     codes = []
     for start in range(0, len(test), CHUNK):
         batch = to_float(test[start : start + CHUNK], dataset.scale, model.dtype)
-        code = model.encode(batch)
-        codes.append([asnumpy(part) for part in (code if isinstance(model, VAE) else (code,))])
+        code = model.encode(batch) if model.has_posterior else (model.mean_code(batch),)
+        codes.append([asnumpy(part) for part in code])
     mu, *rest = (np.concatenate(parts) for parts in zip(*codes, strict=True))  # (N, Z)
     logvar = rest[0] if rest else None
-    if isinstance(model, VAE):
+    if model.has_posterior:
         figures["samples"] = samples(asnumpy(model.sample(64, rng=0)), shape)
         figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
         if model.latent_dim == 2:

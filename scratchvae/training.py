@@ -14,12 +14,13 @@ import numpy as np
 
 from .backend import Array, asnumpy, blas_threads
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import check_size
-from .evaluation import active_units, elbo, require_finite
+from .errors import InputError, check_size
+from .evaluation import active_units, elbo
+from .finite import require_finite
 from .optimizers import Optimizer
 from .parallel import in_parts
 from .schedules import Schedule, constant
-from .vae import VAE, Autoencoder, Terms
+from .vae import Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # streams of one seed that have nothing in common
 
@@ -32,8 +33,9 @@ class Trainer:
     model : Autoencoder or VAE
     optimizer : Optimizer
         Of ``model.params``.
-    dataset : Dataset
-        Stays as it is, uint8 for images; one batch at a time becomes floats.
+    dataset : Dataset or array (N, D)
+        Stays as it is, uint8 for images; one batch at a time becomes floats. An array is taken as
+        :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it.
     batch_size : int
     schedule : callable, optional
         The time in epochs -> learning rate; the optimizer's own rate throughout if not given.
@@ -55,14 +57,16 @@ class Trainer:
     Raises
     ------
     InputError
-        If the data do not fit the model, as :func:`~scratchvae.datasets.require_fit` says.
+        If the data do not fit the model, as :func:`~scratchvae.datasets.require_fit` says, if the
+        optimizer is of other parameters than the model's, or if a `beta_schedule` is given for a
+        model whose loss has no beta.
     """
 
     def __init__(
         self,
         model: Autoencoder,
         optimizer: Optimizer,
-        dataset: Dataset,
+        dataset: Dataset | Array,
         *,
         batch_size: int = 128,
         schedule: Schedule | None = None,
@@ -71,6 +75,16 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
+        model.check_parts()
+        if optimizer.params is not model.params:
+            raise InputError(
+                "the optimizer moves the parameters of another model, or of this one before its "
+                "parts were gathered again: expected one made of this model's params"
+            )
+        if beta_schedule:
+            model.set_beta(beta_schedule(0.0))
+        if not isinstance(dataset, Dataset):
+            dataset = Dataset.from_arrays(asnumpy(dataset))
         require_fit(dataset, model, binarize)
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
@@ -125,8 +139,8 @@ class Trainer:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
         optimizer.lr = self.schedule(now)
-        if self.beta_schedule and isinstance(model, VAE):
-            model.beta = self.beta_schedule(now)
+        if self.beta_schedule:
+            model.set_beta(self.beta_schedule(now))
         eps = model.draw_eps(len(x), model.rng)
         terms = self._loss_and_grad(x, eps)
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad

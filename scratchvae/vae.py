@@ -12,23 +12,17 @@ rules hold everywhere, and 1/B enters in one place, `loss_and_grad`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import gaussian
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
-from .gaussian import (
-    kl_standard_normal,
-    kl_standard_normal_backward,
-    reparameterize,
-    reparameterize_backward,
-)
-from .layers import Activation, Layer, Linear, Sequential
-from .likelihoods import get_likelihood
-from .parameters import Parameters
+from .layers import Layer, backward_parameters
+from .likelihoods import Likelihood, get_likelihood
+from .model import Model
 
 
 class Terms(NamedTuple):
@@ -38,21 +32,28 @@ class Terms(NamedTuple):
     reconstruction: Array
     kl: Array
 
+    def __repr__(self) -> str:
+        def text(term: Array) -> str:
+            return f"{float(term):.6g}" if np.ndim(term) == 0 else repr(term)
 
-class Autoencoder:
+        return f"Terms({', '.join(f'{k}={text(term)}' for k, term in self._asdict().items())})"
+
+
+class Autoencoder(Model):
     """Encoder and decoder without mu, sigma and KL: a code is a point.
 
     Parameters
     ----------
     data_dim : int
         D, the number of values of one example.
-    hidden : sequence of int
-        The widths of the encoder's hidden layers; the decoder has them in reverse.
+    hidden : sequence of int, optional
+        The widths of the encoder's hidden layers, (400,) by default; the decoder has them in
+        reverse. Not together with an encoder or a decoder of your own.
     latent_dim : int
         Z, the length of a code.
     activation : {"relu", "tanh", "sigmoid", "softplus", "silu"}
         After every hidden layer. There is none after the last, so mu, logvar and logits are free.
-    likelihood : {"bernoulli", "gaussian"}
+    likelihood : {"bernoulli", "gaussian"} or Likelihood
         What the decoder's output means: logits of pixels that are 0 or 1, or means of real ones.
     variance : float, "shared" or "per-dimension"
         Of the Gaussian likelihood: fixed, one learned for all pixels, or given by the decoder.
@@ -60,55 +61,74 @@ class Autoencoder:
     dtype : {"float32", "float64"}
     rng : None, int, SeedSequence or Generator
         Where initial parameters, and later every draw that is not handed in, come from.
+    encoder, decoder : Layer, optional
+        Parts of your own instead of the stacks of Linear. The encoder turns x (B, D) into codes
+        (B, Z), a VAE's into [mu | logvar] (B, 2Z). The decoder turns codes (B, Z) into what the
+        likelihood reads, (B, likelihood.output_dim).
 
     Attributes
     ----------
     params : Parameters
         ``params.value`` and ``params.grad`` (P,), ``params["encoder.0.W"]``, ``params.names``.
-    encoder, decoder : Sequential
+    encoder, decoder : Layer
+    has_posterior : bool
+        Whether a code is a draw from q(z|x): then there are a KL, a prior and a bound.
 
     Raises
     ------
     InputError
-        If a size is not a positive integer or a name is unknown; in methods for wrong shapes.
+        If a size is not a positive integer, a name is unknown, or a part is not a layer of the
+        right width; in methods for wrong shapes, and if a part was changed behind `params`.
     """
 
-    code_parts = 1  # the encoder's output is (B, code_parts * Z)
+    kind = "ae"
+    has_posterior = False
 
     def __init__(
         self,
         data_dim: int,
-        hidden: Sequence[int] = (400,),
+        hidden: Sequence[int] | None = None,
         latent_dim: int = 20,
         *,
         activation: str = "relu",
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         variance: float | str = 1.0,
         backend: str | Backend = "numpy",
         dtype: Any = "float32",
         rng: RandomSource = None,
+        encoder: Layer | None = None,
+        decoder: Layer | None = None,
     ) -> None:
         self.data_dim = check_size("data_dim", data_dim)
         self.latent_dim = check_size("latent_dim", latent_dim)
-        hidden = check_each("hidden", hidden, check_size)
+        handed_in = [p for p in (encoder, decoder) if p is not None]
+        if hidden is not None and handed_in:
+            raise InputError(
+                f"hidden is {hidden!r} beside a part of your own: it describes the stacks that the "
+                "model builds itself, so leave it out; scratchvae.layers.dense builds such a stack"
+            )
+        if activation != "relu" and len(handed_in) == 2:
+            raise InputError(
+                f"activation is {activation!r} beside two parts of your own: it describes the "
+                "stacks that the model builds itself, so leave it out"
+            )
+        hidden = check_each("hidden", (400,) if hidden is None else hidden, check_size)
         self.backend, self.dtype = get_backend(backend), get_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)
+        sizes = [data_dim, *hidden, self.code_width]
+        self.encoder = self._part("encoder", encoder, sizes, activation)
+        sizes = [latent_dim, *reversed(hidden), self.likelihood.output_dim]
+        self.decoder = self._part("decoder", decoder, sizes, activation)
+        self.gather()
+        self._options = {"hidden": hidden, "activation": activation}
+        self._options |= {"likelihood": likelihood, "variance": variance}
+        self._stacks = self._in_words() if not handed_in else None
 
-        def stack(sizes: Sequence[int]) -> Sequential:
-            how: Any = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
-            layers: list[Layer] = []
-            for n_in, n_out in pairwise(sizes):
-                layers += [Linear(n_in, n_out, **how), Activation(activation)]
-            return Sequential(layers[:-1])  # none on the heads
-
-        self.encoder = stack([data_dim, *hidden, self.code_parts * latent_dim])
-        self.decoder = stack([latent_dim, *reversed(hidden), self.likelihood.output_dim])
-        self.params = Parameters(
-            (f"{part}.{name}", p)
-            for part in ("encoder", "decoder", "likelihood")
-            for name, p in getattr(self, part).named_parameters()
-        )
+    @property
+    def code_width(self) -> int:
+        """How many numbers the encoder gives for one example."""
+        return self.latent_dim
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
@@ -119,29 +139,49 @@ class Autoencoder:
         output, _ = self.decoder.forward(self._as_batch("z", z, self.latent_dim))
         return self.likelihood.mean(output)
 
-    def reconstruct(self, x: Any) -> Array:
-        """Return the decoded codes of x (B, D); a VAE's are its posterior means."""
-        code = self.encode(x)
-        return self.decode(code[0] if isinstance(code, tuple) else code)
+    def mean_code(self, x: Any) -> Array:
+        """Return the code (B, Z) that stands for each x (B, D): here there is only one."""
+        return self.codes(x)
 
-    def draw_eps(self, n: int, rng: np.random.Generator) -> Array | None:
-        """Return the noise for n examples: None, since a code of this model has none."""
-        return None
+    def codes(self, x: Any, eps: Any = None) -> Array:
+        """Return the codes (B, Z) that are decoded for x (B, D); `eps` is not used."""
+        code: Array = self.encode(x)
+        return code
+
+    def reconstruct(self, x: Any) -> Array:
+        """Return the decoded mean codes of x (B, D)."""
+        return self.decode(self.mean_code(x))
+
+    def sample(self, n: int, rng: RandomSource = None) -> Array:
+        """Raise InputError: there is no prior to sample codes from."""
+        raise InputError("an autoencoder has no prior to sample from: expected a VAE")
+
+    def set_beta(self, beta: float) -> None:
+        """Raise InputError: the loss has no KL term that beta could weigh."""
+        raise InputError("an autoencoder's loss has no KL term, and so no beta: expected a VAE")
+
+    def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
+        """Return -log p(x|z) in nats, (B,), for what the decoder gives, and the cache."""
+        return self.likelihood.nll(x, output)
+
+    def nll_backward(self, dnll: Array, cache: Any) -> Array:
+        """Return doutput (B, output_dim) from dnll (B,)."""
+        return self.likelihood.nll_backward(dnll, cache)
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; `eps` is not used."""
         x = self._as_batch("x", x, self.data_dim)
         z, encoder_cache = self.encoder.forward(x)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
-        nll, nll_cache = self.likelihood.nll(x, output)  # (B,)
+        nll, nll_cache = self.nll(x, output)  # (B,)
         return Terms(nll, nll, 0 * nll), (encoder_cache, decoder_cache, nll_cache)
 
     def backward(self, dloss: Array, cache: Any) -> None:
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         encoder_cache, decoder_cache, nll_cache = cache
-        doutput = self.likelihood.nll_backward(dloss, nll_cache)  # (B, output_dim)
+        doutput = self.nll_backward(dloss, nll_cache)  # (B, output_dim)
         dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
-        self.encoder.backward(dz, encoder_cache, input_gradient=False)
+        backward_parameters(self.encoder, dz, encoder_cache)
 
     def loss_and_grad(self, x: Any, eps: Any = None, batch_size: int | None = None) -> Terms:
         """Return the batch's loss in nats and leave its gradient in ``params.grad``.
@@ -151,7 +191,8 @@ class Autoencoder:
         x : (B, D)
             Values in [0, 1] for the Bernoulli likelihood.
         eps : (B, Z), optional
-            Draws from N(0, 1); drawn from the model's generator if not given.
+            Draws from N(0, 1), in the shape that `noise_shape` gives; drawn from the model's
+            generator if not given.
         batch_size : int, optional
             B, if `x` is a part of a batch; loss and gradient are then its share of the whole's.
 
@@ -160,22 +201,21 @@ class Autoencoder:
         Terms
             Float64 scalars. They are not checked to be finite.
         """
+        self.check_parts()
         terms, cache = self.forward(x, eps)  # (B,) each
         xp, n = self.backend.xp, batch_size or len(terms.loss)
-        with self.params.gradient_from_zero():
-            # [batch-mean]
-            self.backward(xp.full(len(terms.loss), 1 / n, dtype=self.dtype), cache)
+        self.params.forget_gradient()
+        # [batch-mean]
+        self.backward(xp.full(len(terms.loss), 1 / n, dtype=self.dtype), cache)
+        self.params.complete_gradient()
         return Terms(*(term.sum(dtype=xp.float64) / n for term in terms))
-
-    def _as_batch(self, name: str, x: Any, width: int) -> Array:
-        x = self.backend.asarray(x, dtype=self.dtype)
-        if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
-            raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
-        return x
 
 
 class VAE(Autoencoder):
     """The variational autoencoder: a code is a draw from q(z|x) = N(mu, diag(sigma^2)).
+
+    The draw, the KL and the likelihood are methods, each with its backward: a subclass replaces a
+    formula by replacing its pair.
 
     Parameters
     ----------
@@ -183,53 +223,103 @@ class VAE(Autoencoder):
     beta : float
         The weight of the KL term. With 1 the loss is the negative evidence lower bound.
     free_bits : float
-        The KL in nats that each latent dimension has for nothing: where it is not 0 the loss holds
-        the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
-    **options : as for :class:`Autoencoder`
+        The KL in nats that each latent dimension may have free of charge: where it is not 0 the
+        loss holds the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
+    activation, likelihood, variance, backend, dtype, rng : as for :class:`Autoencoder`
+    encoder, decoder : as for :class:`Autoencoder`
     """
 
-    code_parts = 2  # the encoder's output is [mu | logvar], (B, 2Z)
+    kind = "vae"
+    has_posterior = True
 
     def __init__(
         self,
         data_dim: int,
-        hidden: Sequence[int] = (400,),
+        hidden: Sequence[int] | None = None,
         latent_dim: int = 20,
         *,
+        activation: str = "relu",
+        likelihood: str | Likelihood = "bernoulli",
+        variance: float | str = 1.0,
         beta: float = 1.0,
         free_bits: float = 0.0,
-        **options: Any,
+        backend: str | Backend = "numpy",
+        dtype: Any = "float32",
+        rng: RandomSource = None,
+        encoder: Layer | None = None,
+        decoder: Layer | None = None,
     ) -> None:
-        super().__init__(data_dim, hidden, latent_dim, **options)
-        self.beta = check_number("beta", beta)
+        super().__init__(
+            data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
+            variance=variance, backend=backend, dtype=dtype, rng=rng, encoder=encoder,
+            decoder=decoder,
+        )  # fmt: skip
+        self.set_beta(beta)
         self.free_bits = check_number("free_bits", free_bits)
+
+    @property
+    def code_width(self) -> int:
+        """How many numbers the encoder gives for one example: [mu | logvar], 2Z."""
+        return 2 * self.latent_dim
+
+    def set_beta(self, beta: float) -> None:
+        """Set the weight of the KL term; InputError unless it is a finite number, 0 or larger."""
+        self.beta = check_number("beta", beta)
+
+    def config(self) -> dict[str, Any]:
+        """Return what `Autoencoder.config` does, with beta and free_bits."""
+        return {**super().config(), "beta": self.beta, "free_bits": self.free_bits}
+
+    # The formulas, each with its backward. [sigma], [kl] and the others are in `gaussian`.
+    reparameterize = staticmethod(gaussian.reparameterize)  # (mu, logvar, eps) -> (z, cache)
+    reparameterize_backward = staticmethod(gaussian.reparameterize_backward)
+    kl = staticmethod(gaussian.kl_standard_normal)  # (mu, logvar) -> (kl (B,), cache)
+    kl_backward = staticmethod(gaussian.kl_standard_normal_backward)
+
+    def noise_shape(self, n: int) -> tuple[int, ...]:
+        """Return (n, Z): one draw of the posterior for each example."""
+        return n, self.latent_dim
+
+    def draw_prior(self, n: int, rng: np.random.Generator) -> Array:
+        """Return n codes drawn from the prior p(z) = N(0, I), (n, Z)."""
+        return self.backend.standard_normal(rng, (n, self.latent_dim), self.dtype)
+
+    def log_prior(self, z: Array) -> Array:
+        """Return log p(z) in nats for codes z (..., Z), (...)."""
+        zero = namespace(z).zeros((), dtype=z.dtype)  # mean and logvar
+        return gaussian.log_density(z, zero, zero)[0]
+
+    def sample(self, n: int, rng: RandomSource = None) -> Array:
+        """Return the decoded means (n, D) of n draws from the prior.
+
+        The draws come from `rng`, or from the model's own generator if it is None.
+        """
+        rng = self.rng if rng is None else np.random.default_rng(rng)
+        return self.decode(self.draw_prior(check_size("n", n), rng))
 
     def encode(self, x: Any) -> tuple[Array, Array]:
         """Return the parameters (mu, logvar) of q(z|x), (B, Z) each, for x (B, D)."""
         return self._split(super().encode(x))
 
-    def sample(self, n: int, rng: RandomSource = None) -> Array:
-        """Return the decoded means (n, D) of n draws z ~ N(0, I), by default by the model's rng."""
-        rng = self.rng if rng is None else np.random.default_rng(rng)
-        return self.decode(self.draw_eps(check_size("n", n), rng))
+    def mean_code(self, x: Any) -> Array:
+        """Return the mean mu (B, Z) of q(z|x) for each x (B, D)."""
+        return self.encode(x)[0]
 
-    def draw_eps(self, n: int, rng: np.random.Generator) -> Array:
-        """Draw the noise for n examples, (n, Z)."""
-        return self.backend.standard_normal(rng, (n, self.latent_dim), self.dtype)
+    def codes(self, x: Any, eps: Any = None) -> Array:
+        """Return draws z from q(z|x) for x (B, D), by the noise eps: (B, Z), or in its shape."""
+        x = self._as_batch("x", x, self.data_dim)
+        return self.reparameterize(*self.encode(x), self._noise(eps, len(x)))[0]
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
         x = self._as_batch("x", x, self.data_dim)
-        eps = self.draw_eps(len(x), self.rng) if eps is None else eps
-        eps = self._as_batch("eps", eps, self.latent_dim)
-        if len(eps) != len(x):
-            raise InputError(f"eps has {len(eps)} rows: expected {len(x)}, as many as x")
+        eps = self._noise(eps, len(x))  # (B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
         mu, logvar = self._split(code)  # (B, Z) each
-        z, z_cache = reparameterize(mu, logvar, eps)  # (B, Z)
+        z, z_cache = self.reparameterize(mu, logvar, eps)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
-        nll, nll_cache = self.likelihood.nll(x, output)  # (B,)
-        kl, kl_cache = kl_standard_normal(mu, logvar)  # (B,)
+        nll, nll_cache = self.nll(x, output)  # (B,)
+        kl, kl_cache = self.kl(mu, logvar)  # (B,)
         charged = kl
         if self.free_bits:
             charged, kl_cache = kl_free_bits(mu, logvar, self.free_bits)  # (B,)
@@ -240,14 +330,14 @@ class VAE(Autoencoder):
     def backward(self, dloss: Array, cache: Any) -> None:
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         encoder_cache, z_cache, decoder_cache, nll_cache, kl_cache = cache
-        doutput = self.likelihood.nll_backward(dloss, nll_cache)  # (B, output_dim)
+        doutput = self.nll_backward(dloss, nll_cache)  # (B, output_dim)
         dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
         # [two-paths]  mu and logvar reach the loss through z and through the KL: gradients add
-        dmu_z, dlogvar_z = reparameterize_backward(dz, z_cache)  # (B, Z) each
-        kl_backward = kl_free_bits_backward if self.free_bits else kl_standard_normal_backward
+        dmu_z, dlogvar_z = self.reparameterize_backward(dz, z_cache)  # (B, Z) each
+        kl_backward = kl_free_bits_backward if self.free_bits else self.kl_backward
         dmu_kl, dlogvar_kl = kl_backward(self.beta * dloss, kl_cache)  # (B, Z) each
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
-        self.encoder.backward(dcode, encoder_cache, input_gradient=False)  # dcode (B, 2Z)
+        backward_parameters(self.encoder, dcode, encoder_cache)  # dcode (B, 2Z)
 
     def _split(self, code: Array) -> tuple[Array, Array]:
         return code[:, : self.latent_dim], code[:, self.latent_dim :]

@@ -42,19 +42,61 @@ def test_gradients_of_parameters_accumulate_over_two_calls_before_backward(rng):
     assert np.array_equal(layer.b.grad, alone[0][1] + alone[1][1])
 
 
-def test_without_an_input_gradient_the_parameters_gradients_are_the_same(rng):
+@pytest.mark.parametrize("first", [0, 1])
+def test_without_an_input_gradient_the_parameters_gradients_are_the_same(rng, first, monkeypatch):
+    """And no layer before the first parameters is asked for anything."""
     x, dy = rng.normal(size=(5, 4)), rng.normal(size=(5, 2))
-    stack = Sequential([Linear(4, 3, dtype="float64"), Activation("tanh")])
-    stack.layers.append(Linear(3, 2, dtype="float64"))
+    layers = [Activation("softplus")] * first
+    layers += [Linear(4, 3, dtype="float64"), Activation("tanh"), Linear(3, 2, dtype="float64")]
+    stack = Sequential([Sequential(layers[:2]), *layers[2:]])  # one inside another
     gradients = []
-    for wanted in (True, False):
+    for method in "backward", "backward_parameters":
         for _, p in stack.named_parameters():
             p.grad[...] = 0
-        dx = stack.backward(dy, stack.forward(x)[1], input_gradient=wanted)
-        assert (dx is not None) == wanted
+        dx = getattr(stack, method)(dy, stack.forward(x)[1])
         gradients.append([p.grad.copy() for _, p in stack.named_parameters()])
+        for layer in layers[: first + 1]:
+            monkeypatch.setattr(layer, "backward", None)  # no longer needed
+    assert dx is None
     for a, b in zip(*gradients, strict=True):
         assert np.array_equal(a, b)
+
+
+def test_a_stack_without_parameters_has_nothing_to_do_without_an_input_gradient(rng):
+    stack = Sequential([Activation("tanh")])
+    x = rng.normal(size=(5, 4))
+    assert stack.backward_parameters(x, stack.forward(x)[1]) is None
+
+
+class OnlyForward:
+    def forward(self, x):
+        return x, None
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            OnlyForward(),
+            r"layer 1 of the Sequential is OnlyForward\(\), which has no backward: a la",
+        ),
+        (np.tanh, "layer 1 of the Sequential is <ufunc 'tanh'>, which has no forward: a layer has"),
+        (Linear, "layer 1 of the Sequential is the class Linear: expected an object of it"),
+    ],
+)
+def test_what_is_no_layer_is_refused(layer, message):
+    with pytest.raises(InputError, match=message):
+        Sequential([Activation("tanh"), layer])
+
+
+def test_a_stack_says_what_it_holds():
+    text = repr(Sequential([Linear(2, 3), Activation("relu"), Doubling()]))
+    assert text == "Sequential([Linear(2, 3), Activation('relu'), Doubling()])"
+
+
+class Doubling(OnlyForward):
+    def backward(self, dy, cache):
+        return dy
 
 
 def test_initial_parameters_are_uniform_within_one_over_root_n_in(rng):

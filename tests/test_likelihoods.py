@@ -202,5 +202,5 @@ def test_an_unusable_variance_is_named(variance):
 
 
 def test_an_unknown_likelihood_is_named():
-    with pytest.raises(InputError, match="unknown likelihood 'poisson': expected 'bernoulli' or"):
+    with pytest.raises(InputError, match="unknown likelihood 'poisson': expected 'bernoulli', 'g"):
         get_likelihood("poisson", 3, 1.0, NUMPY, "float64")

@@ -68,14 +68,14 @@ def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
 ):
     cores(3)
     model, seen = a_model(sv.Autoencoder, seed), []
-    original, together = model.loss_and_grad, threading.Barrier(3, timeout=60)
+    original, together = sv.Autoencoder.loss_and_grad, threading.Barrier(3, timeout=60)
 
-    def spy(x, eps, batch_size):
+    def spy(self, x, eps, batch_size):
         together.wait()  # reached by all three, or by none
         seen.append((threading.get_ident(), len(x)))
-        return original(x, eps, batch_size)
+        return original(self, x, eps, batch_size)
 
-    monkeypatch.setattr(model, "loss_and_grad", spy)
+    monkeypatch.setattr(sv.Autoencoder, "loss_and_grad", spy)
     with parallel.in_parts(model, 3) as loss_and_grad:
         loss_and_grad(rng.random((8, 12)), None)
     assert len({ident for ident, _ in seen}) == 3
@@ -111,14 +111,14 @@ def test_an_error_in_any_part_is_raised_and_the_gradient_is_the_models_again(
 ):
     cores(2)
     model = a_model(sv.Autoencoder, seed)
-    original, vector = model.loss_and_grad, model.params.grad
+    original, vector = sv.Autoencoder.loss_and_grad, model.params.grad
 
-    def failing(x, eps, batch_size):
+    def failing(self, x, eps, batch_size):
         if (x == -1).any():
             raise ValueError("a bad row")
-        return original(x, eps, batch_size)
+        return original(self, x, eps, batch_size)
 
-    monkeypatch.setattr(model, "loss_and_grad", failing)
+    monkeypatch.setattr(sv.Autoencoder, "loss_and_grad", failing)
     x = rng.random((10, 12))
     x[bad_row] = -1
     with (
@@ -144,20 +144,18 @@ def test_an_overflow_is_ignored_in_every_thread_where_it_is_in_the_callers(rng, 
         assert not np.isfinite(loss_and_grad(x, model.draw_eps(4, rng)).loss)
 
 
-def test_another_thread_keeps_its_gradient(rng, seed):
+def test_what_changes_in_the_model_changes_in_every_part(rng, seed, cores):
+    """As beta does, at every step of a schedule."""
+    cores(2)
     model = a_model(sv.VAE, seed)
-    vector, elsewhere = model.params.grad, np.zeros_like(model.params.grad)
-    seen = []
-    with model.params.gradient_in(elsewhere):
-        model.loss_and_grad(rng.random((4, 12)))
-        thread = threading.Thread(target=lambda: seen.append(model.params.grad))
-        thread.start()
-        thread.join()
-        assert model.params.grad is elsewhere
-    assert seen[0] is vector
-    assert model.params.grad is vector
-    assert elsewhere.any()
-    assert not vector.any()
+    x = rng.random((6, 12))
+    eps = model.draw_eps(6, rng)
+    with parallel.in_parts(model, 6) as loss_and_grad:
+        for beta in 0.0, 0.5, 2.0:
+            model.set_beta(beta)
+            found = loss_and_grad(x, eps)
+            # A sum of six numbers in another order.
+            np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)
 
 
 def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):

@@ -118,8 +118,35 @@ def test_the_beta_schedule_sets_the_weight_of_the_kl_at_every_step(rng, seed):
     for beta, t in zip(betas, terms, strict=True):
         # The terms are float32 sums over 30 values.
         assert t.loss == pytest.approx(t.reconstruction + beta * t.kl, rel=1e-5)
-    plain = make_trainer(make_dataset(rng), seed, kind=sv.Autoencoder, beta_schedule=sv.constant(2))
-    plain.run(1)  # has no KL to weigh
+    with pytest.raises(sv.InputError, match="an autoencoder's loss has no KL term, and so no beta"):
+        make_trainer(make_dataset(rng), seed, kind=sv.Autoencoder, beta_schedule=sv.constant(2))
+
+
+def test_an_array_is_data_enough(rng, seed):
+    """As `Dataset.from_arrays` takes it: uint8 counts to 255, the last tenth is the test part."""
+    images = rng.integers(0, 256, (50, 2, 3), dtype=np.uint8)
+    model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
+    trainer = Trainer(model, sv.Adam(model.params), images)
+    trainer.run(1)
+    data = trainer.dataset
+    np.testing.assert_array_equal(data.train, images[:45].reshape(45, 6))
+    np.testing.assert_array_equal(data.test, images[45:].reshape(5, 6))
+    assert (data.scale, data.image_shape, trainer.metrics[0]["epoch"]) == (255.0, (2, 3), 1)
+
+
+def test_an_optimizer_of_other_parameters_is_refused(rng, seed):
+    """It would move another model, and this one would stay as it is."""
+    model, other = (sv.VAE(6, hidden=(), latent_dim=2, rng=seed) for _ in range(2))
+    with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
+        Trainer(model, sv.Adam(other.params), make_dataset(rng))
+
+
+def test_a_part_changed_behind_the_parameters_is_refused(rng, seed):
+    model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
+    optimizer = sv.Adam(model.params)
+    model.encoder = sv.Sequential([sv.Linear(6, 4)])
+    with pytest.raises(sv.InputError, match=r"a part of the model was changed .*encoder\.0\.W"):
+        Trainer(model, optimizer, make_dataset(rng))
 
 
 def test_training_lowers_the_loss(rng, seed):

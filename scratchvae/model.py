@@ -1,0 +1,181 @@
+"""What every model has besides its mathematics: parts, their parameters, noise, copies and a name.
+
+`Model` is the base of :class:`~scratchvae.Autoencoder` and so of every other model. It asks its
+parts only for what :class:`~scratchvae.layers.Layer` promises.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from .backend import Array, Backend
+from .errors import InputError
+from .layers import Layer, dense, in_words, named, require_layer
+from .likelihoods import Likelihood
+from .parameters import Parameter, Parameters
+from .summary import Text, summarize
+
+PARTS = ("encoder", "decoder", "likelihood")
+
+
+class Model:
+    """Encoder, decoder and likelihood, and the flat vectors that hold their parameters.
+
+    A subclass builds the parts, calls `gather`, and adds ``forward`` and ``backward``.
+    """
+
+    kind: str | None = None  # the name under which `scratchvae.load` builds the model again
+
+    data_dim: int
+    latent_dim: int
+    encoder: Layer
+    decoder: Layer
+    likelihood: Likelihood
+    params: Parameters
+    backend: Backend
+    dtype: np.dtype[Any]
+    rng: np.random.Generator
+    _options: dict[str, Any]  # of the stacks and the likelihood that the model built itself
+    _stacks: list[tuple[str, str]] | None  # these stacks in words; None if a part was handed in
+
+    # --- parameters
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield the parameters of all parts, named ``{part}.{name}``."""
+        for part in PARTS:
+            for name, p in named(getattr(self, part)):
+                yield f"{part}.{name}", p
+
+    def gather(self) -> None:
+        """Make `params` anew, of the parameters that the parts have now.
+
+        Call it after you have changed a part, such as ``model.encoder = ...``, and make a new
+        optimizer: its state belongs to the old vectors.
+        """
+        pairs = list(self.named_parameters())
+        for name, p in pairs:
+            if p.value.dtype != self.dtype or not isinstance(p.value, self.backend.xp.ndarray):
+                module = type(p.value).__module__.partition(".")[0]
+                raise InputError(
+                    f"{name} is an array of {module}, {p.value.dtype}: expected "
+                    f"{self.backend.name}, {self.dtype}, as the model's backend and dtype say"
+                )
+        self.params = Parameters(pairs)
+
+    def check_parts(self) -> None:
+        """Raise InputError if a part was changed and `params` does not know."""
+        self.params.require(self.named_parameters())
+
+    def _part(self, name: str, given: Layer | None, sizes: list[int], activation: str) -> Layer:
+        """Return the part that was handed in, if it fits, or a stack of Linear of these sizes."""
+        if given is None:
+            how: Any = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
+            return dense(sizes, activation, **how)
+        require_layer(f"the {name}", given)
+        zeros = self.backend.xp.zeros((2, sizes[0]), dtype=self.dtype)
+        try:
+            y, _ = given.forward(zeros)
+            shape = tuple(y.shape)
+        except Exception as error:
+            raise InputError(
+                f"the {name} does not turn an array of shape {zeros.shape} into (y, cache): "
+                f"{in_words(given)} raised {type(error).__name__}: {error}"
+            ) from error
+        if shape != (2, sizes[-1]):
+            raise InputError(
+                f"the {name} turns an array of shape {zeros.shape} into one of shape {shape}: "
+                f"expected (2, {sizes[-1]})"
+            )
+        return given
+
+    # --- noise
+
+    def noise_shape(self, n: int) -> tuple[int, ...] | None:
+        """Return the shape of the noise that `forward` takes for n examples; None: it takes none.
+
+        The last axis but one is that of the examples: (n, Z), or (K, n, Z) for K draws of each.
+        """
+        return None
+
+    def draw_eps(self, n: int, rng: np.random.Generator) -> Array | None:
+        """Return the noise of the posterior for n examples, drawn from N(0, 1)."""
+        shape = self.noise_shape(n)
+        return None if shape is None else self.backend.standard_normal(rng, shape, self.dtype)
+
+    def _noise(self, eps: Any, n: int) -> Array | None:
+        """Return `eps` as an array of the right shape; draw it if it is None."""
+        shape = self.noise_shape(n)
+        if eps is None or shape is None:
+            return self.draw_eps(n, self.rng)
+        eps = self.backend.asarray(eps, dtype=self.dtype)
+        if eps.shape != shape:
+            raise InputError(f"eps has shape {eps.shape}: expected {shape}, for {n} examples")
+        return eps
+
+    def _as_batch(self, name: str, x: Any, width: int) -> Array:
+        x = self.backend.asarray(x, dtype=self.dtype)
+        if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
+            raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
+        return x
+
+    # --- copies, files and words
+
+    def twin(self) -> Self:
+        """Return a model that shares this one's parameters but has a gradient of its own.
+
+        So two threads can take a part of a batch each. The parts are copies, the values of their
+        parameters are the same memory; everything else is what this model has.
+        """
+        other = copy.copy(self)
+        shared = {id(self.params.value): self.params.value}  # what a copy must not copy
+        for name in (*PARTS, "params"):
+            setattr(other, name, copy.deepcopy(getattr(self, name), shared))
+        return other
+
+    def follow(self, model: Self) -> None:
+        """Take over from the model that this is a twin of what else it holds, such as beta."""
+        own = (*PARTS, "params")
+        self.__dict__.update({k: v for k, v in vars(model).items() if k not in own})
+
+    def config(self) -> dict[str, Any]:
+        """Return the kind of the model, and the options that build one of the same shape.
+
+        The kind is None if they do not suffice: for a class of your own, or where a part was handed
+        in or changed. The parts stand there in words then.
+        """
+        same = self._stacks == self._in_words() and isinstance(self._options["likelihood"], str)
+        config = {"kind": vars(type(self)).get("kind") if same else None}
+        config |= {"class": type(self).__name__, "data_dim": self.data_dim}
+        shape = {"latent_dim": self.latent_dim, "dtype": self.dtype.name}
+        return config | shape | (self._options if same else dict(self._in_words()))
+
+    def _in_words(self) -> list[tuple[str, str]]:
+        return [(part, in_words(getattr(self, part))) for part in PARTS]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and `config` to a safetensors file; `scratchvae.load` reads it."""
+        from .run import save_model
+
+        save_model(self, path)
+
+    def summary(self) -> Text:
+        """Return a table of the layers, the shapes of their outputs and their parameters."""
+        return summarize(self)
+
+    def __repr__(self) -> str:
+        config = self.config()
+        defaults = {k: p.default for k, p in inspect.signature(type(self)).parameters.items()}
+        defaults |= {"hidden": (400,), "likelihood": "bernoulli"}
+        shown = ["hidden", "latent_dim", *(k for k in config if config[k] != defaults.get(k))]
+        options = [
+            f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"
+            for k in dict.fromkeys(shown)
+            if k in config and k not in ("kind", "class", "data_dim")
+        ]
+        return f"{type(self).__name__}({', '.join([str(self.data_dim), *options])})"

@@ -1,0 +1,56 @@
+"""A model in words: a table of its layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .layers import in_words, named
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class Text(str):
+    """A text that shows as it reads, in an interpreter and in a notebook too."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def summarize(model: Model) -> Text:
+    """Return a table with a row for each layer: its name, its output's shape, its parameters."""
+    rows = [("part", "layer", "output", "parameters")]
+    for part, width in (("encoder", model.data_dim), ("decoder", model.latent_dim)):
+        h = model.backend.xp.zeros((2, width), dtype=model.dtype)
+        for name, layer in walk(part, getattr(model, part)):
+            h, _ = layer.forward(h)
+            rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
+    if size := _size(model.likelihood):
+        rows.append(("likelihood", type(model.likelihood).__name__, "", f"{size:,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
+        for a, b, c, d in rows
+    ]
+    total = f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
+    return Text("\n".join([repr(model), "", *lines, "", total]))
+
+
+def walk(part: str, layer: Any) -> list[tuple[str, Any]]:
+    """Return the layers of a part in their order, with their names; one, if it is no stack."""
+    if not hasattr(layer, "layers"):
+        return [(part, layer)]
+    return [(f"{part}.{i}", inner) for i, inner in enumerate(layer.layers)]
+
+
+def _short(layer: Any) -> str:
+    text = in_words(layer)
+    return text if len(text) <= 40 else type(layer).__name__
+
+
+def _shape(h: Any) -> str:
+    return f"(B{''.join(f', {n}' for n in h.shape[1:])})"
+
+
+def _size(layer: Any) -> int:
+    return sum(p.value.size for _, p in named(layer))
