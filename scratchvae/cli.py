@@ -359,7 +359,8 @@ def _is_cross_entropy(trainer: Trainer) -> bool:
 
 
 def _print_outcome(trainer: Trainer, run: _Run, figures: list[Path]) -> None:
-    last, model = trainer.metrics[-1], trainer.model
+    last = trainer.metrics[-1]
+    model: Any = trainer.model
     seconds = sum(line["seconds"] for line in trainer.metrics)
     weight = f"{model.beta:g} x " if model.has_posterior and model.beta != 1 else ""
     print(
@@ -388,7 +389,7 @@ def evaluate(args: argparse.Namespace) -> int:
     options = values["config"]["options"]
     dataset = datasets.load(args.data or options["data"])
     trainer = _build(options, dataset, _backend(args, options.get("noise")))
-    model = trainer.model
+    model: Any = trainer.model
     checkpoint.load_parameters(model, arrays, path)
     if args.seed is not None:
         trainer.seed = _check_seed(args.seed)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .backend import Array, Backend
+from .backend import Array, Backend, namespace
 from .errors import InputError
 from .layers import Layer, dense, in_words, named, require_layer
 from .likelihoods import Likelihood
@@ -60,11 +60,11 @@ class Model:
         """
         pairs = list(self.named_parameters())
         for name, p in pairs:
-            if p.value.dtype != self.dtype or not isinstance(p.value, self.backend.xp.ndarray):
-                module = type(p.value).__module__.partition(".")[0]
+            xp = namespace(p.value)
+            if xp is not self.backend.xp or p.value.dtype != self.dtype:
                 raise InputError(
-                    f"{name} is an array of {module}, {p.value.dtype}: expected "
-                    f"{self.backend.name}, {self.dtype}, as the model's backend and dtype say"
+                    f"{name} is a {xp.__name__} array of {p.value.dtype}: expected "
+                    f"{self.backend.name} and {self.dtype}, the backend and the dtype of the model"
                 )
         self.params = Parameters(pairs)
 

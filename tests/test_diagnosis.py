@@ -411,7 +411,7 @@ class Tampered(Linear):
         super().__init__(*sizes, dtype="float64")
         self.factors = factors
 
-    def backward(self, dy, cache, *, input_gradient=True):
+    def backward(self, dy, cache):
         old = {name: p.grad.copy() for name, p in self.named_parameters()}
         dx = super().backward(dy, cache)
         for name, factor in self.factors.items():

@@ -264,8 +264,9 @@ class Wrong(Linear):
         super().__init__(*sizes, dtype="float64")
         self.fault = fault
 
-    def backward(self, dy, cache, *, input_gradient=True):
-        old = self.W.grad.copy(), self.b.grad.copy()
+    def backward(self, dy, cache):
+        if self.fault in ("overwritten", "one example"):
+            old = self.W.grad.copy(), self.b.grad.copy()
         dx = super().backward(dy, cache)
         if self.fault == "overwritten":
             self.W.grad -= old[0]

@@ -22,12 +22,15 @@ SOURCES = {
 FLOORS = [
     ["errors"],
     ["backend", "kernels"],
+    ["gaussian", "activations", "free_bits"],
     ["parameters"],
-    ["activations", "gaussian", "free_bits", "likelihoods"],
+    ["likelihoods"],
     ["layers"],
+    ["summary"],
+    ["model"],
     ["vae"],
     ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
-    ["plots", "parallel"],
+    ["plots", "parallel", "finite"],
     ["training"],
     ["demo"],
     ["cli"],
@@ -35,8 +38,9 @@ FLOORS = [
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 
+# In the order in which they are to be read, each uses only what came before.
 READING_PATH = [
-    *("gaussian", "likelihoods", "layers", "activations"),
+    *("gaussian", "activations", "parameters", "likelihoods", "layers", "model"),
     *("vae", "optimizers", "training"),
 ]
 
@@ -73,9 +77,36 @@ def test_every_public_name_exists():
         assert hasattr(scratchvae, name)
 
 
-def test_the_reading_path_is_at_most_1000_lines():
-    lengths = {name: len(SOURCES[name].read_text("utf-8").splitlines()) for name in READING_PATH}
-    assert sum(lengths.values()) <= 1000, lengths
+def test_the_order_of_reading_is_the_order_of_imports():
+    for i, name in enumerate(READING_PATH):
+        used = {module.partition(".")[0] for level, module in imports(SOURCES[name]) if level == 1}
+        later = used & set(READING_PATH[i:])
+        assert not later, f"{name} uses {later}, which is read after it"
+
+
+def test_the_readme_names_the_files_in_the_order_of_reading():
+    readme = (PACKAGE.parent / "README.md").read_text("utf-8")
+    assert re.findall(r"^\| `(\w+)\.py` \|", readme, re.MULTILINE) == READING_PATH
+
+
+def test_no_module_asks_what_kind_of_model_or_layer_it_has():
+    """A model says by its own methods what it is; only its home may ask."""
+    homes = {
+        "layers": {"Layer", "Linear", "Activation", "Sequential"},
+        "likelihoods": {"Likelihood", "Bernoulli", "Gaussian"},
+        "vae": {"Autoencoder", "VAE"},
+        "model": {"Model"},
+    }
+    for name, path in SOURCES.items():
+        foreign = set().union(*(kinds for home, kinds in homes.items() if home != name))
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            if ast.unparse(call.func) not in ("isinstance", "issubclass"):
+                continue
+            asked = {n.id for n in ast.walk(call.args[1]) if isinstance(n, ast.Name)}
+            asked |= {n.attr for n in ast.walk(call.args[1]) if isinstance(n, ast.Attribute)}
+            assert not asked & foreign, f"{name}.py, line {call.lineno}: {ast.unparse(call)}"
 
 
 @pytest.mark.parametrize("name", SOURCES)

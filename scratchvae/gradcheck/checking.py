@@ -151,7 +151,7 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
     params = model.params
     _check_float64(f"the model {settings.name}", params.value)
     if eps is None:
-        eps = model.backend.standard_normal(settings.rng, (len(x), model.latent_dim), "float64")
+        eps = model.draw_eps(len(x), settings.rng)
     value, old_grad = params.value.copy(), params.grad.copy()
     xp = namespace(value)
     watched = [("x", x), ("eps", eps), ("params.value", params.value)]
@@ -169,7 +169,7 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         settings.require(not _differ(loss, loss2), "noise", NOISE)
         settings.require(not _differ(grad, grad2), "leftover", LEFTOVER)
         blocks = [Block(n, params[n].value, params.view(grad, n)) for n in params.names]
-        sizes = {BATCH: len(x), "the data's dimension": x.shape[1], "the code's": eps.shape[1]}
+        sizes = {BATCH: len(x), "the data's dimension": x.shape[1], "the code's": model.latent_dim}
         yield Case(blocks, lambda: model.loss_and_grad(x, eps).loss, xp.ones_like(loss), sizes)
     finally:
         params.value[...], params.grad[...] = value, old_grad

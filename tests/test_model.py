@@ -1,0 +1,357 @@
+"""What every model has besides its mathematics: parts, copies, a name and a table."""
+
+import copy
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import standin
+
+import scratchvae as sv
+from scratchvae.training import Trainer
+
+OPTIONS = {"latent_dim": 2, "dtype": "float64"}
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((4, 6))
+
+
+def dense(*sizes, **options):
+    return sv.layers.dense(sizes, **{"dtype": "float64", **options})
+
+
+class Scale:
+    """y = 2 x, which has no repr of its own."""
+
+    def forward(self, x):
+        return 2 * x, None
+
+    def backward(self, dy, cache):
+        return 2 * dy
+
+
+class OnlyForward:
+    def forward(self, x):
+        return x, None
+
+
+# --- parts
+
+
+def test_a_part_is_used_as_it_is_and_the_other_is_the_default(x):
+    encoder = dense(6, 4)
+    model = sv.VAE(6, encoder=encoder, **OPTIONS)
+    assert model.encoder is encoder
+    assert model.params["encoder.0.W"] is encoder.layers[0].W
+    assert model.params["decoder.0.W"].shape == (2, 400)
+    mu, logvar = model.encode(x)
+    np.testing.assert_array_equal(np.hstack([mu, logvar]), encoder.forward(x)[0])
+
+
+def test_the_default_stacks_are_dense_ones(rng):
+    seed = int(rng.integers(2**31))
+    model = sv.VAE(6, (5, 3), rng=seed, activation="silu", **OPTIONS)
+    draws = np.random.default_rng(seed)
+    stacks = dense(6, 5, 3, 4, activation="silu", rng=draws), dense(2, 3, 5, 6, rng=draws)
+    expected = np.concatenate([p.value.ravel() for s in stacks for _, p in s.named_parameters()])
+    np.testing.assert_array_equal(model.params.value, expected)
+    assert repr(model.encoder) == repr(stacks[0])
+
+
+def test_a_part_without_parameters_is_one_too(x):
+    model = sv.Autoencoder(6, latent_dim=6, encoder=Scale(), dtype="float64")
+    model.loss_and_grad(x)
+    np.testing.assert_array_equal(model.encode(x), 2 * x)
+    assert all(name.startswith("decoder") for name in model.params.names)
+
+
+def test_a_likelihood_can_be_handed_in(x):
+    class Half(sv.likelihoods.Bernoulli):
+        def nll(self, x, output):
+            nll, cache = super().nll(x, output)
+            return nll / 2, cache
+
+    own, plain = (sv.VAE(6, rng=0, likelihood=name, **OPTIONS) for name in (Half(6), "bernoulli"))
+    eps = np.zeros((4, 2))
+    expected = plain.loss_and_grad(x, eps).reconstruction / 2
+    assert own.loss_and_grad(x, eps).reconstruction == pytest.approx(expected, rel=1e-14)
+    assert own.config()["kind"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"encoder": dense(6, 4), "hidden": (3,)},
+            r"hidden is \(3,\) beside a part of your own: it describes the stacks that the model",
+        ),
+        ({"decoder": dense(2, 6), "hidden": ()}, r"hidden is \(\) beside a part of your own"),
+        (
+            {"encoder": dense(6, 4), "decoder": dense(2, 6), "activation": "tanh"},
+            "activation is 'tanh' beside two parts of your own",
+        ),
+        (
+            {"encoder": dense(6, 5)},
+            r"the encoder turns an array of shape \(2, 6\) into one of shape \(2, 5\): expected \(2, 4\)",  # noqa: E501
+        ),
+        ({"decoder": dense(2, 5)}, r"the decoder turns .* into one of shape \(2, 5\): .*\(2, 6\)"),
+        (
+            {"decoder": dense(3, 6)},
+            r"the decoder does not turn an array of shape \(2, 2\) into \(y, cache\): Seq",
+        ),
+        ({"encoder": OnlyForward()}, r"the encoder is OnlyForward\(\), which has no backward: a"),
+        ({"decoder": sv.Linear}, "the decoder is the class Linear: expected an object of it"),
+        (
+            {"encoder": [sv.Linear(6, 4)]},
+            r"the encoder is \[Linear\(6, 4\)\], which has no forward",
+        ),
+        (
+            {"encoder": sv.Linear(6, 4)},
+            "encoder.W is a numpy array of float32: expected numpy and float64, the back",
+        ),
+        ({"likelihood": np.tanh}, "unknown likelihood <ufunc 'tanh'>: expected 'bernoulli', 'ga"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(sv.InputError, match=message):
+        sv.VAE(6, **OPTIONS, **options)
+
+
+def test_a_part_on_another_device_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    decoder = dense(2, 6, backend="cupy")
+    with pytest.raises(sv.InputError, match=r"the decoder does not turn an array|is a .* array of"):
+        sv.VAE(6, decoder=decoder, **OPTIONS)
+
+
+def insert(model):
+    model.encoder.layers.insert(1, sv.Linear(400, 400, dtype="float64"))
+
+
+def exchange(model):
+    model.decoder = dense(2, 6)
+
+
+def rebind(model):
+    model.encoder.layers[0].W = sv.Parameter(np.zeros((6, 400)))
+
+
+def steal(model):
+    sv.Parameters(model.decoder.named_parameters())
+
+
+@pytest.mark.parametrize("change", [insert, exchange, rebind, steal])
+def test_a_change_that_the_parameters_do_not_see_is_refused_until_they_are_gathered(change, x):
+    """Else a layer would keep its first weights, and nobody would know."""
+    model = sv.VAE(6, **OPTIONS)
+    optimizer = sv.Adam(model.params)
+    change(model)
+    for use in (
+        model.check_parts,
+        lambda: model.loss_and_grad(x),
+        lambda: sv.gradcheck.check_model(model, x),
+        lambda: Trainer(model, optimizer, x),
+    ):
+        with pytest.raises(sv.InputError, match=r"model\.gather\(\)|make a new optimizer"):
+            use()
+    model.gather()
+    model.loss_and_grad(x)
+    with pytest.raises(sv.InputError, match="make a new optimizer"):
+        optimizer.step()
+    sv.Adam(model.params).step()
+
+
+def test_an_activation_may_come_and_go(x):
+    """It has no parameters, so nothing is behind."""
+    model = sv.VAE(6, **OPTIONS)
+    model.encoder.layers.insert(0, sv.Activation("tanh"))
+    model.encoder.layers.pop(0)
+    model.loss_and_grad(x)
+
+
+def test_what_a_model_has_it_says_itself(rng):
+    vae, plain = sv.VAE(6, **OPTIONS), sv.Autoencoder(6, **OPTIONS)
+    assert (vae.has_posterior, plain.has_posterior) == (True, False)
+    assert (vae.noise_shape(3), plain.noise_shape(3)) == ((3, 2), None)
+    assert vae.draw_eps(3, rng).shape == vae.draw_prior(3, rng).shape == (3, 2)
+    assert plain.draw_eps(3, rng) is None
+    vae.set_beta(3)
+    assert vae.beta == 3.0
+    with pytest.raises(sv.InputError, match="beta is -1: expected a finite number, 0 or larger"):
+        vae.set_beta(-1)
+    with pytest.raises(sv.InputError, match="an autoencoder has no prior to sample from"):
+        plain.sample(3)
+    with pytest.raises(sv.InputError, match="an autoencoder's loss has no KL term, and so no beta"):
+        plain.set_beta(1)
+
+
+def test_a_code_is_a_point_or_a_draw_around_its_mean(rng, x):
+    vae, plain = sv.VAE(6, **OPTIONS), sv.Autoencoder(6, **OPTIONS)
+    np.testing.assert_array_equal(plain.codes(x), plain.encode(x))
+    np.testing.assert_array_equal(plain.mean_code(x), plain.encode(x))
+    mu, logvar = vae.encode(x)
+    eps = rng.normal(size=(4, 2))
+    np.testing.assert_array_equal(vae.mean_code(x), mu)
+    # exp(logvar / 2) is computed the same way; a product and a sum follow.
+    np.testing.assert_allclose(vae.codes(x, eps), mu + np.exp(0.5 * logvar) * eps, rtol=1e-15)
+
+
+# --- formulas
+
+
+@pytest.mark.parametrize("pair", ["reparameterize", "kl", "nll"])
+def test_a_formula_and_its_backward_are_replaced_together(pair, x):
+    """With twice the value and twice the gradient the check passes, with one of them it fails."""
+
+    def forward(self, *args):
+        y, cache = getattr(super(Doubled, self), pair)(*args)
+        return 2 * y, cache
+
+    def backward(self, dy, cache):
+        return getattr(super(Doubled, self), f"{pair}_backward")(2 * dy, cache)
+
+    class Doubled(sv.VAE):
+        pass
+
+    model = Doubled(6, (5,), activation="tanh", **OPTIONS)
+    setattr(Doubled, pair, forward)
+    with pytest.raises(sv.gradcheck.GradientError):
+        sv.gradcheck.check_model(model, x)
+    setattr(Doubled, f"{pair}_backward", backward)
+    assert sv.gradcheck.check_model(model, x).ok
+
+
+# --- copies
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda model: pickle.loads(pickle.dumps(model))}
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])
+def test_a_copy_goes_on_alike_and_alone(make, kind, x):
+    model = kind(6, (5,), likelihood="gaussian", variance="shared", rng=1, **OPTIONS)
+    other = make(model)
+    other.check_parts()
+    other.params.check_views()
+    before = model.params.value.copy()
+    assert other.loss_and_grad(x) == model.loss_and_grad(x)  # with the same noise, too
+    np.testing.assert_array_equal(other.params.grad, model.params.grad)
+    sv.Adam(other.params).step()
+    assert (other.params.value != before).any()
+    np.testing.assert_array_equal(model.params.value, before)
+
+
+def test_a_copy_on_a_device_stays_there(monkeypatch, x):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    model = sv.VAE(6, (5,), backend="cupy", **OPTIONS)
+    other = copy.deepcopy(model)
+    assert other.backend == model.backend
+    assert type(other.params.value) is type(model.params.value)
+
+
+def test_a_backend_can_be_pickled(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    for name in "numpy", "cupy":
+        backend = sv.backend.get_backend(name)
+        assert pickle.loads(pickle.dumps(backend)) == backend
+        assert backend.xp.__name__ in (name, "standin")
+
+
+def test_a_twin_shares_the_values_and_owns_its_gradient(x):
+    model = sv.VAE(6, (5,), **OPTIONS)
+    twin = model.twin()
+    assert twin.params.value is model.params.value
+    assert not np.shares_memory(twin.params.grad, model.params.grad)
+    twin.params.check_views()
+    twin.check_parts()
+    eps = np.zeros((4, 2))
+    model.params.grad[...] = 7
+    twin.loss_and_grad(x, eps)
+    assert (model.params.grad == 7).all()
+    sv.SGD(model.params, 0.1).step()
+    assert twin.loss_and_grad(x, eps) == model.loss_and_grad(x, eps)
+    np.testing.assert_array_equal(twin.params.grad, model.params.grad)
+    model.set_beta(5)
+    twin.follow(model)
+    assert twin.beta == 5
+    assert twin.params.grad is not model.params.grad
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (sv.VAE(6), "VAE(6, hidden=(400,), latent_dim=20)"),
+        (sv.Autoencoder(6, (3, 2), 1, likelihood="gaussian", variance="shared"),
+         "Autoencoder(6, hidden=(3, 2), latent_dim=1, likelihood='gaussian', variance='shared')"),
+        (sv.VAE(6, (), 2, dtype="float64", beta=2, activation="tanh"),
+         "VAE(6, hidden=(), latent_dim=2, dtype='float64', activation='tanh', beta=2.0)"),
+        (sv.VAE(6, latent_dim=2, encoder=sv.Sequential([sv.Linear(6, 4), Scale()])),
+         "VAE(6, latent_dim=2, encoder=Sequential([Linear(6, 4), Scale()]), decoder=Sequential("
+         "[Linear(2, 400), Activation('relu'), Linear(400, 6)]), likelihood=Bernoulli())"),
+    ],
+)  # fmt: skip
+def test_a_model_says_what_would_build_it(model, text):
+    assert repr(model) == text
+
+
+def test_the_options_build_the_model_again(rng):
+    model = sv.VAE(6, (3,), 2, activation="tanh", likelihood="gaussian", variance=0.5, beta=2)
+    config = json.loads(json.dumps(model.config()))
+    assert (config.pop("kind"), config.pop("class")) == ("vae", "VAE")
+    again = sv.VAE(**config)
+    assert again.config() == model.config()
+
+
+def test_options_that_would_not_build_the_model_again_have_no_kind():
+    class Own(sv.VAE):
+        pass
+
+    changed = sv.VAE(6, (3,), 2)
+    changed.encoder.layers.insert(1, sv.Activation("tanh"))
+    for model in (Own(6), changed, sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))):
+        assert model.config()["kind"] is None
+        json.dumps(model.config())
+    assert Own(6).config()["class"] == "Own"
+
+
+def test_the_summary_is_a_table_of_the_layers():
+    model = sv.VAE(6, (5,), 2, likelihood="gaussian", variance="shared")
+    summary = model.summary()
+    assert repr(summary) == str(summary)  # as a notebook and an interpreter show it
+    assert summary.splitlines() == [
+        "VAE(6, hidden=(5,), latent_dim=2, likelihood='gaussian', variance='shared')",
+        "",
+        "part        layer               output  parameters",
+        "encoder.0   Linear(6, 5)        (B, 5)          35",
+        "encoder.1   Activation('relu')  (B, 5)           0",
+        "encoder.2   Linear(5, 4)        (B, 4)          24",
+        "decoder.0   Linear(2, 5)        (B, 5)          15",
+        "decoder.1   Activation('relu')  (B, 5)           0",
+        "decoder.2   Linear(5, 6)        (B, 6)          36",
+        "likelihood  Gaussian                             1",
+        "",
+        "111 parameters, float32 on the CPU",
+    ]
+
+
+def test_the_terms_show_their_numbers(x):
+    terms = sv.Terms(np.float64(3.25), np.float64(2.0), np.float64(1.25))
+    assert repr(terms) == "Terms(loss=3.25, reconstruction=2, kl=1.25)"
+    rows = sv.Terms(*np.ones((3, 2)))
+    assert repr(rows).startswith("Terms(loss=array([1., 1.]), reconstruction=array(")
+
+
+def test_an_optimizer_shows_its_numbers_and_wants_parameters():
+    model = sv.VAE(6)
+    assert repr(sv.Adam(model.params)) == "Adam(lr=0.001, steps=0, betas=(0.9, 0.999), eps=1e-08)"
+    assert repr(sv.SGD(model.params, 0.1)) == "SGD(lr=0.1, steps=0, momentum=0.0)"
+    for optimizer in sv.Adam, sv.SGD:
+        with pytest.raises(sv.InputError, match=r"params is a VAE: expected .* model\.params"):
+            optimizer(model, 0.1)
