@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .backend import Array, asnumpy, blas_threads
+from .backend import Array, asnumpy, blas_threads, keep_freed_memory
 from .datasets import Dataset, binarize, gather, require_fit
 from .errors import check_size
 from .evaluation import active_units, elbo, require_finite
@@ -99,6 +99,7 @@ class Trainer:
         NonFiniteError
             If loss or gradient is NaN or infinite; with `check_every` = 1 before that step is made.
         """
+        keep_freed_memory()
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
                 self._run_epoch(on_step)
