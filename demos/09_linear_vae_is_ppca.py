@@ -25,10 +25,10 @@ import numpy as np
 from scipy.linalg import helmert, subspace_angles
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, CLASSES, GREY, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 D = d.dataset.data_dim
 x = sv.backend.asnumpy(d.x[: max(500, 100_000 // D)]).astype(np.float64)  # (N, D)
 mean = x.mean(axis=0)  # (D,)

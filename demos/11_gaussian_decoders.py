@@ -27,9 +27,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 D, levels = d.dataset.data_dim, int(d.dataset.scale) + 1
 noise = np.random.default_rng(1)
 

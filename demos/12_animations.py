@@ -22,10 +22,10 @@ from matplotlib.patches import Circle
 from scipy.spatial.distance import cdist
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import GREY
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 model = d.vae()
 x, labels = d.x_test[:500], d.labels_test[:500]

@@ -532,14 +532,14 @@ def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report, str]]:
 
 def demo(args: argparse.Namespace) -> int:
     """List the demos, or run one."""
-    from . import demo as demos
+    from . import demo_tools
 
     if args.name is not None:
-        demos.run(args.name, args.options)
+        demo_tools.run(args.name, args.options)
         return 0
     if args.options:
         raise InputError(f"expected the name of a demo before {args.options[0]}")
-    for entry in demos.entries():
+    for entry in demo_tools.entries():
         print(f"{entry.name}  ({entry.seconds})")
         print(textwrap.fill(entry.claim, 88, initial_indent="    ", subsequent_indent="    "))
     print("\nRun one: scratchvae demo NAME [--quick] [--device cuda] [--data mnist] [--out DIR]")

@@ -29,7 +29,7 @@ FLOORS = [
     ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
     ["plots", "parallel"],
     ["training"],
-    ["demo"],
+    ["demo_tools"],
     ["cli"],
     ["__init__", "__main__"],
 ]
