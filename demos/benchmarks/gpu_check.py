@@ -32,7 +32,7 @@ from contestants import ON_A_GPU, Case, dataset_of, take_steps
 from run import ROOT, STACKS, environment, machine, measure, steps_table
 
 import scratchvae as sv
-from scratchvae import checkpoint, cli, datasets, free_bits, gaussian, likelihoods, optimizers
+from scratchvae import cli, datasets, free_bits, gaussian, likelihoods, optimizers
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import asnumpy, get_backend
 from scratchvae.evaluation import importance_weighted_bound
@@ -245,10 +245,10 @@ def resume(small: bool) -> dict:
     straight, stopped = (trainer("cupy", "float32", n=640) for _ in range(2))
     train(straight, 13)
     train(stopped, 7)
-    state = checkpoint.trainer_state(stopped)
+    state = stopped.state()
     goes_on, on_the_cpu = trainer("cupy", "float32", n=640), trainer("numpy", "float32", n=640)
     for t in (goes_on, on_the_cpu):
-        checkpoint.restore_trainer(t, *state, "the checkpoint")
+        t.restore(*state, "the checkpoint")
         train(t, 6)
     values = [asnumpy(t.model.params.value) for t in (straight, goes_on)]
     same = bool(np.array_equal(*values))
