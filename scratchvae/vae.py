@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import checkpoint
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
@@ -95,6 +97,10 @@ class Autoencoder:
         self.rng = np.random.default_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)
 
+        self._config = {"data_dim": self.data_dim, "hidden": hidden, "latent_dim": self.latent_dim}
+        self._config |= {"activation": activation, "likelihood": likelihood, "variance": variance}
+        self._config |= {"dtype": self.dtype.name}
+
         def stack(sizes: Sequence[int]) -> Sequential:
             how: Any = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
             layers: list[Layer] = []
@@ -109,6 +115,15 @@ class Autoencoder:
             for part in ("encoder", "decoder", "likelihood")
             for name, p in getattr(self, part).named_parameters()
         )
+
+    def config(self) -> dict[str, Any]:
+        """Return the options from which :func:`scratchvae.load` builds this model again."""
+        return {"kind": "ae"} | self._config
+
+    def save(self, path: str | Path) -> None:
+        """Write parameters and options to a .safetensors file, for :func:`scratchvae.load`."""
+        arrays = {name: self.params[name].value for name in self.params.names}
+        checkpoint.save(path, arrays, {"config": {"model": self.config()}})
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
@@ -203,6 +218,11 @@ class VAE(Autoencoder):
         super().__init__(data_dim, hidden, latent_dim, **options)
         self.beta = check_number("beta", beta)
         self.free_bits = check_number("free_bits", free_bits)
+
+    def config(self) -> dict[str, Any]:
+        """Return the options from which :func:`scratchvae.load` builds this model again."""
+        own = {"kind": "vae", "beta": self.beta, "free_bits": self.free_bits}
+        return super().config() | own
 
     def encode(self, x: Any) -> tuple[Array, Array]:
         """Return the parameters (mu, logvar) of q(z|x), (B, Z) each, for x (B, D)."""
