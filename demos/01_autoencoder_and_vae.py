@@ -23,7 +23,7 @@ from matplotlib.patches import Circle
 from scipy.spatial import cKDTree
 
 import scratchvae as sv
-from scratchvae import demo_tools
+from scratchvae import demo_tools, plots
 
 d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
@@ -106,7 +106,7 @@ figure, axes = d.figure(2, 3, size=(12, 8.4))
 few = np.random.default_rng(3).standard_normal((36, 16))
 for row, kind in zip(axes, ("autoencoder", "VAE"), strict=True):
     c = codes[kind, 2]
-    d.codes(row[0], c, d.labels[: len(c)], alpha=0.6)
+    plots.draw_codes(row[0], c, d.labels[: len(c)], alpha=0.6)
     for radius in (1, 2, 3):
         row[0].add_patch(Circle((0, 0), radius, fill=False))
     row[0].axis("equal")

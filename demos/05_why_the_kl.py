@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 
 import scratchvae as sv
 from scratchvae import demo_tools
-from scratchvae.plots import BLUE, VERMILION
+from scratchvae.plots import BLUE, VERMILION, draw_codes
 
 d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
@@ -93,7 +93,7 @@ few = np.random.default_rng(3).standard_normal((16, 2))
 for ax, beta, model, z in zip(axes.T, betas, models, draws, strict=True):
     d.show(ax[0], model.decode(few), columns=4)
     ax[0].set_title(f"β = {beta:g}", loc="center")
-    d.codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
+    draw_codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
     ax[1].add_patch(Circle((0, 0), 2, fill=False))
     ax[1].set(aspect="equal", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
 axes[0, 0].set_ylabel("samples")

@@ -114,7 +114,6 @@ middle.set(title="Bound below the optimum", xlabel="step", ylabel="nats per exam
 middle.legend()
 limit = np.abs(trained).max()
 d.show(right, [*directions[:Z], *trained], Z, cmap="RdBu", vmin=-limit, vmax=limit)
-height = d.dataset.image_shape[0]
-right.set_yticks([height / 2, 1.5 * height], ["data", "VAE"])
+right.set_yticks([0.5, 1.5], ["data", "VAE"])
 right.set(title="Principal axes, red < 0 < blue", anchor="N")
 d.save(figure, alt="Eigenvalues and principal axes of data and VAE agree; the gap closes")

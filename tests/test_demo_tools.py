@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchvae import InputError, demo_tools, plots
+from scratchvae import InputError, demo_tools
 from scratchvae.cli import main
 
 ENTRIES = list(demo_tools.entries())
@@ -133,23 +133,14 @@ def test_the_axes_of_an_animation_do_not_move(script, tmp_path, monkeypatch):
     assert places[0] != places[1]  # it was laid out at all
 
 
-def test_images_are_shown_row_by_row(script, tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
-    d = demo_tools.start(str(script))
-    images = rng.uniform(size=(5, 64))
-    _, ax = d.figure()
-    d.show(ax, images, 3, cmap="RdBu")
+def test_images_are_shown_row_by_row(running, rng):
+    images = rng.uniform(-2, 2, size=(5, 64))
+    _, ax = running.figure()
+    running.show(ax, list(images), 3, cmap="RdBu", vmin=-2)
     (drawn,) = ax.images
-    shown = drawn.get_array()
-    assert shown.shape == (2 * 9 - 1, 3 * 9 - 1)  # 8 by 8 pixels and a gap of one between them
-    for k, image in enumerate(images):
-        row, column = 9 * (k // 3), 9 * (k % 3)
-        np.testing.assert_array_equal(
-            shown[row : row + 8, column : column + 8], image.reshape(8, 8)
-        )
-    assert np.ma.count(np.ma.masked_invalid(shown)) == images.size  # the rest is left white
+    assert drawn.get_array().shape == (2 * 9 - 1, 3 * 9 - 1)  # images of 8 by 8 pixels, and gaps
     assert drawn.get_cmap().name == "RdBu"
-    assert drawn.get_clim() == (0, 1)
+    assert drawn.get_clim() == (-2, 1)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
@@ -260,21 +251,3 @@ def test_a_figure_says_what_it_shows(running, tmp_path, capsys):
     path = running.save(figure, "line", alt="A line that rises")
     assert path == tmp_path / "nothing-line.png"
     assert capsys.readouterr().out.endswith(f"Wrote {path}: A line that rises\n")
-
-
-def test_codes_are_named_at_the_median_of_their_class(running, rng):
-    from matplotlib.colors import to_hex
-
-    z, labels = rng.standard_normal((9, 2)), np.repeat([0, 3, 7], 3)
-    _, ax = running.figure()
-    running.codes(ax, z, labels, s=3)
-    (dots,) = ax.collections
-    np.testing.assert_array_equal(dots.get_offsets(), z)
-    colours = [to_hex(c).upper() for c in dots.get_facecolors()]
-    assert colours == [plots.CLASSES[k].upper() for k in labels]
-    # The places of three codes' names: of three numbers the median is the second.
-    places = {text.get_text(): text.get_position() for text in ax.texts}
-    assert places == {str(k): tuple(np.sort(z[labels == k], axis=0)[1]) for k in (0, 3, 7)}
-    _, bare = running.figure()
-    running.codes(bare, z, labels, names=False)
-    assert not bare.texts
