@@ -419,8 +419,8 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
 
     Parameters
     ----------
-    out, backend, **changes
-        As for :func:`open`. A run that was trained to its end needs a larger `epochs`.
+    out, backend, **changes : as for :func:`open`
+        A run that was trained to its end needs a larger `epochs`.
 
     Raises
     ------
