@@ -214,6 +214,46 @@ def test_what_is_no_run_is_refused(tmp_path):
         sv.run.open("r")
 
 
+def test_a_run_of_the_first_version_goes_on(tmp_path):
+    """What it wrote then, name by name; options that it lacked are as they were before."""
+    whole = sv.run.new(Options(**QUICK), "whole")
+    whole.train()
+    run = sv.run.new(Options(hidden=(8,), epochs=1), "r")
+    run.train()
+    arrays, values = checkpoint.load(f"r/{LAST}")
+    layers = ("encoder.0", "encoder.2", "decoder.0", "decoder.2")
+    parameters = [f"{layer}.{name}" for layer in layers for name in "Wb"]
+    assert set(arrays) == {*parameters, "optimizer.m", "optimizer.v"}
+    old = {name: values[name] for name in ("epoch", "batch", "seconds", "metrics", "totals")}
+    old |= {name: values[name] for name in ("step", "rng", "best")}
+    model = {"kind": "vae", "data_dim": 64, "hidden": [8], "latent_dim": 2, "activation": "relu"}
+    model |= {"likelihood": "bernoulli", "variance": 1.0, "dtype": "float32", "beta": 1.0}
+    options = {"data": "digits", "model": "vae", "hidden": [8], "latent": 2, "beta": 1.0}
+    options |= {"activation": "relu", "likelihood": "bernoulli", "variance": 1.0}
+    options |= {"binarize": "none", "epochs": 1, "batch_size": 128, "lr": 0.001}
+    options |= {"optimizer": "adam", "momentum": 0.9, "schedule": "constant"}
+    options |= {"dtype": "float32", "seed": 0}
+    old["config"] = {"model": model, "options": options, "image_shape": [8, 8]}
+    checkpoint.save(f"r/{LAST}", arrays, old)
+    assert sv.load("r").config() == run.model.config()
+    more = sv.run.resume("r", epochs=2)
+    more.train()
+    np.testing.assert_array_equal(more.model.params.value, whole.model.params.value)
+
+
+def test_a_callback_stops_training_and_it_is_saved():
+    run = sv.run.new(Options(**QUICK), "r")
+
+    def on_epoch(metrics):
+        run.trainer.stop = True
+
+    run.train(on_epoch=on_epoch)
+    assert not run.finished
+    assert checkpoint.load(f"r/{LAST}")[1]["epoch"] == 1
+    run.train()
+    assert run.finished
+
+
 def test_a_loss_that_stops_being_finite_keeps_the_files(tmp_path):
     options = Options(**QUICK, optimizer="sgd", lr=1e-3, schedule="2:1e30")
     sv.run.new(options, "r").train()
