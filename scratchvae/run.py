@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ class OptionError(InputError):
     def __init__(self, spelled: Callable[[Callable[[str], str]], str]) -> None:
         super().__init__(spelled(str))
         self.spelled = spelled
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str]]:
+        return InputError, (str(self),)  # to another process only the sentence goes
 
 
 def defaults(data: str) -> dict[str, int]:
@@ -158,6 +162,12 @@ class Options:
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
         for name in ("lr", "beta", "warm_up", "free_bits"):
             values[name] = _checked(name, values[name], check_number)
+        for name in (
+            "variance",
+            "momentum",
+        ):  # which likelihood and optimizer check, if they use it
+            if isinstance(values[name], Real):
+                values[name] = float(values[name])
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)

@@ -1,6 +1,7 @@
 """A run from Python: new, stopped, resumed, refused, drawn; and models saved and loaded."""
 
 import json
+import pickle
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -43,8 +44,9 @@ def test_the_digits_have_defaults_of_their_own():
 
 
 def test_options_are_values():
-    options = Options(hidden=[8, np.int64(4)], lr=np.float32(0.5), seed=np.int64(3))
-    assert options == Options(hidden=(8, 4), lr=0.5, seed=3)
+    """Numbers of NumPy become Python's, which a checkpoint can hold."""
+    options = Options(hidden=[8, np.int64(4)], lr=np.float32(0.5), seed=np.int64(3), variance=1)
+    assert options == Options(hidden=(8, 4), lr=0.5, seed=3, variance=np.float32(1))
     assert options == Options(**json.loads(json.dumps(asdict(options))))
     assert replace(options, latent=3).latent == 3
     with pytest.raises(AttributeError):
@@ -74,6 +76,8 @@ def test_an_option_that_cannot_be_used_is_named(option, value, expected):
     spelled = raised.value.spelled(lambda name: f"--{name.replace('_', '-')}")
     assert spelled.startswith(f"--{option.replace('_', '-')} is ")
     assert "\n" not in spelled
+    again = pickle.loads(pickle.dumps(raised.value))  # as when a worker process raises it
+    assert (type(again), str(again)) == (sv.InputError, str(raised.value))
 
 
 # --- runs
