@@ -309,7 +309,7 @@ class Run:
         Raises
         ------
         NonFiniteError
-            As for :meth:`scratchvae.Trainer.run`; the files stay as they were saved last.
+            As for :meth:`scratchvae.training.Trainer.run`; the files stay as they were saved last.
         """
 
         def after_epoch(metrics: dict[str, float]) -> None:
