@@ -23,9 +23,9 @@ from matplotlib.patches import Circle
 from scipy.spatial import cKDTree
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools, plots
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 epochs = d.epochs(700 if d.quick else 3600)
 models = {("autoencoder", dim): d.autoencoder(latent_dim=dim) for dim in (2, 16)}
@@ -68,8 +68,8 @@ for kind, latent_dim in codes:
         for _ in d.progress(range(5 if d.quick else 20), f"drawing from {name}"):
             z = rng.standard_normal((len(held_out), latent_dim))
             z = z @ scale + c.mean(axis=0) if name == "fitted" else z
-            covered = demo.coverage(held_out, asnumpy(models[kind, latent_dim].decode(z)))
-            shares.append((demo.coverage(c[: len(z)], z), missed(z, c), covered))
+            covered = demo_tools.coverage(held_out, asnumpy(models[kind, latent_dim].decode(z)))
+            shares.append((demo_tools.coverage(c[: len(z)], z), missed(z, c), covered))
         means, spread = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1)
         results[kind, name, latent_dim] = means
         d.say(
@@ -77,7 +77,7 @@ for kind, latent_dim in codes:
             "{:.0%} ± {:.0%} of codes reached, {:.0%} ± {:.0%} of draws miss, "
             "{:.0%} ± {:.0%} of digits covered".format(*np.column_stack([means, spread]).ravel())
         )
-best = demo.coverage(held_out, asnumpy(x[: len(held_out)]))
+best = demo_tools.coverage(held_out, asnumpy(x[: len(held_out)]))
 d.say(f"As many training digits cover {best:.0%} of them. ± is over sets of draws.")
 
 # %%
@@ -106,7 +106,7 @@ figure, axes = d.figure(2, 3, size=(12, 8.4))
 few = np.random.default_rng(3).standard_normal((36, 16))
 for row, kind in zip(axes, ("autoencoder", "VAE"), strict=True):
     c = codes[kind, 2]
-    d.codes(row[0], c, d.labels[: len(c)], alpha=0.6)
+    plots.draw_codes(row[0], c, d.labels[: len(c)], alpha=0.6)
     for radius in (1, 2, 3):
         row[0].add_patch(Circle((0, 0), radius, fill=False))
     row[0].axis("equal")

@@ -23,10 +23,10 @@ from scipy.spatial import cKDTree
 from scipy.stats import mannwhitneyu, sem, spearmanr
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY, latent_plane
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 model = d.vae()

@@ -23,10 +23,10 @@ from matplotlib.patches import Ellipse
 from scipy.stats import norm, shapiro
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, HALO, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 betas = (0.1, 0.3, 1, 30)

@@ -21,11 +21,11 @@ Time: 5 s quick, 10 s full
 import numpy as np
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.gaussian import reparameterize
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 eps = np.random.default_rng(0).standard_normal((100_000, 1))
 sigmas = np.array([0.05, 0.2, 0.5, 0.8526, 1.0, 1.5, 2.0, 3.0])

@@ -23,10 +23,10 @@ from matplotlib.patches import Circle
 from scipy.special import logsumexp
 
 import scratchvae as sv
-from scratchvae import demo
-from scratchvae.plots import BLUE, VERMILION
+from scratchvae import demo_tools
+from scratchvae.plots import BLUE, VERMILION, draw_codes
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 betas = (0, 0.01, 0.1, 0.3, 1, 3, 10, 100)
 epochs = d.epochs(700 if d.quick else 3600)
@@ -59,7 +59,7 @@ for beta, model in zip(betas, d.progress(models, "sampling"), strict=True):
     mixture = kl_of_mixture(mu, logvar, z)
     information = sv.gaussian.kl_standard_normal(mu, logvar)[0].mean() - mixture
     samples = [asnumpy(model.sample(len(held_out), rng)) for _ in range(5 if d.quick else 20)]
-    covers = [demo.coverage(held_out, images) for images in samples]
+    covers = [demo_tools.coverage(held_out, images) for images in samples]
     row = terms.kl, terms.reconstruction, terms.kl + terms.reconstruction, information, mixture
     rows.append((*row, np.mean(covers), np.std(covers, ddof=1)))
     d.say(
@@ -93,7 +93,7 @@ few = np.random.default_rng(3).standard_normal((16, 2))
 for ax, beta, model, z in zip(axes.T, betas, models, draws, strict=True):
     d.show(ax[0], model.decode(few), columns=4)
     ax[0].set_title(f"β = {beta:g}", loc="center")
-    d.codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
+    draw_codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
     ax[1].add_patch(Circle((0, 0), 2, fill=False))
     ax[1].set(aspect="equal", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
 axes[0, 0].set_ylabel("samples")

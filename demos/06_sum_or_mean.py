@@ -22,11 +22,11 @@ Time: 5 s quick, 20 s full
 import numpy as np
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.gaussian import kl_per_dimension
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 D, Z, B = d.dataset.data_dim, 16, 128
 asnumpy = sv.backend.asnumpy
 LOSSES = {  # of the negative log-likelihood r of each pixel (B, D) and the KL k of each code (B, Z)

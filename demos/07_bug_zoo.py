@@ -17,11 +17,11 @@ import numpy as np
 from scipy import stats
 
 import scratchvae as sv
-from scratchvae import demo, gaussian
+from scratchvae import demo_tools, gaussian
 from scratchvae.backend import namespace
 from scratchvae.plots import BLUE, CENTRED, GREY, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 Z, noise, columns = 10, np.random.default_rng(0), ["gradient", "sampler", "KL"]
 names = [f"{f}{b}" for f in ("reparameterize", "kl_standard_normal") for b in ("", "_backward")]
 draw, draw_back, kl, kl_back = (getattr(gaussian, name) for name in names)

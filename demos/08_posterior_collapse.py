@@ -18,10 +18,10 @@ Time: 6 s quick, 15 s full
 import numpy as np
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 epochs = d.epochs(700 if d.quick else 4000)
 Z = 20 if d.dataset.data_dim < 100 else 60  # more than the data need
 FREE = 0.2  # nats for each dimension of each image

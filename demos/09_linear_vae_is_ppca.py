@@ -25,10 +25,10 @@ import numpy as np
 from scipy.linalg import helmert, subspace_angles
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, CLASSES, GREY, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 D = d.dataset.data_dim
 x = sv.backend.asnumpy(d.x[: max(500, 100_000 // D)]).astype(np.float64)  # (N, D)
 mean = x.mean(axis=0)  # (D,)
@@ -114,7 +114,6 @@ middle.set(title="Bound below the optimum", xlabel="step", ylabel="nats per exam
 middle.legend()
 limit = np.abs(trained).max()
 d.show(right, [*directions[:Z], *trained], Z, cmap="RdBu", vmin=-limit, vmax=limit)
-height = d.dataset.image_shape[0]
-right.set_yticks([height / 2, 1.5 * height], ["data", "VAE"])
+right.set_yticks([0.5, 1.5], ["data", "VAE"])
 right.set(title="Principal axes, red < 0 < blue", anchor="N")
 d.save(figure, alt="Eigenvalues and principal axes of data and VAE agree; the gap closes")

@@ -21,10 +21,10 @@ Time: 8 s quick, 15 s full
 import numpy as np
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.plots import BLUE, VERMILION
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 model = d.vae()
 steps = 1500 if d.quick else 3600

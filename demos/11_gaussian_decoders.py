@@ -27,9 +27,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 import scratchvae as sv
-from scratchvae import demo
+from scratchvae import demo_tools
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 D, levels = d.dataset.data_dim, int(d.dataset.scale) + 1
 noise = np.random.default_rng(1)
 
@@ -111,10 +111,9 @@ d.require(
 # p(x|z), and on the right draws from p(x|z).
 
 figure, axes = d.figure(1, 2, size=(13, 3.7))
-height = d.dataset.image_shape[0] + 1
 names = [f"{title}\n{b:.2f} bits/pixel" for title, b in zip(titles, bits, strict=True)]
 for ax, images, title in zip(axes, (all_means, draws), ("Means", "Draws"), strict=True):
     d.show(ax, images, 8)
     ax.set_title(f"{title} of p(x|z), z ~ N(0, I)")
-axes[0].set_yticks(height * (np.arange(4) + 0.5), names)
+axes[0].set_yticks(np.arange(4) + 0.5, names)
 d.save(figure, alt="Codes decoded: the same grey blur with variance 1, digits with the others")

@@ -22,10 +22,10 @@ from matplotlib.patches import Circle
 from scipy.spatial.distance import cdist
 
 import scratchvae as sv
-from scratchvae import demo
-from scratchvae.plots import GREY
+from scratchvae import demo_tools
+from scratchvae.plots import GREY, draw_codes
 
-d = demo.start(__file__)
+d = demo_tools.start(__file__)
 asnumpy = sv.backend.asnumpy
 model = d.vae()
 x, labels = d.x_test[:500], d.labels_test[:500]
@@ -84,7 +84,7 @@ d.require(far["a frame"].mean() < far["half and half"].mean(), "frames are neare
 
 figure, (plane, picture) = d.figure(1, 2, size=(6.2, 3.3))
 plane.plot(*stops.T, color=GREY, linewidth=1)
-d.codes(plane, mu, labels, s=8, alpha=0.4)
+draw_codes(plane, mu, labels, s=8, alpha=0.4)
 (walker,) = plane.plot(*way[:1].T, "o", color="black", ms=10, mec="white", zorder=9)
 plane.set(aspect="equal", xlabel="z₁", ylabel="z₂", title="A code on its way")
 
@@ -110,7 +110,7 @@ def learn(i):
     ax.clear()
     for radius in (1, 2, 3):
         ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=GREY))
-    d.codes(ax, mu, labels, names=mu.std() > 0.5, s=12, alpha=0.8)
+    draw_codes(ax, mu, labels, names=mu.std() > 0.5, s=12, alpha=0.8)
     ax.set(aspect="equal", xlim=(-4, 4), ylim=(-4, 4), xlabel="z₁", ylabel="z₂")
     ax.set_title(f"Codes after {step:,} steps\ncircles: the prior at 1, 2 and 3σ")
 

@@ -3,13 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from scratchvae import cli, datasets, plots
-from scratchvae.checkpoint import load_model
+from scratchvae import datasets, plots, run
 
 with tempfile.TemporaryDirectory() as folder:
-    cli.main(["train", "digits", "--device", "cpu", "--out", f"{folder}/run"])
-    model = load_model(f"{folder}/run")
-digits = datasets.load("digits")
+    trained = run.new(out=folder)  # the digits, as `scratchvae train` trains them
+    trained.train()
+model, digits = trained.model, trained.trainer.dataset
 mu, logvar = model.encode(datasets.to_float(digits.test, digits.scale, model.dtype))
 here = Path(__file__).parent
 plots.save(plots.latent_plane(mu, logvar, digits.test_labels), here / "latent_plane.svg")

@@ -1,5 +1,10 @@
 """scratchvae: a variational autoencoder written by hand, with every gradient checked."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, likelihoods
 from .errors import InputError, NonFiniteError
 from .layers import Activation, Linear, Sequential
@@ -8,7 +13,16 @@ from .parameters import Parameter, Parameters
 from .schedules import constant, cosine, step_list, warm_up
 from .vae import VAE, Autoencoder, Terms
 
+if TYPE_CHECKING:
+    from . import checkpoint, plots, run
+    from .run import load
+    from .training import Trainer
+
 __version__ = "0.1.0"
+
+# Imported on first use: `import scratchvae` is to load NumPy and nothing heavier.
+_MODULES = ("checkpoint", "plots", "run")
+_HOMES = {"Trainer": "training", "load": "run"}
 
 __all__ = [
     "SGD",
@@ -23,8 +37,10 @@ __all__ = [
     "Parameters",
     "Sequential",
     "Terms",
+    "Trainer",
     "activations",
     "backend",
+    "checkpoint",
     "constant",
     "cosine",
     "datasets",
@@ -32,6 +48,23 @@ __all__ = [
     "gaussian",
     "gradcheck",
     "likelihoods",
+    "load",
+    "plots",
+    "run",
     "step_list",
     "warm_up",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

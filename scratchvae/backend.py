@@ -31,11 +31,14 @@ NO_CUDA = (
 )
 
 
-def _keep_freed_memory() -> bool:
+@functools.cache
+def keep_freed_memory() -> bool:
     """Tell glibc's malloc to keep what NumPy frees; return whether it was told.
 
-    By default it gives large blocks back to the system at every free, and the next step faults
-    them in again page by page: at batch 1,024 a third of a training step.
+    By default malloc gives large blocks back to the system at every free, and the next step faults
+    them in again page by page: at batch 1,024 that takes a third of a training step. The setting
+    holds for the whole process, so importing scratchvae leaves it alone; ``Trainer.run`` calls this
+    function when training begins. Call it yourself, once, before a training loop of your own.
     """
     trim_threshold, mmap_threshold = -1, -3  # of mallopt, as in malloc.h
     try:
@@ -44,9 +47,6 @@ def _keep_freed_memory() -> bool:
         return False
     # 32 MiB is the most that glibc takes for the first: arrays above it are rare and slow anyway.
     return bool(mallopt(mmap_threshold, 2**25) and mallopt(trim_threshold, 2**30))
-
-
-_keep_freed_memory()
 
 
 def namespace(x: Array) -> Any:

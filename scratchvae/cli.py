@@ -12,53 +12,48 @@ import math
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import __version__, checkpoint, datasets
-from .activations import ACTIVATIONS
-from .backend import Backend, asnumpy, backend_of, blas_threads, cuda_error, get_backend
-from .errors import InputError, NonFiniteError, check_number, check_size
+from .backend import (
+    Backend,
+    asnumpy,
+    backend_of,
+    blas_threads,
+    cuda_error,
+    get_backend,
+    keep_freed_memory,
+)
+from .errors import InputError, NonFiniteError, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import find
-from .optimizers import SGD, Adam, Optimizer
-from .schedules import Schedule, constant, cosine, step_list, warm_up
+from .run import (
+    BEST,
+    CHOICES,
+    LAST,
+    METRICS,
+    OptionError,
+    Options,
+    Run,
+    as_text,
+    build_trainer,
+    check_seed,
+    load,
+    new,
+    options_of,
+    resume,
+)
 from .training import Trainer
 from .vae import Terms
 
-# What `train` takes where an option is not given. The digits are few and small: a 2-D latent
-# space, which can be drawn, and more passes over them.
-DEFAULTS: dict[str, Any] = {
-    "data": "digits",
-    "model": "vae",
-    "hidden": (400,),
-    "latent": 20,
-    "beta": 1.0,
-    "warm_up": 0,
-    "free_bits": 0.0,
-    "activation": "relu",
-    "likelihood": "bernoulli",
-    "variance": 1.0,
-    "binarize": "none",
-    "epochs": 10,
-    "batch_size": 128,
-    "lr": 1e-3,
-    "optimizer": "adam",
-    "momentum": 0.9,
-    "schedule": "constant",
-    "dtype": "float32",
-    "seed": 0,
-    "noise": "device",
-}
-DIGITS_DEFAULTS = {"latent": 2, "epochs": 300}
-
-SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
+OPTIONS = tuple(field.name for field in fields(Options))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
+    except OptionError as error:
+        print(f"scratchvae {args.command}: {error.spelled(_flag)}", file=sys.stderr)
+        return 2
     except (InputError, NonFiniteError) as error:
         print(f"scratchvae {args.command}: {error}", file=sys.stderr)
         return 2
@@ -85,185 +83,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train a model, or go on with one; write checkpoints, metrics and figures."""
-    given = {k: v for k in DEFAULTS if (v := getattr(args, k)) is not None}
-    out, options, saved = _open_run(args, given)
-    for name in ("latent", "batch-size", "epochs"):
-        check_size(f"--{name}", options[name.replace("-", "_")])
-    for width in options["hidden"]:
-        check_size("--hidden", width)
-    check_number("--lr", options["lr"])
-    for name in ("beta", "warm-up", "free-bits"):
-        check_number(f"--{name}", options[name.replace("-", "_")])
-    _check_seed(options["seed"])
-    backend = _backend(args, options["noise"])
-    dataset = datasets.load(options["data"])
-    trainer = _build(options, dataset, backend)
-    config = {
-        "model": _model_config(options, dataset),
-        "options": options,
-        "image_shape": dataset.image_shape,
-    }
-    best = float("inf")
-    if saved is not None:
-        arrays, values = saved
-        checkpoint.restore_trainer(trainer, arrays, values, out / "checkpoint.safetensors")
-        best = values["best"]
-    if trainer.epoch >= options["epochs"]:
-        raise InputError(
-            f"{out}: already trained for {trainer.epoch} epochs: expected a larger --epochs"
-        )
+    given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
+    backend = backend_of(args.device)
+    if not args.resume:
+        run = new(Options(**given), args.out, backend=backend)
+    elif args.out is not None:
+        run = resume(args.out, backend=backend, **given)
+    else:
+        raise InputError("--resume: no folder given: expected --out with the folder of a run")
+    trainer = run.trainer
     say = (lambda text: None) if args.json else print
-    say(_describe(trainer, options, dataset, out))
+    say(_describe(run))
 
-    run = _Run(trainer, config, out, best)
-    with _stop_on_ctrl_c(trainer), _Progress(trainer, options, say) as progress:
-
-        def on_epoch(metrics: dict[str, float]) -> None:
-            run.after_epoch(metrics)
-            progress.epoch(metrics)
-
-        try:
-            trainer.run(options["epochs"], progress.step, on_epoch)
-        except NonFiniteError as error:
-            last = out / "checkpoint.safetensors"
-            raise NonFiniteError(f"{error}; {last} is intact" if last.exists() else error) from None
-    run.save()
-    if trainer.epoch < options["epochs"]:
+    with _stop_on_ctrl_c(trainer), _Progress(run, say) as progress:
+        run.train(progress.step, progress.epoch)
+    if not run.finished:
         print(
             f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
             f"{trainer.batches_per_epoch} batches; nothing is lost. "
-            f"Go on with: scratchvae train --resume --out {out}",
+            f"Go on with: scratchvae train --resume --out {run.out}",
             file=sys.stderr,
         )
         return 130
 
-    from .plots import write_figures
-
-    figures = write_figures(trainer.model, dataset, trainer.metrics, out / "figures")
+    figures = run.draw()
     if args.json:
-        files = {"out": str(out), "figures": [str(path) for path in figures]}
+        files = {"out": str(run.out), "figures": [str(path) for path in figures]}
         print(json.dumps(trainer.metrics[-1] | files))
     else:
-        _print_outcome(trainer, run, figures)
+        _print_outcome(run, figures)
     return 0
-
-
-def _open_run(
-    args: argparse.Namespace, given: dict[str, Any]
-) -> tuple[Path, dict[str, Any], tuple[dict[str, Any], dict[str, Any]] | None]:
-    """Return the folder, the options in force and, to resume, what the checkpoint holds."""
-    data = given.get("data", DEFAULTS["data"])
-    defaults = DEFAULTS | (DIGITS_DEFAULTS if data == "digits" else {})
-    if not args.resume:
-        name = data if data in ("digits", "mnist") else Path(data).name.split(".")[0]
-        out = args.out or _free_folder(f"{name}-{given.get('model', DEFAULTS['model'])}")
-        if out.exists() and not out.is_dir():
-            raise InputError(f"--out {out}: is a file: expected a folder, or a name for a new one")
-        for file in ("checkpoint.safetensors", "metrics.jsonl"):
-            if (out / file).exists():
-                raise InputError(
-                    f"--out {out}: already holds a run ({file}): expected another folder, or "
-                    "--resume to go on with it"
-                )
-        return out, defaults | given, None
-
-    if args.out is None:
-        raise InputError("--resume: no folder given: expected --out with the folder of a run")
-    path = args.out / "checkpoint.safetensors"
-    arrays, values = checkpoint.load(path)
-    before = DEFAULTS | values["config"]["options"]
-    before["hidden"] = tuple(before["hidden"])
-    fixed = [k for k in given if k != "epochs" or before["schedule"] == "cosine"]
-    for k in fixed:
-        if given[k] != before[k]:
-            option = "the data" if k == "data" else f"--{k.replace('_', '-')}"
-            raise InputError(
-                f"{path}: made with another configuration: {option} was {_text(before[k])}, "
-                f"this command asks for {_text(given[k])}"
-            )
-    return args.out, before | given, (arrays, values)
-
-
-def _free_folder(name: str) -> Path:
-    n = 1
-    while (folder := Path("runs") / f"{name}-{n}").exists():
-        n += 1
-    return folder
-
-
-def _model_config(options: dict[str, Any], dataset: datasets.Dataset) -> dict[str, Any]:
-    """Return what `checkpoint.build_model` needs."""
-    config = {"kind": options["model"], "data_dim": dataset.data_dim}
-    config |= {"hidden": options["hidden"], "latent_dim": options["latent"]}
-    config |= {k: options[k] for k in ("activation", "likelihood", "variance", "dtype")}
-    if options["model"] == "vae":
-        config |= {"beta": options["beta"], "free_bits": options["free_bits"]}
-    return config
-
-
-def _build(options: dict[str, Any], dataset: datasets.Dataset, backend: Backend) -> Trainer:
-    config = _model_config(options, dataset)
-    model = checkpoint.build_model(config | {"rng": options["seed"]}, backend)
-    optimizer: Optimizer
-    if options["optimizer"] == "adam":
-        optimizer = Adam(model.params, options["lr"])
-    else:
-        optimizer = SGD(model.params, options["lr"], options["momentum"])
-    return Trainer(
-        model,
-        optimizer,
-        dataset,
-        batch_size=options["batch_size"],
-        schedule=_schedule(options),
-        beta_schedule=warm_up(options["beta"], w) if (w := options["warm_up"]) else None,
-        binarize=options["binarize"],
-        seed=options["seed"],
-    )
-
-
-def _schedule(options: dict[str, Any]) -> Schedule:
-    name, lr = options["schedule"], options["lr"]
-    if name == "constant":
-        return constant(lr)
-    if name == "cosine":
-        return cosine(lr, options["epochs"])
-    try:
-        pairs = [part.split(":") for part in name.split(",")]
-        return step_list(lr, {float(epoch): float(rate) for epoch, rate in pairs})
-    except ValueError:
-        raise InputError(
-            f"--schedule is {name!r}: expected constant, cosine or EPOCH:LR,EPOCH:LR,..."
-        ) from None
-
-
-class _Run:
-    """The files of a run: the last checkpoint, the best one, and the metrics."""
-
-    def __init__(self, trainer: Trainer, config: dict[str, Any], out: Path, best: float) -> None:
-        self.trainer, self.config, self.out, self.best = trainer, config, out, best
-        self.best_state: tuple[dict[str, Any], dict[str, Any]] | None = None
-        self.saved_at = time.monotonic()
-
-    def after_epoch(self, metrics: dict[str, float]) -> None:
-        bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
-        if bound < self.best:
-            self.best = bound
-            self.best_state = checkpoint.trainer_state(self.trainer)
-        if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-            self.save()
-
-    def save(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        extra = {"config": self.config, "best": self.best}
-        if self.best_state is not None:
-            arrays, values = self.best_state
-            checkpoint.save(self.out / "best.safetensors", arrays, values | extra)
-            self.best_state = None
-        arrays, values = checkpoint.trainer_state(self.trainer)
-        checkpoint.save(self.out / "checkpoint.safetensors", arrays, values | extra)
-        lines = "".join(json.dumps(line) + "\n" for line in self.trainer.metrics)
-        checkpoint.write_atomically(self.out / "metrics.jsonl", lambda f: f.write_text(lines))
-        self.saved_at = time.monotonic()
 
 
 @contextmanager
@@ -284,10 +133,11 @@ def _stop_on_ctrl_c(trainer: Trainer) -> Iterator[None]:
 class _Progress:
     """A bar on a terminal; elsewhere a line for about every tenth of the epochs."""
 
-    def __init__(self, trainer: Trainer, options: dict[str, Any], say: Any) -> None:
+    def __init__(self, run: Run, say: Any) -> None:
         from tqdm import tqdm
 
-        self.trainer, self.epochs, self.say = trainer, options["epochs"], say
+        trainer = run.trainer
+        self.trainer, self.epochs, self.say = trainer, run.options.epochs, say
         per_epoch = trainer.batches_per_epoch
         self.bar = tqdm(
             total=self.epochs * per_epoch,
@@ -329,18 +179,18 @@ class _Progress:
             )
 
 
-def _describe(
-    trainer: Trainer, options: dict[str, Any], dataset: datasets.Dataset, out: Path
-) -> str:
-    model = trainer.model
-    widths = [dataset.data_dim, *options["hidden"], options["latent"]]
+def _describe(run: Run) -> str:
+    options, trainer, model = run.options, run.trainer, run.model
+    dataset = trainer.dataset
+    widths = [dataset.data_dim, *options.hidden, options.latent]
     shape = "-".join(map(str, widths + widths[-2::-1]))
-    kind = "VAE" if options["model"] == "vae" else "Autoencoder"
+    kind = "VAE" if options.model == "vae" else "Autoencoder"
+    doing = "going on" if trainer.epoch or trainer.batch else "writing"
     lines = [
-        f"{kind} {shape}, {len(model.params.value):,} parameters, {options['dtype']} on "
+        f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
         f"{model.backend.device}; "
         f"{len(dataset.train):,} training and {len(dataset.test):,} test examples of "
-        f"{dataset.name}; {'going on' if trainer.epoch or trainer.batch else 'writing'} in {out}",
+        f"{dataset.name}; {doing} in {run.out}",
     ]
     if _is_cross_entropy(trainer):
         lines.append(
@@ -358,10 +208,10 @@ def _is_cross_entropy(trainer: Trainer) -> bool:
     return bool(((some > 0) & (some < trainer.dataset.scale)).any())
 
 
-def _print_outcome(trainer: Trainer, run: _Run, figures: list[Path]) -> None:
-    last = trainer.metrics[-1]
-    model: Any = trainer.model
-    seconds = sum(line["seconds"] for line in trainer.metrics)
+def _print_outcome(run: Run, figures: list[Path]) -> None:
+    last = run.trainer.metrics[-1]
+    model: Any = run.model
+    seconds = sum(line["seconds"] for line in run.trainer.metrics)
     weight = f"{model.beta:g} x " if model.has_posterior and model.beta != 1 else ""
     print(
         f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
@@ -370,9 +220,9 @@ def _print_outcome(trainer: Trainer, run: _Run, figures: list[Path]) -> None:
     )
     print(f"\nWrote in {run.out}:")
     for name, what in (
-        ("checkpoint.safetensors", "the last state; --resume goes on from it"),
-        ("best.safetensors", f"the best on the test bound, {run.best:.2f} nats"),
-        ("metrics.jsonl", "a line per epoch"),
+        (LAST, "the last state; --resume goes on from it"),
+        (BEST, f"the best on the test bound, {run.best:.2f} nats"),
+        (METRICS, "a line per epoch"),
     ):
         print(f"  {name:<24} {what}")
     for path in figures:
@@ -384,15 +234,16 @@ def _print_outcome(trainer: Trainer, run: _Run, figures: list[Path]) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print the bounds and the use of the latent space on the test data."""
-    path = args.run_folder / ("best.safetensors" if args.best else "checkpoint.safetensors")
+    path = args.run_folder / (BEST if args.best else LAST)
     arrays, values = checkpoint.load(path)
-    options = values["config"]["options"]
-    dataset = datasets.load(args.data or options["data"])
-    trainer = _build(options, dataset, _backend(args, options.get("noise")))
+    options = options_of(values, path)
+    dataset = datasets.load(args.data or options.data)
+    trainer = build_trainer(options, dataset, _backend(args, options.noise))
     model: Any = trainer.model
-    checkpoint.load_parameters(model, arrays, path)
+    checkpoint.load_parameters(model.params, arrays, path)
     if args.seed is not None:
-        trainer.seed = _check_seed(args.seed)
+        trainer.seed = check_seed(args.seed)
+    keep_freed_memory()
     with blas_threads(model, trainer.batch_size):  # as in training, for the same digits to the last
         terms = trainer.test_terms()
     result: dict[str, Any] = {
@@ -457,15 +308,13 @@ def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior, decode them and write one picture of all."""
     from . import plots
 
-    path = args.run_folder / "checkpoint.safetensors"
-    arrays, values = checkpoint.load(path)
-    backend = _backend(args, values["config"]["options"].get("noise"))
-    model = checkpoint.build_model(values["config"]["model"], backend)
-    checkpoint.load_parameters(model, arrays, path)
+    path = args.run_folder / LAST
+    _, values = checkpoint.load(path)
+    model = load(path, backend=_backend(args, options_of(values, path).noise))
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
-    images = asnumpy(model.sample(args.n, _check_seed(args.seed)))  # (n, D)
+    images = asnumpy(model.sample(args.n, check_seed(args.seed)))  # (n, D)
     shape = tuple(values["config"]["image_shape"])
     plots.save(plots.samples(images, shape), args.out)
     print(f"Wrote {args.out}")
@@ -533,14 +382,14 @@ def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report, str]]:
 
 def demo(args: argparse.Namespace) -> int:
     """List the demos, or run one."""
-    from . import demo as demos
+    from . import demo_tools
 
     if args.name is not None:
-        demos.run(args.name, args.options)
+        demo_tools.run(args.name, args.options)
         return 0
     if args.options:
         raise InputError(f"expected the name of a demo before {args.options[0]}")
-    for entry in demos.entries():
+    for entry in demo_tools.entries():
         print(f"{entry.name}  ({entry.seconds})")
         print(textwrap.fill(entry.claim, 88, initial_indent="    ", subsequent_indent="    "))
     print("\nRun one: scratchvae demo NAME [--quick] [--device cuda] [--data mnist] [--out DIR]")
@@ -552,19 +401,14 @@ def demo(args: argparse.Namespace) -> int:
 
 def _backend(args: argparse.Namespace, noise: str | None = None) -> Backend:
     backend = get_backend(backend_of(args.device), noise)
-    if args.device == "auto" and backend.name != "numpy" and args.command != "train":  # it says so
+    if args.device == "auto" and backend.name != "numpy":
         print(f"--device auto: running on {backend.device}", file=sys.stderr)
     return backend
 
 
-def _check_seed(seed: int) -> int:
-    if seed < 0:
-        raise InputError(f"--seed is {seed}: expected 0 or a larger integer")
-    return seed
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
+def _flag(option: str) -> str:
+    """Return what the command line calls an option of a run."""
+    return "the data" if option == "data" else f"--{option.replace('_', '-')}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -617,9 +461,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     def option(name: str, text: str, **how: Any) -> None:
-        default = DEFAULTS[name.replace("-", "_")]
-        digits = DIGITS_DEFAULTS.get(name)
-        note = f"default {_text(default)}" + (f"; {digits} for the digits" if digits else "")
+        key = name.replace("-", "_")
+        default, digits = (as_text(getattr(o, key)) for o in (Options("mnist"), Options("digits")))
+        note = f"default {default}" + (f"; {digits} for the digits" if digits != default else "")
         sub.add_argument(f"--{name}", help=f"{text} ({note})", **how)
 
     sub.add_argument(
@@ -627,7 +471,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         help="digits (embedded, the default), mnist, or a file: .npy, .npz with array x, or IDX",
     )
-    option("model", "variational or plain autoencoder", choices=("vae", "ae"))
+    option("model", "variational or plain autoencoder", choices=CHOICES["model"])
     option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none",
            type=_hidden, metavar="N[,N]")  # fmt: skip
     option("latent", "latent dimensions", type=int, metavar="N")
@@ -635,22 +479,22 @@ def _parser() -> argparse.ArgumentParser:
     option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")
     option("free-bits", "nats of KL that a latent dimension has for nothing", type=float,
            metavar="X")  # fmt: skip
-    option("activation", "of the hidden layers", choices=tuple(ACTIVATIONS))
-    option("likelihood", "of the pixels, given z", choices=("bernoulli", "gaussian"))
+    option("activation", "of the hidden layers", choices=CHOICES["activation"])
+    option("likelihood", "of the pixels, given z", choices=CHOICES["likelihood"])
     option("variance", "of the Gaussian: a number, shared (learned) or per-dimension",
            type=_variance, metavar="V")  # fmt: skip
-    option("binarize", "grey pixels to 0 and 1", choices=datasets.BINARIZE)
+    option("binarize", "grey pixels to 0 and 1", choices=CHOICES["binarize"])
     option("epochs", "passes over the training data", type=int, metavar="N")
     option("batch-size", "examples per step", type=int, metavar="N")
     option("lr", "learning rate", type=float, metavar="X")
-    option("optimizer", "how parameters move", choices=("adam", "sgd"))
+    option("optimizer", "how parameters move", choices=CHOICES["optimizer"])
     option("momentum", "of sgd", type=float, metavar="X")
     option("schedule", "of the learning rate: constant, cosine or EPOCH:LR,EPOCH:LR,...",
            metavar="S")  # fmt: skip
-    option("dtype", "number type", choices=("float32", "float64"))
+    option("dtype", "number type", choices=CHOICES["dtype"])
     option("seed", "of initial parameters, order and noise", type=int, metavar="N")
     option("noise", "who draws it on a GPU: the device, which is fast, or the host, for the "
-           "numbers of a run on the CPU", choices=("device", "host"))  # fmt: skip
+           "numbers of a run on the CPU", choices=CHOICES["noise"])  # fmt: skip
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from . import checkpoint
 from .backend import Array, Backend, namespace
 from .errors import InputError
 from .layers import Layer, in_words, named, require_layer
@@ -167,11 +168,10 @@ class Model:
     def _in_words(self) -> list[tuple[str, str]]:
         return [(part, in_words(getattr(self, part))) for part in self.parts]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters and `config` to a safetensors file; `scratchvae.load` reads it."""
-        from .run import save_model
-
-        save_model(self, path)
+    def save(self, path: str | Path) -> None:
+        """Write the parameters and `config` to a safetensors file, for :func:`scratchvae.load`."""
+        arrays = {name: self.params[name].value for name in self.params.names}
+        checkpoint.save(path, arrays, {"config": {"model": self.config()}})
 
     def summary(self) -> Text:
         """Return a table of the layers, the shapes of their outputs and their parameters."""

@@ -156,7 +156,8 @@ def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequenc
     width = 0.75 * max(len(above), 4)
     figure = Figure(figsize=(width + 1.7, 0.6 + 1.5 * _cell_height(above)))
     ax = figure.add_subplot()
-    _draw_grid(ax, np.concatenate([above, below]), columns=len(above))
+    both = np.concatenate([originals, reconstructed])
+    draw_images(ax, both, image_shape, columns=len(above))
     ax.set_yticks([0.5, 1.5], ["original", "reconstruction"])
     ax.set_title("Images and their reconstructions")
     return figure
@@ -170,7 +171,7 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(5.6, 0.6 + 5.4 * rows / columns * _cell_height(drawn)))
     ax = figure.add_subplot()
-    _draw_grid(ax, drawn, columns)
+    draw_images(ax, images, image_shape, columns)
     ax.set_title(title or f"{len(drawn)} samples: z ~ N(0, I), decoded")
     return figure
 
@@ -231,6 +232,52 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
             badge(ax, place, str(name), colour)
     ax.set_title(title)
     return figure
+
+
+def draw_images(
+    ax: Axes, images: Array, image_shape: Sequence[int], columns: int, **options: Any
+) -> None:
+    """Draw images in rows in an axes, dark on white; the y axis counts the rows.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    images : (n, D)
+        Values in [0, 1], or between the limits in `options`; others are clipped.
+    image_shape : (H, W) or (H, W, C)
+    columns : int
+    **options
+        Of imshow, for grey images: another ``cmap``, or limits ``vmin`` and ``vmax``.
+    """
+    options = {"cmap": "gray_r", "vmin": 0, "vmax": 1, **options}
+    cells = _images(images, image_shape, options["vmin"], options["vmax"])
+    shown = _mosaic(cells, columns, gap=max(1, cells.shape[2] // 14))
+    extent = (0, columns, -(-len(cells) // columns), 0)  # left, right, bottom, top
+    ax.imshow(shown, extent=extent, aspect=_cell_height(cells), **options)
+    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0)  # of ticks that a caller may set beside the rows
+    ax.spines[:].set_visible(False)
+
+
+def draw_codes(ax: Axes, z: Array, labels: Array, names: bool = True, **options: Any) -> None:
+    """Draw codes in an axes, a colour for each class.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    z : (n, 2)
+    labels : (n,)
+        Integers; each has the same colour in every figure.
+    names : bool
+        Whether a class's label stands at the median of its codes.
+    **options
+        Of scatter.
+    """
+    colours = [CLASSES[k % len(CLASSES)] for k in labels]
+    ax.scatter(*z.T, **{"s": 6, "c": colours, "linewidths": 0, **options})
+    for k in np.unique(labels) if names else ():
+        place = np.median(z[labels == k], axis=0)
+        badge(ax, place, str(k), CLASSES[k % len(CLASSES)], size=9)
 
 
 def badge(ax: Axes, place: tuple[float, float], name: str, colour: str, size: float = 14) -> None:
@@ -400,8 +447,8 @@ def write_figures(
     return paths
 
 
-def _images(x: Array, image_shape: Sequence[int]) -> Array:
-    """Return x (n, D) as images with values in [0, 1]: colour (n, H, W, 3) or grey (n, H, W).
+def _images(x: Array, image_shape: Sequence[int], least: float = 0.0, most: float = 1.0) -> Array:
+    """Return x (n, D), clipped, as images: colour (n, H, W, 3) or grey (n, H, W).
 
     Channels that are not three are no colours: they stand side by side, as one grey image.
     """
@@ -410,7 +457,7 @@ def _images(x: Array, image_shape: Sequence[int]) -> Array:
         raise InputError(f"image_shape is {image_shape}: expected (H, W) or (H, W, C)")
     if x.ndim != 2 or x.shape[1] != np.prod(shape) or len(x) == 0:
         raise InputError(f"images have shape {x.shape}: expected (n, {np.prod(shape)})")
-    x = x.reshape(len(x), *shape).clip(0, 1)  # (n, H, W, C)
+    x = x.reshape(len(x), *shape).clip(least, most)  # (n, H, W, C)
     return x if shape[2] == 3 else x.swapaxes(2, 3).reshape(len(x), shape[0], -1)
 
 
@@ -424,23 +471,12 @@ def _mosaic(images: Array, columns: int, gap: int) -> Array:
     """Return images (n, H, W) or (n, H, W, C) side by side, from the top left on, as one image."""
     rows = -(-len(images) // columns)
     h, w, *channels = images.shape[1:]
-    paper = 1.0 if channels else 0.0  # grey images are drawn as ink: 0 is white
+    paper = 1.0 if channels else np.nan  # which no colour map colours, so it stays white
     cells = np.full((rows * columns, h + gap, w + gap, *channels), paper)
     cells[: len(images), :h, :w] = images
     cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
     whole = cells.reshape(rows * (h + gap), columns * (w + gap), *channels)
     return whole[: rows * (h + gap) - gap, : columns * (w + gap) - gap]
-
-
-def _draw_grid(ax: Axes, images: Array, columns: int) -> None:
-    """Draw images (n, H, W) or (n, H, W, C) in rows; the y axis counts the rows."""
-    rows = -(-len(images) // columns)
-    shown = _mosaic(images, columns, gap=max(1, images.shape[2] // 14))
-    extent = (0, columns, rows, 0)  # left, right, bottom, top
-    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, extent=extent, aspect=_cell_height(images))
-    ax.set(xticks=[], yticks=[])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
 
 
 def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:

@@ -1,7 +1,7 @@
 """The loop: shuffled batches, a step each, and after every epoch a look at the test data.
 
-All that a run needs to go on is in a `Trainer`. Stopped after any step, saved and restored (see
-`checkpoint`), it reaches bitwise the same parameters as one that was never stopped.
+All that a run needs to go on is in a `Trainer`. Stopped after any step, saved and restored, it
+reaches bitwise the same parameters as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .backend import Array, asnumpy, blas_threads
+from .backend import Array, asnumpy, blas_threads, keep_freed_memory
+from .checkpoint import load_parameters
 from .datasets import Dataset, binarize, gather, require_fit
 from .errors import InputError, check_size
 from .evaluation import active_units, elbo
@@ -113,6 +116,7 @@ class Trainer:
         NonFiniteError
             If loss or gradient is NaN or infinite; with `check_every` = 1 before that step is made.
         """
+        keep_freed_memory()
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
                 self._run_epoch(on_step)
@@ -153,6 +157,54 @@ class Trainer:
         """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
         unread, self._unread = self._unread, {}
         require_finite(unread, self.model, self.optimizer, self.epoch, x, eps)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return copies of what `restore` needs: NumPy arrays by name, and plain values.
+
+        Raises
+        ------
+        NonFiniteError
+            If a step that was not checked yet proves not to be finite, as on a GPU it may.
+        """
+        self.check()
+        params, optimizer = self.model.params, self.optimizer
+        arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
+        arrays |= {f"optimizer.{k}": asnumpy(a).copy() for k, a in optimizer.state.items()}
+        values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
+        values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
+        return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
+
+    def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
+        """Go back to where `state` was taken, of a trainer whose model and data are like these.
+
+        Parameters
+        ----------
+        arrays, values : dict
+        path : str or Path
+            Where they come from, for the error's sentence.
+
+        Raises
+        ------
+        InputError
+            If parameters or the optimizer's state do not fit, naming the first that does not.
+        """
+        saved = {k.removeprefix("optimizer.") for k in arrays if k.startswith("optimizer.")}
+        if saved != set(self.optimizer.state):
+            found, expected = (
+                ", ".join(sorted(s)) or "none" for s in (saved, self.optimizer.state)
+            )
+            raise InputError(
+                f"{path}: made with another optimizer: its state is {found}, expected {expected}"
+            )
+        load_parameters(self.model.params, arrays, path)
+        for k, a in self.optimizer.state.items():
+            a[...] = self.model.backend.asarray(arrays[f"optimizer.{k}"])
+        for k in ("epoch", "batch", "seconds"):
+            setattr(self, k, values[k])
+        self.metrics = list(values["metrics"])
+        self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
+        self.optimizer.steps = values["step"]
+        self.model.rng.bit_generator.state = values["rng"]
 
     def _finish_epoch(self) -> dict[str, float]:
         metrics: dict[str, float] = {"epoch": self.epoch + 1}

@@ -1,5 +1,6 @@
 """NumPy passes through, and a missing GPU is said in one sentence. No GPU is needed here."""
 
+import subprocess
 import sys
 import types
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae import backend
 from scratchvae.backend import (
     asnumpy,
     blocks,
@@ -186,3 +188,49 @@ def test_no_dtype_is_not_taken_for_float64():
     """NumPy itself compares its float64 equal to None."""
     with pytest.raises(sv.InputError, match="unknown dtype None: expected 'float32' or 'float64'"):
         get_dtype(None)
+
+
+TELLS_THE_ALLOCATOR = """
+import ctypes
+import numpy as np
+
+told = []
+
+class Library(ctypes.CDLL):
+    @staticmethod
+    def mallopt(what, value):
+        told.append((what, value))
+        return 1
+
+ctypes.CDLL = Library
+import scratchvae as sv
+from scratchvae import cli, training
+
+assert told == [], "importing it changed the process"
+data = sv.datasets.load("digits")
+model = sv.VAE(64, (4,), 2)
+trainer = training.Trainer(model, sv.Adam(model.params), data, batch_size=500)
+model.loss_and_grad(np.zeros((2, 64)))
+assert told == [], "building a model changed the process"
+trainer.run(1)
+assert told == [(-3, 2**25), (-1, 2**30)], told
+trainer.run(2)
+assert sv.backend.keep_freed_memory()
+assert len(told) == 2, "told more than once"
+"""
+
+
+def test_the_allocator_is_told_once_when_training_begins_and_not_on_import():
+    done = subprocess.run(
+        [sys.executable, "-c", TELLS_THE_ALLOCATOR], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    class WithoutMallopt:
+        def __init__(self, name):
+            pass
+
+    monkeypatch.setattr("ctypes.CDLL", WithoutMallopt)
+    assert not backend.keep_freed_memory.__wrapped__()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scratchvae import checkpoint
+from scratchvae import checkpoint, load
 from scratchvae.cli import main
 from scratchvae.gradcheck import Report
 
@@ -192,7 +192,7 @@ def test_warm_up_and_free_bits_reach_the_model(run, tmp_path):
     options = ["--warm-up", "4", "--free-bits", "0.5", "--beta", "2", "--out", str(tmp_path / "r")]
     code, _, err = run("train", *QUICK, *options)
     assert code == 0, err
-    model = checkpoint.load_model(tmp_path / "r" / "checkpoint.safetensors")
+    model = load(tmp_path / "r" / "checkpoint.safetensors")
     assert (model.beta, model.free_bits) == (2, 0.5)
     last = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
     # In the last step of the second of two epochs beta is just below half of 2; free bits add.

@@ -8,10 +8,10 @@ import sys
 import pytest
 import standin
 
-from scratchvae import demo
+from scratchvae import demo_tools
 from scratchvae.cli import main
 
-ENTRIES = list(demo.entries())
+ENTRIES = list(demo_tools.entries())
 
 
 @pytest.mark.slow

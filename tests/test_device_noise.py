@@ -90,7 +90,7 @@ def test_a_run_with_device_noise_resumes_bitwise_and_copies_only_the_order(rng, 
         stopped.run(2, stop)
     assert count.copies == 1  # the order of the epoch
     resumed = new(seed + 1)
-    checkpoint.restore_trainer(resumed, *checkpoint.trainer_state(stopped), "here")
+    resumed.restore(*stopped.state(), "here")
     resumed.run(2)
     np.testing.assert_array_equal(resumed.model.params.value.get(), whole.model.params.value.get())
     for a, b in zip(resumed.metrics, whole.metrics, strict=True):

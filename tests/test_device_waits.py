@@ -11,7 +11,6 @@ import pytest
 import standin
 
 import scratchvae as sv
-from scratchvae import checkpoint
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.datasets import BINARIZE, Dataset
 from scratchvae.evaluation import active_units, elbo, importance_weighted_bound, kl_of_dimensions
@@ -159,7 +158,7 @@ def test_nothing_is_saved_from_parameters_that_were_not_checked(rng):
 
     def on_step(terms):
         if trainer.optimizer.steps in (6, 9):
-            saved.append(checkpoint.trainer_state(trainer))
+            saved.append(trainer.state())
 
     with pytest.raises(sv.NonFiniteError, match=r"^step 7 \(epoch 1\): loss or gradient is not"):
         trainer.run(1, on_step)

@@ -1,5 +1,5 @@
-"""What `import scratchvae` costs, how long its reading path is, who imports whom, and that every
-labelled equation has a test."""
+"""What `import scratchvae` costs and gives, who imports whom, and that every labelled equation has
+a test."""
 
 import ast
 import re
@@ -23,16 +23,16 @@ FLOORS = [
     ["errors"],
     ["backend", "kernels"],
     ["gaussian", "activations", "free_bits"],
-    ["parameters"],
+    ["parameters", "checkpoint"],
     ["likelihoods"],
     ["layers"],
     ["summary"],
     ["model"],
     ["vae"],
-    ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
+    ["optimizers", "schedules", "evaluation", "gradcheck", "datasets"],
     ["plots", "parallel", "finite"],
     ["training"],
-    ["demo"],
+    ["run", "demo_tools"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -75,6 +75,7 @@ def test_every_public_name_exists():
     assert len(set(scratchvae.__all__)) == len(scratchvae.__all__)
     for name in scratchvae.__all__:
         assert hasattr(scratchvae, name)
+        assert name in dir(scratchvae)
 
 
 def test_the_order_of_reading_is_the_order_of_imports():
@@ -107,6 +108,33 @@ def test_no_module_asks_what_kind_of_model_or_layer_it_has():
             asked = {n.id for n in ast.walk(call.args[1]) if isinstance(n, ast.Name)}
             asked |= {n.attr for n in ast.walk(call.args[1]) if isinstance(n, ast.Attribute)}
             assert not asked & foreign, f"{name}.py, line {call.lineno}: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize(
+    ("expression", "home"),
+    [
+        ("sv.Trainer", "scratchvae.training"),
+        ("sv.load", "scratchvae.run"),
+        ("sv.run.new", "scratchvae.run"),
+        ("sv.plots.samples", "scratchvae.plots"),
+        ("sv.checkpoint.save", "scratchvae.checkpoint"),
+    ],
+)
+def test_names_that_need_more_are_there_without_an_import_of_their_own(expression, home):
+    """In a process of its own: here other tests have imported them already."""
+    program = (
+        "import sys, scratchvae as sv\n"
+        f"assert {expression.split('.')[1]!r} in dir(sv)\n"
+        "assert 'scratchvae.run' not in sys.modules\n"
+        f"assert {expression}.__module__ == {home!r}\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'scratchvae' has no attribute 'nothing'"):
+        _ = scratchvae.nothing
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -157,10 +157,23 @@ def test_it_resumes_bitwise(kind, seed, images, tmp_path):
     stopped.run(2, on_step=lambda terms: setattr(stopped, "stop", stopped.epoch == 1))
     assert (stopped.epoch, stopped.batch) == (1, 1)
     path = tmp_path / "checkpoint.safetensors"
-    checkpoint.save(path, *checkpoint.trainer_state(stopped))
-    checkpoint.restore_trainer(resumed, *checkpoint.load(path), path)
+    checkpoint.save(path, *stopped.state())
+    resumed.restore(*checkpoint.load(path), path)
     resumed.run(4)
     np.testing.assert_array_equal(resumed.model.params.value, whole.model.params.value)
+
+
+@kinds
+def test_it_is_saved_and_loaded_into_a_model_with_the_same_parts(kind, seed, rng, tmp_path):
+    model, other = make_model(kind, seed), make_model(kind, seed + 1)
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    with pytest.raises(sv.InputError, match="VAE with parts of its own: build it as before and"):
+        sv.load(path)
+    assert sv.load(path, into=other) is other
+    np.testing.assert_array_equal(other.params.value, model.params.value)
+    x = rng.random((3, 16))
+    np.testing.assert_array_equal(other.reconstruct(x), model.reconstruct(x))
 
 
 @kinds

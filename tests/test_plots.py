@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Circle, Ellipse
@@ -128,9 +129,41 @@ def test_grey_is_on_a_fixed_scale_with_dark_ink():
 def test_the_paper_between_images_is_white():
     (grey,) = plots.samples(np.full((3, 4), 0.5), (2, 2)).axes
     (colour,) = plots.samples(np.full((3, 12), 0.5), (2, 2, 3)).axes
-    assert picture(grey)[2, 0] == 0  # drawn with gray_r
-    assert picture(grey)[4, 4] == 0  # the fourth cell is empty
+    assert np.isnan(picture(grey)[2, 0])  # not drawn at all
+    assert np.isnan(picture(grey)[4, 4])  # the fourth cell is empty
+    assert np.isfinite(picture(grey)).sum() == 3 * 4
     assert (picture(colour)[2, 0] == 1).all()
+
+
+def test_images_are_drawn_row_by_row_between_the_limits_that_are_asked_for(rng):
+    images = rng.uniform(-2, 2, (5, 6))
+    ax = Figure().subplots()
+    plots.draw_images(ax, images, (2, 3), columns=3, cmap="RdBu", vmin=-1, vmax=1.5)
+    whole = picture(ax)
+    assert whole.shape == (2 * 3 - 1, 3 * 4 - 1)  # a gap of one pixel between them
+    for k, image in enumerate(images):
+        row, column = 3 * (k // 3), 4 * (k % 3)
+        cell = whole[row : row + 2, column : column + 3]
+        np.testing.assert_array_equal(cell.ravel(), image.clip(-1, 1.5))
+    (drawn,) = ax.images
+    assert (drawn.get_cmap().name, drawn.get_clim()) == ("RdBu", (-1, 1.5))
+    assert drawn.get_extent() == [0, 3, 2, 0]  # so that a row's middle is at k + 0.5
+
+
+def test_codes_are_named_at_the_median_of_their_class(rng):
+    z, labels = rng.standard_normal((9, 2)), np.repeat([0, 3, 17], 3)
+    ax = Figure().subplots()
+    plots.draw_codes(ax, z, labels, s=3)
+    (dots,) = ax.collections
+    np.testing.assert_array_equal(dots.get_offsets(), z)
+    colours = [to_hex(c).upper() for c in dots.get_facecolors()]
+    assert colours == [plots.CLASSES[k % 10].upper() for k in labels]
+    # The places of three codes' names: of three numbers the median is the second.
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert places == {str(k): tuple(np.sort(z[labels == k], axis=0)[1]) for k in (0, 3, 17)}
+    bare = Figure().subplots()
+    plots.draw_codes(bare, z, labels, names=False)
+    assert not bare.texts
 
 
 def test_channels_that_are_no_colours_stand_side_by_side():
@@ -302,9 +335,9 @@ def test_one_pixel_keeps_the_cells_of_the_mosaic_apart(shape):
     (ax,) = plots.manifold(lambda z: np.full((len(z), d), 0.5), shape, n=3).axes
     h, w, *channels = shape
     assert picture(ax).shape == (3 * h + 2, 3 * w + 2, *channels)
-    white = 1.0 if channels else 0.0  # grey images are drawn as ink
-    assert (picture(ax)[h] == white).all()
-    assert (picture(ax)[:, w] == white).all()
+    white = 1.0 if channels else np.nan  # where nothing is drawn
+    np.testing.assert_array_equal(picture(ax)[h], np.full_like(picture(ax)[h], white))
+    np.testing.assert_array_equal(picture(ax)[:, w], np.full_like(picture(ax)[:, w], white))
     assert (picture(ax)[:h, :w] == 0.5).all()
 
 

@@ -87,11 +87,11 @@ def test_stopped_after_any_step_saved_and_resumed_is_bitwise_the_same_run(
     stopped.run(3, on_step)
     assert stopped.optimizer.steps == stop_at
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, *checkpoint.trainer_state(stopped))
+    checkpoint.save(path, *stopped.state())
 
     # Another model seed: everything that matters must come out of the file.
     resumed = make_trainer(dataset, seed + 1, seed=seed, **options)
-    checkpoint.restore_trainer(resumed, *checkpoint.load(path), path)
+    resumed.restore(*checkpoint.load(path), path)
     resumed.run(3)
 
     np.testing.assert_array_equal(resumed.model.params.value, whole.model.params.value)
@@ -99,6 +99,33 @@ def test_stopped_after_any_step_saved_and_resumed_is_bitwise_the_same_run(
         np.testing.assert_array_equal(resumed.optimizer.state[name], state)
     for a, b in zip(resumed.metrics, whole.metrics, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_the_state_of_another_optimizer_is_refused_and_changes_nothing(rng, seed):
+    dataset = make_dataset(rng)
+    adam, sgd = (
+        make_trainer(dataset, seed + k, optimizer=o) for k, o in enumerate((sv.Adam, sv.SGD))
+    )
+    before = sgd.model.params.value.copy()
+    with pytest.raises(
+        sv.InputError, match=r"^f: made with another optimizer: its state is .*, expected"
+    ):
+        sgd.restore(*adam.state(), "f")
+    np.testing.assert_array_equal(sgd.model.params.value, before)
+
+
+def test_the_state_is_a_copy(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    arrays, values = trainer.state()
+    before = {name: a.copy() for name, a in arrays.items()}
+    trainer.run(2)
+    for name, a in arrays.items():
+        np.testing.assert_array_equal(a, before[name])
+    assert (values["epoch"], len(values["metrics"])) == (1, 1)
+    trainer.restore(arrays, values, "f")
+    trainer.run(2)
+    assert len(values["metrics"]) == 1
 
 
 def test_the_schedule_sets_the_rate_of_every_step(rng, seed):

@@ -39,7 +39,7 @@ def mnist_file() -> Path | None:
 def images(n: int) -> np.ndarray:
     """Return (n, 784) uint8: MNIST's, over and over; without them random ones, as many of them lit.
 
-    Not by `scratchvae.load`, since the package sets the allocator, and it would for everybody.
+    Read here and not by scratchvae, which the other contestants' processes do not import.
     """
     path = mnist_file()
     if path:

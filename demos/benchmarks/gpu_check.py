@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import io
 import json
 import math
 import os
@@ -32,7 +31,7 @@ from contestants import ON_A_GPU, Case, dataset_of, take_steps
 from run import ROOT, STACKS, environment, machine, measure, steps_table
 
 import scratchvae as sv
-from scratchvae import checkpoint, cli, datasets, free_bits, gaussian, likelihoods, optimizers
+from scratchvae import datasets, free_bits, gaussian, likelihoods, optimizers
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import asnumpy, get_backend
 from scratchvae.evaluation import importance_weighted_bound
@@ -245,10 +244,10 @@ def resume(small: bool) -> dict:
     straight, stopped = (trainer("cupy", "float32", n=640) for _ in range(2))
     train(straight, 13)
     train(stopped, 7)
-    state = checkpoint.trainer_state(stopped)
+    state = stopped.state()
     goes_on, on_the_cpu = trainer("cupy", "float32", n=640), trainer("numpy", "float32", n=640)
     for t in (goes_on, on_the_cpu):
-        checkpoint.restore_trainer(t, *state, "the checkpoint")
+        t.restore(*state, "the checkpoint")
         train(t, 6)
     values = [asnumpy(t.model.params.value) for t in (straight, goes_on)]
     same = bool(np.array_equal(*values))
@@ -350,16 +349,15 @@ def log_likelihood(small: bool) -> dict:
 def mnist(small: bool) -> dict:
     """Ten epochs of MNIST reach the loss that they reach on the CPU."""
     require(small or bool(os.environ.get("SCRATCHVAE_DATA")), "SCRATCHVAE_DATA names no folder")
+    how = {"data": "digits", "epochs": 1} if small else {"data": "mnist", "epochs": 10}
+    options = sv.run.Options(latent=20, hidden=(400,), **how)
     with tempfile.TemporaryDirectory() as folder:
-        data = "digits" if small else "mnist"
-        options = ["--latent", "20", "--hidden", "400", "--epochs", "1" if small else "10"]
         start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            code = cli.main(["train", data, *options, "--device", "cuda", "--out", folder])
+        run = sv.run.new(options, folder, backend="cupy")
+        run.train()
+        run.draw()
         seconds = time.perf_counter() - start
-        require(code == 0, f"scratchvae train ended with {code}")
-        lines = Path(folder, "metrics.jsonl").read_text().splitlines()
-    loss = json.loads(lines[-1])["test_loss"]
+    loss = run.trainer.metrics[-1]["test_loss"]
     least, most = MNIST_LOSSES
     require(small or least <= loss <= most, f"test loss {loss:.2f}: expected {least} to {most}")
     return {"test loss": loss, "seconds": seconds}

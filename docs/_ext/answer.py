@@ -1,7 +1,7 @@
 """What answer.md says in numbers and shows in figures, computed when the pages are built.
 
-The models are those of ``scratchvae train``, with the options of `RUNS`: the build runs these
-commands once and keeps their folders beside its output, until the package or the data change.
+The models are those of ``scratchvae train``, with the options of `RUNS`: the build trains them once
+and keeps their folders beside its output, until the package or the data change.
 
 ``{value}`KL(1.5, 0.5):.2f` `` puts the value of a Python expression into a sentence; the names that
 it may use are those of `names`. ``{answer-figure} gaussian`` puts in a figure; each of them is
@@ -12,7 +12,6 @@ JavaScript too, and ``_static/answer.js`` moves its parts.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import io
 import json
@@ -32,15 +31,14 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.logging import getLogger
 
 import scratchvae as sv
-from scratchvae import checkpoint, cli
 from scratchvae.gaussian import kl_per_dimension, log_density
 
 HERE = Path(__file__).parent
 RUNS = {
-    "vae": [],
-    "ae": ["--model", "ae"],
+    "vae": sv.run.Options(),
+    "ae": sv.run.Options(model="ae"),
     # a KL averaged over 2 dimensions beside a reconstruction averaged over 64 pixels
-    "averaged": ["--beta", "32"],
+    "averaged": sv.run.Options(beta=32),
 }
 DRAWS = 10_000  # from the prior, to count what the decoders make of them
 
@@ -63,16 +61,11 @@ def load_model(name: str, folder: Path) -> Any:
     It is kept until the options, the package or the data change.
     """
 
-    def train(run: Path) -> None:
+    def train(out: Path) -> None:
         getLogger(__name__).info("answer: training the model %r ...", name)
-        with contextlib.redirect_stdout(io.StringIO()):
-            options = [*RUNS[name], "--device", "cpu", "--out", str(run)]
-            code = cli.main(["train", "digits", *options])
-        if code != 0:
-            raise RuntimeError(f"scratchvae train digits {options} ended with {code}")
+        sv.run.new(RUNS[name], out).train()
 
-    run = kept(folder, name, " ".join(RUNS[name]).encode(), train)
-    return checkpoint.load_model(run)
+    return sv.load(kept(folder, name, repr(RUNS[name]).encode(), train))
 
 
 # ---- the numbers ---------------------------------------------------------------------------------

@@ -372,7 +372,7 @@ def read_public_names(app: Any) -> None:
     text = (app.env.labels_root / package / "__init__.py").read_text(encoding="utf-8")
     app.env.public_names = {
         alias.asname or alias.name: f"{package}.{node.module}"
-        for node in ast.parse(text).body
+        for node in ast.walk(ast.parse(text))  # those that are imported on first use included
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
         for alias in node.names
     }

@@ -28,7 +28,7 @@ from PIL import Image
 from sphinx.util.display import status_iterator
 from sphinx.util.logging import getLogger
 
-from scratchvae.demo import Entry, entries
+from scratchvae.demo_tools import Entry, entries
 
 logger = getLogger(__name__)
 

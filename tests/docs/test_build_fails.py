@@ -435,7 +435,7 @@ def test_links_that_lead_nowhere_and_what_comes_from_elsewhere(tmp_path, html, s
 
 DEMO = "demos/01_square.py"
 WITH_A_DEMO = {
-    "scratchvae/demo.py": """\
+    "scratchvae/demo_tools.py": """\
         \"\"\"Demos.\"\"\"
 
         from pathlib import Path
@@ -480,11 +480,11 @@ WITH_A_DEMO = {
         moving[0].save(out / "square-grows.gif", save_all=True, append_images=moving[1:])
         print(f"Wrote {out / 'square-grows.gif'}: A square that grows")
         """,
-    "docs/api/demo.md": """\
+    "docs/api/demo_tools.md": """\
         # Demos
 
         ```{eval-rst}
-        .. automodule:: scratchvae.demo
+        .. automodule:: scratchvae.demo_tools
            :members:
         ```
         """,
@@ -497,7 +497,7 @@ def site_with_a_demo(site):
         shutil.copy(DOCS / "_ext" / name, site.root / "docs/_ext" / name)
     for name, text in WITH_A_DEMO.items():
         site.write(name, dedent(text))
-    site.replace("docs/index.md", "api/square\n", "api/square\napi/demo\ngallery/index\n")
+    site.replace("docs/index.md", "api/square\n", "api/square\napi/demo_tools\ngallery/index\n")
     return site
 
 

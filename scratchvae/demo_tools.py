@@ -220,26 +220,9 @@ class Demo:
         return self._wrote(path, alt)
 
     def show(self, ax: Any, images: Any, columns: int, **options: Any) -> None:
-        """Draw images (n, D) in an axes, row by row, black on white; `options` are imshow's."""
-        h, w = self.dataset.image_shape
-        n = len(images)
-        cells = np.full((-(-n // columns) * columns, h + 1, w + 1), np.nan)  # nan stays white
-        cells[:n, :h, :w] = np.stack([asnumpy(x) for x in images]).reshape(n, h, w)
-        whole = (
-            cells.reshape(-1, columns, h + 1, w + 1).swapaxes(1, 2).reshape(-1, columns * (w + 1))
-        )
-        ax.imshow(whole[:-1, :-1], **{"cmap": "gray_r", "vmin": 0, "vmax": 1, **options})
-        ax.set(xticks=[], yticks=[])
-        ax.tick_params(length=0)  # of ticks that a caller may set beside the rows
-        ax.spines[:].set_visible(False)
-
-    def codes(self, ax: Any, z: Any, labels: Any, names: bool = True, **options: Any) -> None:
-        """Draw codes z (n, 2), a colour for each class, its name at its median if `names`."""
-        colours = [plots.CLASSES[k % 10] for k in labels]
-        ax.scatter(*z.T, **{"s": 6, "c": colours, "linewidths": 0, **options})
-        for k in np.unique(labels) if names else ():
-            place = np.median(z[labels == k], axis=0)
-            plots.badge(ax, place, str(k), plots.CLASSES[k % 10], size=9)
+        """Draw images (n, D) of the data in an axes, as :func:`scratchvae.plots.draw_images`."""
+        rows = np.stack([asnumpy(x) for x in images])  # (n, D)
+        plots.draw_images(ax, rows, self.dataset.image_shape, columns, **options)
 
     def require(self, holds: Any, claim: str) -> None:
         """Print a claim; end the demo with exit code 1 if it does not hold."""

@@ -1,0 +1,347 @@
+"""A run from Python: new, stopped, resumed, refused, drawn; and models saved and loaded."""
+
+import json
+import pickle
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae import checkpoint
+from scratchvae.run import CHOICES, LAST, OptionError, Options, build_model
+
+QUICK = {"hidden": (8,), "epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def seed(rng):
+    return int(rng.integers(2**31))
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+# --- options
+
+
+def test_the_digits_have_defaults_of_their_own():
+    assert (Options().latent, Options().epochs) == (2, 300)
+    for data in ("mnist", "x.npy"):
+        assert (Options(data=data).latent, Options(data=data).epochs) == (20, 10)
+    given = Options(latent=5, epochs=1)
+    assert (given.latent, given.epochs) == (5, 1)
+
+
+def test_options_are_values():
+    """Numbers of NumPy become Python's, which a checkpoint can hold."""
+    options = Options(hidden=[8, np.int64(4)], lr=np.float32(0.5), seed=np.int64(3), variance=1)
+    assert options == Options(hidden=(8, 4), lr=0.5, seed=3, variance=np.float32(1))
+    assert options == Options(**json.loads(json.dumps(asdict(options))))
+    assert replace(options, latent=3).latent == 3
+    with pytest.raises(AttributeError):
+        options.latent = 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("latent", 0, "latent is 0: expected a positive integer"),
+        ("hidden", (3, 0), "hidden is 0: expected a positive integer"),
+        ("hidden", 400, r"hidden is 400: expected a sequence, such as \(400,\)"),
+        ("batch_size", 2.5, "batch_size is 2.5: expected a positive integer"),
+        ("epochs", "many", "epochs is 'many': expected a positive integer"),
+        ("lr", float("nan"), "lr is nan: expected a finite number, 0 or larger"),
+        ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
+        ("seed", -1, "seed is -1: expected 0 or a larger integer"),
+        ("seed", "x", "seed is x: expected 0 or a larger integer"),
+        ("schedule", "soon", "schedule is 'soon': expected constant, cosine or EPOCH:LR"),
+        ("data", np.zeros((3, 4)), "data is of type ndarray: expected digits, mnist or the path"),
+        *((k, "else", f"{k} is 'else': expected one of {', '.join(CHOICES[k])}") for k in CHOICES),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(option, value, expected):
+    with pytest.raises(OptionError, match=f"^{expected}") as raised:
+        Options(**{option: value})
+    spelled = raised.value.spelled(lambda name: f"--{name.replace('_', '-')}")
+    assert spelled.startswith(f"--{option.replace('_', '-')} is ")
+    assert "\n" not in spelled
+    again = pickle.loads(pickle.dumps(raised.value))  # as when a worker process raises it
+    assert (type(again), str(again)) == (sv.InputError, str(raised.value))
+
+
+# --- runs
+
+
+def test_a_new_run_trains_and_leaves_its_files(tmp_path, seed):
+    run = sv.run.new(Options(**QUICK, seed=seed), out=tmp_path / "r")
+    assert files(tmp_path) == []
+    assert (run.finished, repr(run)) == (
+        False,
+        f"<Run in {tmp_path / 'r'}: vae of digits, 0 of 2 epochs>",
+    )
+    losses, epochs = [], []
+    run.train(
+        on_step=lambda terms: losses.append(float(terms.loss)),
+        on_epoch=lambda metrics: epochs.append(metrics["epoch"]),
+    )
+    assert run.finished
+    assert epochs == [1, 2]
+    assert len(losses) == run.trainer.optimizer.steps == 2 * run.trainer.batches_per_epoch
+    assert files(tmp_path / "r") == ["best.safetensors", "checkpoint.safetensors", "metrics.jsonl"]
+    lines = (tmp_path / "r/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run.trainer.metrics
+    bounds = [m["test_reconstruction"] + m["test_kl"] for m in run.trainer.metrics]
+    assert run.best == min(bounds)
+    figures = run.draw()
+    assert tmp_path / "r/figures/latent_plane.png" in figures
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+
+
+def test_two_runs_with_equal_options_are_equal(seed):
+    for out in ("a", "b"):
+        sv.run.new(Options(**QUICK, seed=seed), out).train()
+    a, b = (sv.load(out) for out in ("a", "b"))
+    np.testing.assert_array_equal(a.params.value, b.params.value)
+
+
+def test_without_a_folder_it_takes_a_new_one_under_runs(tmp_path):
+    for _ in range(2):
+        sv.run.new(Options(**QUICK)).train()
+    sv.run.new(Options(**QUICK, model="ae")).save()
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert names == ["digits-ae-1", "digits-vae-1", "digits-vae-2"]
+
+
+def test_the_defaults_are_those_of_the_command_line():
+    assert sv.run.new().options == Options()
+
+
+def test_stopped_anywhere_and_resumed_it_is_bitwise_the_same(rng, seed):
+    options = Options(**QUICK, seed=seed, binarize="dynamic", warm_up=1.5)
+    whole = sv.run.new(options, "whole")
+    whole.train()
+    parts = sv.run.new(options, "parts")
+    stop_at = int(rng.integers(1, whole.trainer.optimizer.steps))
+
+    def on_step(terms):
+        parts.trainer.stop = parts.trainer.optimizer.steps == stop_at
+
+    parts.train(on_step)
+    assert parts.trainer.optimizer.steps == stop_at
+    assert not parts.finished
+    resumed = sv.run.resume("parts")
+    assert resumed.options == options
+    resumed.train()
+    parts.train()  # the one that was stopped goes on as well, in the same process
+    for run in (resumed, parts):
+        assert run.finished
+        assert run.best == whole.best
+        np.testing.assert_array_equal(run.model.params.value, whole.model.params.value)
+    for name, a in checkpoint.load("whole/best.safetensors")[0].items():
+        np.testing.assert_array_equal(checkpoint.load("parts/best.safetensors")[0][name], a)
+
+
+def test_resume_takes_more_epochs_and_nothing_else(tmp_path):
+    sv.run.new(Options(**QUICK), "r").train()
+    before = contents(tmp_path / "r")
+    with pytest.raises(
+        OptionError, match=r"^r: already trained for 2 epochs: expected a larger ep"
+    ):
+        sv.run.resume("r")
+    with pytest.raises(OptionError, match="configuration: latent was 2, this command asks for 3"):
+        sv.run.resume("r", epochs=3, latent=3)
+    with pytest.raises(OptionError, match="latent is 0: expected a positive integer"):
+        sv.run.resume("r", epochs=3, latent=0)
+    with pytest.raises(TypeError, match="frobnicate"):
+        sv.run.resume("r", frobnicate=1)
+    assert contents(tmp_path / "r") == before
+    more = sv.run.resume("r", epochs=3, hidden=[8])
+    more.train()
+    assert [m["epoch"] for m in more.trainer.metrics] == [1, 2, 3]
+    sv.run.new(Options(**QUICK, schedule="cosine"), "cosine").train()
+    with pytest.raises(OptionError, match="epochs was 2, this command asks for 3"):
+        sv.run.resume("cosine", epochs=3)
+
+
+def test_open_looks_at_a_run_that_is_finished():
+    run = sv.run.new(Options(**QUICK), "r")
+    run.train()
+    again = sv.run.open("r")
+    assert again.finished
+    assert (again.options, again.best) == (run.options, run.best)
+    assert again.trainer.metrics == run.trainer.metrics
+    assert [p.name for p in again.draw()] == [p.name for p in run.draw()]
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    sv.run.new(Options(**QUICK), "r").train()
+    before = (tmp_path / "r" / LAST).read_bytes()
+    with pytest.raises(OptionError, match=r"^out r: already holds a run \(checkpoint\.safet"):
+        sv.run.new(Options(**QUICK), "r")
+    (tmp_path / "f").write_text("mine")
+    with pytest.raises(OptionError, match=r"^out f: is a file: expected a folder"):
+        sv.run.new(Options(**QUICK), "f")
+    assert (tmp_path / "r" / LAST).read_bytes() == before
+    assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_a_folder_name_with_braces_is_repeated_as_it_is(tmp_path):
+    (tmp_path / "{seed}").write_text("mine")
+    with pytest.raises(OptionError, match=r"^out \{seed\}: is a file"):
+        sv.run.new(Options(**QUICK), "{seed}")
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(sv.InputError, match=r"none/checkpoint\.safetensors: no such file"):
+        sv.run.resume("none")
+    (tmp_path / "m").mkdir()
+    sv.VAE(6, (5,), 2).save(tmp_path / "m" / LAST)
+    with pytest.raises(sv.InputError, match=r"holds no run: expected a checkpoint that scratchvae"):
+        sv.run.open("m")
+    run = sv.run.new(Options(**QUICK), "r")
+    run.save()
+    arrays, values = checkpoint.load(f"r/{LAST}")
+    values["config"]["options"]["colour"] = "red"
+    checkpoint.save(f"r/{LAST}", arrays, values)
+    with pytest.raises(sv.InputError, match="another version of scratchvae: colour is no option"):
+        sv.run.open("r")
+
+
+def test_a_run_of_the_first_version_goes_on(tmp_path):
+    """What it wrote then, name by name; options that it lacked are as they were before."""
+    whole = sv.run.new(Options(**QUICK), "whole")
+    whole.train()
+    run = sv.run.new(Options(hidden=(8,), epochs=1), "r")
+    run.train()
+    arrays, values = checkpoint.load(f"r/{LAST}")
+    layers = ("encoder.0", "encoder.2", "decoder.0", "decoder.2")
+    parameters = [f"{layer}.{name}" for layer in layers for name in "Wb"]
+    assert set(arrays) == {*parameters, "optimizer.m", "optimizer.v"}
+    old = {name: values[name] for name in ("epoch", "batch", "seconds", "metrics", "totals")}
+    old |= {name: values[name] for name in ("step", "rng", "best")}
+    model = {"kind": "vae", "data_dim": 64, "hidden": [8], "latent_dim": 2, "activation": "relu"}
+    model |= {"likelihood": "bernoulli", "variance": 1.0, "dtype": "float32", "beta": 1.0}
+    options = {"data": "digits", "model": "vae", "hidden": [8], "latent": 2, "beta": 1.0}
+    options |= {"activation": "relu", "likelihood": "bernoulli", "variance": 1.0}
+    options |= {"binarize": "none", "epochs": 1, "batch_size": 128, "lr": 0.001}
+    options |= {"optimizer": "adam", "momentum": 0.9, "schedule": "constant"}
+    options |= {"dtype": "float32", "seed": 0}
+    old["config"] = {"model": model, "options": options, "image_shape": [8, 8]}
+    checkpoint.save(f"r/{LAST}", arrays, old)
+    assert sv.load("r").config() == run.model.config()
+    more = sv.run.resume("r", epochs=2)
+    more.train()
+    np.testing.assert_array_equal(more.model.params.value, whole.model.params.value)
+
+
+def test_a_callback_stops_training_and_it_is_saved():
+    run = sv.run.new(Options(**QUICK), "r")
+
+    def on_epoch(metrics):
+        run.trainer.stop = True
+
+    run.train(on_epoch=on_epoch)
+    assert not run.finished
+    assert checkpoint.load(f"r/{LAST}")[1]["epoch"] == 1
+    run.train()
+    assert run.finished
+
+
+def test_a_loss_that_stops_being_finite_keeps_the_files(tmp_path):
+    options = Options(**QUICK, optimizer="sgd", lr=1e-3, schedule="2:1e30")
+    sv.run.new(options, "r").train()
+    before = contents(tmp_path / "r")
+    with pytest.raises(sv.NonFiniteError, match=r"^step 26 .*; r/checkpoint\.safetensors is in"):
+        sv.run.resume("r", epochs=4).train()
+    assert contents(tmp_path / "r") == before
+
+
+# --- models
+
+
+MODELS = [
+    sv.VAE(6, (5,), 2, beta=0.5, free_bits=0.1, likelihood="gaussian", variance="shared"),
+    sv.VAE(6, (), 3, dtype="float64", activation="silu", likelihood="gaussian", variance=0.3),
+    sv.Autoencoder(6, (5, 4), 2, activation="tanh"),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_that_was_saved_comes_back(rng, tmp_path, model):
+    x, eps = rng.uniform(size=(7, 6)), rng.standard_normal((7, model.latent_dim))
+    model.save(tmp_path / "m.safetensors")
+    again = sv.load(tmp_path / "m.safetensors")
+    assert type(again) is type(model)
+    assert again.config() == model.config()
+    np.testing.assert_array_equal(again.params.value, model.params.value)
+    assert again.loss_and_grad(x, eps) == model.loss_and_grad(x, eps)
+
+
+def test_a_run_gives_its_model(tmp_path):
+    run = sv.run.new(Options(**QUICK, beta=2), "r")
+    run.train()
+    for path in ("r", f"r/{LAST}", tmp_path / "r/best.safetensors"):
+        model = sv.load(path)
+        assert (model.beta, model.dtype) == (2, np.float32)
+    np.testing.assert_array_equal(sv.load("r").params.value, run.model.params.value)
+
+
+class WithParts(sv.VAE):
+    """A model whose file cannot say how it is built."""
+
+    def config(self):
+        return {"kind": None, "class": "WithParts"}
+
+
+def test_a_model_with_parts_of_its_own_is_filled(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model, other = WithParts(6, (5,), 2, rng=1), WithParts(6, (5,), 2, rng=2)
+    model.save(path)
+    with pytest.raises(
+        sv.InputError,
+        match="saved from a model of the class WithParts with parts of its own: build it as before "
+        r"and call sv\.load\(path, into=model\)$",
+    ):
+        sv.load(path)
+    assert sv.load(path, into=other) is other
+    np.testing.assert_array_equal(other.params.value, model.params.value)
+
+
+def test_parameters_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
+    path = tmp_path / "m.safetensors"
+    sv.VAE(6, (5,), 2).save(path)
+    for hidden, expected in (((4,), r"encoder\.0\.W is "), ((), r"it holds decoder\.2\.W, ")):
+        model = sv.VAE(6, hidden, 2)
+        before = model.params.value.copy()
+        with pytest.raises(sv.InputError, match=f"made with another configuration: {expected}"):
+            sv.load(path, into=model)
+        np.testing.assert_array_equal(model.params.value, before)
+
+
+def test_arrays_without_a_word_on_the_model_need_one(tmp_path):
+    path, model = tmp_path / "m.safetensors", sv.VAE(6, (5,), 2)
+    checkpoint.save(path, {k: model.params[k].value for k in model.params.names}, {})
+    with pytest.raises(sv.InputError, match=r"build it as before and call sv\.load"):
+        sv.load(path)
+    other = sv.load(path, into=sv.VAE(6, (5,), 2))
+    np.testing.assert_array_equal(other.params.value, model.params.value)
+
+
+def test_a_model_is_built_from_its_config():
+    config = {"kind": "vae", "data_dim": 6, "hidden": [5], "latent_dim": 2, "beta": 0.5}
+    model = build_model(config | {"rng": 3})
+    assert model.beta == 0.5
+    np.testing.assert_array_equal(
+        model.params.value, sv.VAE(6, (5,), 2, beta=0.5, rng=3).params.value
+    )
