@@ -84,6 +84,10 @@ class Dataset:
         arrays = {k: np.asarray(a) for k, a in given.items() if a is not None}
         return _from_arrays("your array", arrays)
 
+    def __repr__(self) -> str:
+        n, m = len(self.train), len(self.test)
+        return f"Dataset({self.name!r}, {n:,} + {m:,} rows of {self.data_dim} {self.train.dtype})"
+
     @property
     def data_dim(self) -> int:
         """Number of features D."""

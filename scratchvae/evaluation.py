@@ -83,8 +83,7 @@ def importance_weighted_bound(
     -----
     Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
     """
-    if not model.has_posterior:
-        raise InputError("the importance-weighted bound needs a VAE: an autoencoder has no q(z|x)")
+    _require_posterior(model, "the importance-weighted bound")
     check_size("samples", samples)
     rng, xp = np.random.default_rng(rng), model.backend.xp
     bounds = []
@@ -113,7 +112,14 @@ def log_sum_exp(a: Array) -> Array:
 
 
 def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
-    """Return the mean KL of each latent dimension from the prior in nats, (Z,), as NumPy array."""
+    """Return the mean KL of each latent dimension from the prior in nats, (Z,), as NumPy array.
+
+    Raises
+    ------
+    InputError
+        If `model` is a plain autoencoder.
+    """
+    _require_posterior(model, "the KL")
     totals, n = model.backend.xp.zeros(model.latent_dim), 0
     for x in batches:
         totals += kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64)
@@ -134,3 +140,8 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
         mu = model.mean_code(x).astype(np.float64)  # (B, Z)
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def _require_posterior(model: Autoencoder, what: str) -> None:
+    if not model.has_posterior:
+        raise InputError(f"{what} needs a VAE: an autoencoder has no q(z|x)")

@@ -79,6 +79,10 @@ class Trainer:
     ) -> None:
         check_size("batch_size", batch_size)
         model.check_parts()
+        if not isinstance(optimizer, Optimizer):
+            raise InputError(
+                f"optimizer is {optimizer!r}: expected one such as sv.Adam(model.params)"
+            )
         if optimizer.params is not model.params:
             raise InputError(
                 "the optimizer moves the parameters of another model, or of this one before its "
@@ -101,6 +105,12 @@ class Trainer:
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
         self.check_every = 1 if model.backend.name == "numpy" else 50
         self._unread: dict[int, Array] = {}  # step -> a number that is finite if the step was
+
+    def __repr__(self) -> str:
+        return (
+            f"Trainer({self.model!r}, {self.optimizer!r}, {self.dataset!r}, "
+            f"batch_size={self.batch_size}, epoch={self.epoch}, batch={self.batch})"
+        )
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `_step` raises and says where
     def run(

@@ -180,3 +180,15 @@ def test_constant_codes_far_from_0_are_not_active(rng):
     model.params["encoder.0.W"].value[...] = 0
     model.params["encoder.0.b"].value[:50] = rng.uniform(1000, 2000, 50)
     assert evaluation.active_units(model, [np.zeros((100, 3), "float32")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("measure", "what"),
+    [
+        (lambda model, x: evaluation.importance_weighted_bound(model, x, 3), "the importance-weig"),
+        (evaluation.kl_of_dimensions, "the KL"),
+    ],
+)
+def test_what_needs_a_posterior_says_so(x, measure, what):
+    with pytest.raises(sv.InputError, match=f"^{what}.* needs a VAE: an autoencoder has no q"):
+        measure(sv.Autoencoder(5), [x])

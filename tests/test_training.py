@@ -161,11 +161,33 @@ def test_an_array_is_data_enough(rng, seed):
     assert (data.scale, data.image_shape, trainer.metrics[0]["epoch"]) == (255.0, (2, 3), 1)
 
 
+def test_a_trainer_shows_what_it_holds_and_how_far_it_is(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    assert repr(trainer) == (
+        "Trainer(VAE(6, hidden=(8,), latent_dim=2), "
+        "Adam(lr=0.01, steps=4, betas=(0.9, 0.999), eps=1e-08), "
+        f"{trainer.dataset!r}, batch_size=16, epoch=1, batch=0)"
+    )
+    n, m = len(trainer.dataset.train), len(trainer.dataset.test)
+    assert repr(trainer.dataset) == f"Dataset('drawn', {n} + {m} rows of 6 uint8)"
+
+
 def test_an_optimizer_of_other_parameters_is_refused(rng, seed):
     """It would move another model, and this one would stay as it is."""
     model, other = (sv.VAE(6, hidden=(), latent_dim=2, rng=seed) for _ in range(2))
     with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
         Trainer(model, sv.Adam(other.params), make_dataset(rng))
+
+
+@pytest.mark.parametrize("optimizer", [sv.Adam, lambda model: model.params])
+def test_what_is_no_optimizer_is_refused(rng, seed, optimizer):
+    model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
+    given = optimizer if optimizer is sv.Adam else optimizer(model)
+    with pytest.raises(
+        sv.InputError, match=r"^optimizer is .*: expected one such as sv\.Adam\(mod"
+    ):
+        Trainer(model, given, make_dataset(rng))
 
 
 def test_a_part_changed_behind_the_parameters_is_refused(rng, seed):
