@@ -30,7 +30,7 @@ FLOORS = [
     ["model"],
     ["vae"],
     ["optimizers", "schedules", "evaluation", "checkpoint", "gradcheck", "datasets"],
-    ["plots", "parallel", "finite"],
+    ["plots", "parallel", "finite", "zoo"],
     ["training"],
     ["demo"],
     ["cli"],
