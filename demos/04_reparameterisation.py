@@ -96,10 +96,9 @@ found = []
 for i in d.progress(range(rows), "two gradients"):
     eps = vae.draw_eps(K, np.random.default_rng([3, i]))  # (K, Z)
     found.append(gradients(d.x_test[i : i + 1], eps))
-names = list(found[0])
-grads = {  # (rows, K, Z) each
-    name: np.array([asnumpy(g[name]) for g in found], dtype=np.float64) for name in names
-}
+grads = {}  # (rows, K, Z) each
+for name in found[0]:
+    grads[name] = np.array([asnumpy(three[name]) for three in found], dtype=np.float64)
 variance = {name: g.var(axis=1, ddof=1).sum(axis=-1) for name, g in grads.items()}  # (rows,)
 for name, v in variance.items():
     d.say(f"{name:15s}: variance of one draw {v.mean():10.2f}, mean over examples")
@@ -133,9 +132,10 @@ middle.hist(wrong_spread, color=VERMILION, label="wrong", **shared)
 middle.set(title="σ after training, test images", xlabel="σ", ylabel="density")
 
 draws = 10 ** np.arange(5)
-length = np.square(path.mean(axis=1)).sum(axis=-1).mean()  # squared, as the variance is
+squared_length = np.square(path.mean(axis=1)).sum(axis=-1).mean()
 for (name, v), colour in zip(variance.items(), (BLUE, "black", GREY), strict=True):
-    last.loglog(draws, np.sqrt(v.mean() / draws / length), "o-", color=colour, label=name)
+    error = np.sqrt(v.mean() / draws / squared_length)  # (5,)
+    last.loglog(draws, error, "o-", color=colour, label=name)
 last.axhline(1, color="black", lw=0.8, ls=":")
 last.set(title="Error of the gradient / its length", xlabel="draws", ylabel="relative error")
 
