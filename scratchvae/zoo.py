@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from .activations import sigmoid
 from .backend import Array, namespace
-from .evaluation import log_sum_exp
 from .gaussian import LOG_2PI, log_density, log_density_backward
 from .layers import backward_parameters
 from .likelihoods import Gaussian
@@ -285,9 +284,10 @@ class CrossEntropyOnGrey(VAE):
 
 def importance_weighted_loss(log_w: Array) -> tuple[Array, Any]:
     """Return -log(mean_k w_k), (B,), for log w (K, B), and the cache."""
-    log_sum = log_sum_exp(log_w)  # (B,)
-    normalised = namespace(log_w).exp(log_w - log_sum)  # (K, B), each column sums to 1
-    return math.log(len(log_w)) - log_sum, normalised
+    xp, top = namespace(log_w), log_w.max(axis=0)  # the largest is taken out: no overflow
+    w = xp.exp(log_w - top)  # (K, B)
+    total = w.sum(axis=0)  # (B,)
+    return math.log(len(w)) - top - xp.log(total), w / total
 
 
 def importance_weighted_loss_backward(dloss: Array, cache: Any) -> Array:

@@ -2,9 +2,10 @@
 
 Two kinds of mutants are made. mutmut changes every operator, number, argument and name in the
 functions of the mutated files, one at a time. semantic.toml and the package's zoo hold the errors
-that people make. Each mutant is judged several times, with other random numbers each time, and counts as killed only if a
-test failed every time. A mutant of mutmut that was not killed must be one of equivalent.toml, with
-the proof that it computes the same; an explanation without its mutant is an error too.
+that people make. Each mutant is judged several times, with other random numbers each time, and
+counts as killed only if a test failed every time. A mutant of mutmut that was not killed must be
+one of equivalent.toml, with the proof that it computes the same; an explanation without its mutant
+is an error too.
 
     python tests/mutation/run.py [--rounds 3] [--workers N] [--only semantic|tool]
     python tests/mutation/run.py --check    tell whether docs/mutants.md is of the present sources
