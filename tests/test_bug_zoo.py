@@ -13,13 +13,16 @@ overlooked even more rarely.
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
+import standin
 from scipy import integrate, special, stats
 
 import scratchvae as sv
 from scratchvae import evaluation, zoo
+from scratchvae.backend import asnumpy, get_backend
 from scratchvae.gradcheck import GradientError, check, check_model
 from scratchvae.likelihoods import bernoulli_nll, bernoulli_nll_backward, gaussian_nll
 
@@ -210,6 +213,20 @@ def test_the_list_is_complete():
     assert len(models) == len(set(models)) == len({entry.wrong for entry in zoo.ENTRIES})
     assert set(zoo.CHECKS) == {one.__name__ for one in (*ONE_DRAW, *K_DRAWS)}
     assert all(entry.found_by for entry in zoo.ENTRIES)
+
+
+@pytest.mark.parametrize("entry", zoo.ENTRIES, ids=lambda entry: entry.model.__name__)
+def test_it_computes_on_a_device_too(entry, rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    seed, x, found = int(rng.integers(2**31)), data(entry.model, rng), []
+    for name in "numpy", "cupy":
+        backend = get_backend(name, noise="host")
+        model = small(entry.model, seed, backend=backend)
+        terms = model.loss_and_grad(x, model.draw_eps(4, np.random.default_rng(seed)))
+        found.append((float(terms.loss), asnumpy(model.params.grad)))
+    # The stand-in computes with NumPy: the same numbers, unless a sum is taken in another order.
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-13)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=0, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------- the right model
