@@ -1,8 +1,8 @@
 r"""Activations as forward/backward pairs, element by element.
 
 Every ``f(x)`` returns ``(y, cache)`` and ``f_backward(dy, cache)`` returns ``dx = f'(x) * dy``, all
-of the shape of `x`. The cache holds what makes the derivative cheapest: the output where the
-derivative can be written in it, else the input.
+of the shape of `x`. The cache holds whatever makes the derivative cheapest: the output where the
+derivative is a function of it, else the input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 @compiled
 def relu_backward(dy: Array, cache: Array) -> Array:
-    """Return dx. The derivative at 0, where there is none, is taken to be 0."""
+    """Return dx. At 0, where relu has no derivative, it is taken to be 0."""
     y = cache
     # [relu-grad]
     return dy * (y > 0)  # (...)

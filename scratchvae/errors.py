@@ -1,4 +1,4 @@
-"""The two things that can go wrong outside the mathematics, and the checks that find the first."""
+"""The package's two exceptions, and the checks of arguments that raise the first."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used; the message is one sentence that says why.
+    """An argument, a file or an option cannot be used; the message is one sentence that says why.
 
     The command line prints the message on standard error and exits with code 2.
     """
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient stopped being finite; the message names the step and the layer."""
+    """A loss or a gradient is not finite any more; the message names the step and the layer."""
 
 
 def check_size(name: str, n: object) -> int:
@@ -37,7 +37,13 @@ def check_number(name: str, x: object, *, below: float = math.inf, positive: boo
 def check_each(
     name: str, values: Any, check: Callable[..., Any], length: int | None = None, **limits: Any
 ) -> tuple[Any, ...]:
-    """Return a tuple of what `check` returns for each; raise InputError for no sequence of them."""
+    """Check every element of a sequence; return the results as a tuple.
+
+    Raises
+    ------
+    InputError
+        If `values` is not a sequence, or not one of `length` elements; and what `check` raises.
+    """
     each = tuple(values) if isinstance(values, Iterable) else None
     if each is None or len(each) != (length or len(each)):
         wanted = f" of {length}" if length else f", such as ({values!r},)"

@@ -1,7 +1,7 @@
 r"""How good a model is: its bounds on log p(x) in nats, and what its latent dimensions carry.
 
 Every function takes the data as an iterable of float batches (B, D), so that a data set never has
-to be in memory as floats, and an `rng` from which all its noise is drawn.
+to be in memory as floats. Those that draw noise take it from their `rng`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def elbo(
     batches : iterable of (B, D)
     rng : None, int, SeedSequence or Generator
     samples : int
-        How many draws of z per example; the mean over more of them is less noisy, not tighter.
+        How many draws of z per example. More of them make the mean less noisy, but not the bound
+        tighter.
     """
     check_size("samples", samples)
     rng = np.random.default_rng(rng)

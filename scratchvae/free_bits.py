@@ -1,4 +1,4 @@
-r"""Free bits: a KL term that leaves each latent dimension some nats for nothing."""
+r"""Free bits: a KL term that lets each latent dimension carry some nats free of charge."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from .gaussian import kl_per_dimension, kl_standard_normal_backward
 def kl_free_bits(mu: Array, logvar: Array, free: float) -> tuple[Array, tuple[Array, ...]]:
     """Return the sum over j of max(KL_j, free) in nats, (B,), and the cache.
 
-    A dimension that carries no more than `free` nats of an example is not charged for them, so it
-    need not collapse to the prior: D. P. Kingma et al., 2016, appendix C.8, there with the mean of
-    KL_j over the batch and here for each example, so that its loss does not depend on the others.
+    A dimension that carries no more than `free` nats about an example is not charged for them, so
+    it need not collapse to the prior: D. P. Kingma et al., 2016, appendix C.8. There KL_j is the
+    mean over the batch; here it is that of each example, so that the loss of one does not depend
+    on the others.
     """
     kl = kl_per_dimension(mu, logvar)  # (B, Z)
     # [free-bits]

@@ -21,13 +21,15 @@ LOG_2PI = math.log(2 * math.pi)
 
 @compiled
 def reparameterize(mu: Array, logvar: Array, eps: Array) -> tuple[Array, tuple[Array, Array]]:
-    """Turn noise into draws z from N(mu, sigma^2), and keep a path for gradients: the cache.
+    """Return draws z from N(mu, sigma^2), made from the noise eps, and the cache.
+
+    Since z is a function of mu and logvar, gradients can pass through the draw.
 
     Parameters
     ----------
     mu, logvar : (B, Z)
     eps : (B, Z) or (K, B, Z), as z
-        Draws from N(0, 1). They are an argument so that a check can hold them still.
+        Draws from N(0, 1). They are an argument so that a check can use the same ones again.
     """
     # [sigma]  logvar = log(sigma^2), hence sigma = exp(logvar / 2) and not exp(logvar)
     sigma = namespace(mu).exp(0.5 * logvar)  # (B, Z)
@@ -38,7 +40,7 @@ def reparameterize(mu: Array, logvar: Array, eps: Array) -> tuple[Array, tuple[A
 
 @compiled
 def reparameterize_backward(dz: Array, cache: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return (dmu, dlogvar), (B, Z), for the very noise that the forward pass used."""
+    """Return (dmu, dlogvar), (B, Z) each, for the noise that the forward pass used."""
     sigma, eps = cache
     # [reparameterize-grad-mu]
     dmu = _sum_to(dz, sigma.shape)  # (B, Z)

@@ -24,8 +24,8 @@ from .parameters import Parameter
 def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
     """Return -log p(x) in nats, (B,), for independent pixels with P(x = 1) = sigmoid(logits).
 
-    `x` (B, D) is 0 or 1. Grey values in between are taken too; the result is then a cross-entropy
-    and not the likelihood of anything.
+    `x` (B, D) is 0 or 1. Grey values in between are accepted too. The result is then a
+    cross-entropy: the expected -log p of pixels that are 1 with probability x.
     """
     # [bernoulli]  -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, finite for every logit
     positive, _ = softplus(logits)  # (B, D)
@@ -98,10 +98,10 @@ class Bernoulli:
 
 
 class Gaussian:
-    """Real-valued pixels around the mean that the decoder gives.
+    """Real-valued pixels, normally distributed around the mean that the decoder gives.
 
-    A number for `variance` fixes that of every pixel; "shared" learns one for all of them; with
-    "per-dimension" the decoder gives each one: its output is then [mean | logvar], (B, 2D).
+    A number for `variance` fixes the variance of every pixel; "shared" learns one for all of them;
+    with "per-dimension" the decoder gives one for each, and its output is [mean | logvar], (B, 2D).
     """
 
     binary = False

@@ -16,12 +16,10 @@ import numpy as np
 
 from .backend import Array, Backend, namespace
 from .errors import InputError
-from .layers import Layer, dense, in_words, named, require_layer
+from .layers import Layer, in_words, named, require_layer
 from .likelihoods import Likelihood
 from .parameters import Parameter, Parameters
 from .summary import Text, summarize
-
-PARTS = ("encoder", "decoder", "likelihood")
 
 
 class Model:
@@ -31,6 +29,7 @@ class Model:
     """
 
     kind: str | None = None  # the name under which `scratchvae.load` builds the model again
+    parts: tuple[str, ...] = ("encoder", "decoder", "likelihood")  # in the order of `params`
 
     data_dim: int
     latent_dim: int
@@ -48,16 +47,30 @@ class Model:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the parameters of all parts, named ``{part}.{name}``."""
-        for part in PARTS:
+        for part in self.parts:
             for name, p in named(getattr(self, part)):
                 yield f"{part}.{name}", p
+
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """Return for the encoder and the decoder how many numbers it takes and gives."""
+        return {
+            "encoder": (self.data_dim, self.latent_dim),
+            "decoder": (self.latent_dim, self.likelihood.output_dim),
+        }
 
     def gather(self) -> None:
         """Make `params` anew, of the parameters that the parts have now.
 
-        Call it after you have changed a part, such as ``model.encoder = ...``, and make a new
+        Call it after you have changed a part, as in ``model.encoder = ...``, and make a new
         optimizer: its state belongs to the old vectors.
+
+        Raises
+        ------
+        InputError
+            If a part is no layer of the right widths, or a parameter of another backend or dtype.
         """
+        for part, (n_in, n_out) in self.widths().items():
+            self._require_width(part, getattr(self, part), n_in, n_out)
         pairs = list(self.named_parameters())
         for name, p in pairs:
             xp = namespace(p.value)
@@ -72,27 +85,23 @@ class Model:
         """Raise InputError if a part was changed and `params` does not know."""
         self.params.require(self.named_parameters())
 
-    def _part(self, name: str, given: Layer | None, sizes: list[int], activation: str) -> Layer:
-        """Return the part that was handed in, if it fits, or a stack of Linear of these sizes."""
-        if given is None:
-            how: Any = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
-            return dense(sizes, activation, **how)
-        require_layer(f"the {name}", given)
-        zeros = self.backend.xp.zeros((2, sizes[0]), dtype=self.dtype)
+    def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
+        """Raise InputError unless the layer turns rows of width n_in into rows of width n_out."""
+        require_layer(f"the {part}", layer)
+        rows = self.backend.xp.zeros((3, n_in), dtype=self.dtype)
         try:
-            y, _ = given.forward(zeros)
+            y, _ = layer.forward(rows)
             shape = tuple(y.shape)
         except Exception as error:
             raise InputError(
-                f"the {name} does not turn an array of shape {zeros.shape} into (y, cache): "
-                f"{in_words(given)} raised {type(error).__name__}: {error}"
+                f"the {part} does not turn an array of shape {rows.shape} into (y, cache): "
+                f"{in_words(layer)} raised {type(error).__name__}: {error}"
             ) from error
-        if shape != (2, sizes[-1]):
+        if shape != (3, n_out):
             raise InputError(
-                f"the {name} turns an array of shape {zeros.shape} into one of shape {shape}: "
-                f"expected (2, {sizes[-1]})"
+                f"the {part} turns an array of shape {rows.shape} into one of shape {shape}: "
+                f"expected (3, {n_out})"
             )
-        return given
 
     # --- noise
 
@@ -134,13 +143,13 @@ class Model:
         """
         other = copy.copy(self)
         shared = {id(self.params.value): self.params.value}  # what a copy must not copy
-        for name in (*PARTS, "params"):
+        for name in (*self.parts, "params"):
             setattr(other, name, copy.deepcopy(getattr(self, name), shared))
         return other
 
     def follow(self, model: Self) -> None:
         """Take over from the model that this is a twin of what else it holds, such as beta."""
-        own = (*PARTS, "params")
+        own = (*self.parts, "params")
         self.__dict__.update({k: v for k, v in vars(model).items() if k not in own})
 
     def config(self) -> dict[str, Any]:
@@ -156,7 +165,7 @@ class Model:
         return config | shape | (self._options if same else dict(self._in_words()))
 
     def _in_words(self) -> list[tuple[str, str]]:
-        return [(part, in_words(getattr(self, part))) for part in PARTS]
+        return [(part, in_words(getattr(self, part))) for part in self.parts]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters and `config` to a safetensors file; `scratchvae.load` reads it."""

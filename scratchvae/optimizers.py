@@ -36,7 +36,7 @@ class Optimizer:
         self.state: dict[str, Array] = {name: zeros_like(params.value) for name in state_names}
 
     def step(self) -> None:
-        """Move the parameters once, by their present gradient.
+        """Move the parameters once, along their present gradient.
 
         Raises
         ------
@@ -45,7 +45,7 @@ class Optimizer:
         """
         self.params.require_current()
         self.steps += 1
-        if self.steps % 64 == 0:  # often enough, and it costs next to nothing
+        if self.steps % 64 == 0:  # often enough, at next to no cost
             flush_subnormals(*self.state.values())
         self._move()
 
@@ -58,7 +58,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent; a `momentum` in [0, 1) keeps that share of the last step's velocity."""
+    """Gradient descent; each step keeps the share `momentum`, in [0, 1), of the last velocity."""
 
     def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
         super().__init__(params, lr, ("velocity",))
@@ -73,16 +73,18 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """A step in units of the gradient's running mean over its running root mean square.
+    """Steps of about the learning rate, whatever the scale of the gradient.
+
+    A parameter moves by the running mean of its gradient, divided by the running root mean square.
 
     Parameters
     ----------
     params : Parameters
     lr : float
     betas : (float, float)
-        How much of the running means of the gradient and of its square is kept at each step.
+        The share of the running means, of the gradient and of its square, that each step keeps.
     eps : float
-        Added to the root, outside of it.
+        Added to the root mean square, after the root is taken.
 
     Notes
     -----
@@ -114,7 +116,7 @@ class Adam(Optimizer):
 def adam_update(
     value: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, step: float, eps: float
 ) -> None:
-    """Change value, m and v, (P,) each, in place, by the gradient g (P,)."""
+    """Update value, m and v, (P,) each, in place, with the gradient g (P,)."""
     sqrt = namespace(value).sqrt
     for i in blocks(value):
         # [adam-moments]

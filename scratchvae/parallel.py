@@ -1,8 +1,8 @@
 """A large batch in parts, each on a core of its own.
 
-NumPy computes on one core, all but its matrix products, which BLAS deals out: the other cores wait
-while the activations or the loss of a thousand examples are computed. So each core gets some of the
-examples and takes them through the whole step, forward, loss and backward.
+NumPy computes on one core. Only its matrix products run on all of them, through BLAS, so the other
+cores wait while the activations or the loss of a thousand examples are computed. Here each core
+takes some of the examples through the whole step: forward, loss and backward.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from .backend import Array
 from .vae import Autoencoder, Terms
 
-ROWS = 256  # the fewest examples for which a thread pays
+ROWS = 256  # with fewer examples a thread costs more than it saves
 
 LossAndGrad: TypeAlias = Callable[[Array, "Array | None"], Terms]
 
@@ -29,7 +29,7 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
 
     That is the method itself on a GPU, and for batches of less than `ROWS` examples a thread, where
-    the products alone make better use of the threads. Otherwise BLAS has one thread while this
+    BLAS makes better use of the threads. Otherwise BLAS has one thread while this
     context lasts, and each part of a batch has one. It sums over the examples in another order than
     the method, so the results differ by rounding; they are the same at every call with n threads.
     """

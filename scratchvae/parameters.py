@@ -16,7 +16,7 @@ from .errors import InputError
 
 
 class _ValueAndGradient:
-    """A pair of arrays, `value` and `grad`, that may be written into but not exchanged.
+    """A pair of arrays, `value` and `grad`, that may be written into but not replaced.
 
     An assignment such as ``p.grad = x.T @ dy`` would quietly cut the view off the flat vector that
     the optimizer reads. It raises instead; ``p.grad += ...`` and ``p.grad[...] = ...`` write in
@@ -32,7 +32,7 @@ class _ValueAndGradient:
 
     @value.setter
     def value(self, new: Array) -> None:
-        self._refuse_exchange("value", self._value, new)
+        self._refuse_replacement("value", self._value, new)
 
     @property
     def grad(self) -> Array:
@@ -40,19 +40,19 @@ class _ValueAndGradient:
 
     @grad.setter
     def grad(self, new: Array) -> None:
-        self._refuse_exchange("grad", self._grad, new)
+        self._refuse_replacement("grad", self._grad, new)
 
     @staticmethod
-    def _refuse_exchange(what: str, old: Array, new: Array) -> None:
+    def _refuse_replacement(what: str, old: Array, new: Array) -> None:
         if new is not old:  # `p.grad += g` comes here too, with the very same array
             raise AttributeError(
-                f"`.{what}` is a view of the model's flat vector and cannot be exchanged: "
+                f"`.{what}` is a view of the model's flat vector and cannot be replaced: "
                 f"write into it with `.{what}[...] = ` or add to it with `.{what} += `"
             )
 
 
 class Parameter(_ValueAndGradient):
-    """One named array of a layer, such as a weight matrix, and the gradient of the loss for it.
+    """One array of a layer, such as a weight matrix, and the loss's gradient with respect to it.
 
     It starts with memory of its own, so that a layer works alone; :class:`Parameters` moves it
     into the model's flat vectors.
@@ -80,7 +80,7 @@ class Parameter(_ValueAndGradient):
 
     @grad.setter
     def grad(self, new: Array) -> None:
-        self._refuse_exchange("grad", self._grad, new)
+        self._refuse_replacement("grad", self._grad, new)
 
     @property
     def shape(self) -> tuple[int, ...]:

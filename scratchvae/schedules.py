@@ -9,7 +9,7 @@ Schedule = Callable[[float], float]  # the time in epochs, fractions included ->
 
 
 def constant(lr: float) -> Schedule:
-    """Return the schedule that is `lr` always."""
+    """Return the schedule that always gives `lr`."""
     return lambda epoch: lr
 
 
@@ -30,9 +30,9 @@ def cosine(lr: float, epochs: float, final: float = 0.0) -> Schedule:
 def warm_up(value: float, epochs: float) -> Schedule:
     """Return the schedule that rises from 0 to `value` on a straight line in `epochs`.
 
-    As `beta_schedule` of a Trainer it lets a model learn to reconstruct before the KL term presses
-    its codes on the prior: S. R. Bowman et al., "Generating Sentences from a Continuous Space",
-    2016, and C. K. Sonderby et al., "Ladder Variational Autoencoders", 2016.
+    As the `beta_schedule` of a Trainer it lets a model learn to reconstruct before the KL term
+    pulls its codes to the prior: S. R. Bowman et al., "Generating Sentences from a Continuous
+    Space", 2016, and C. K. Sonderby et al., "Ladder Variational Autoencoders", 2016.
     """
     # [warm-up]
     return lambda epoch: value * min(epoch / epochs, 1)

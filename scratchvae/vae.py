@@ -12,6 +12,7 @@ rules hold everywhere, and 1/B enters in one place, `loss_and_grad`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from . import gaussian
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
-from .layers import Layer, backward_parameters
+from .layers import Layer, backward_parameters, dense
 from .likelihoods import Likelihood, get_likelihood
 from .model import Model
 
@@ -116,19 +117,19 @@ class Autoencoder(Model):
         self.backend, self.dtype = get_backend(backend), get_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)
-        sizes = [data_dim, *hidden, self.code_width]
-        self.encoder = self._part("encoder", encoder, sizes, activation)
-        sizes = [latent_dim, *reversed(hidden), self.likelihood.output_dim]
-        self.decoder = self._part("decoder", decoder, sizes, activation)
+        widths = self.widths()
+        stack = partial(dense, rng=self.rng, backend=self.backend, dtype=self.dtype)
+        if encoder is None:
+            n_in, n_out = widths["encoder"]
+            encoder = stack([n_in, *hidden, n_out], activation)
+        if decoder is None:
+            n_in, n_out = widths["decoder"]
+            decoder = stack([n_in, *reversed(hidden), n_out], activation)
+        self.encoder, self.decoder = encoder, decoder
         self.gather()
         self._options = {"hidden": hidden, "activation": activation}
         self._options |= {"likelihood": likelihood, "variance": variance}
         self._stacks = self._in_words() if not handed_in else None
-
-    @property
-    def code_width(self) -> int:
-        """How many numbers the encoder gives for one example."""
-        return self.latent_dim
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
@@ -257,10 +258,9 @@ class VAE(Autoencoder):
         self.set_beta(beta)
         self.free_bits = check_number("free_bits", free_bits)
 
-    @property
-    def code_width(self) -> int:
-        """How many numbers the encoder gives for one example: [mu | logvar], 2Z."""
-        return 2 * self.latent_dim
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """Return what `Model.widths` does; the encoder gives [mu | logvar], 2Z numbers."""
+        return {**super().widths(), "encoder": (self.data_dim, 2 * self.latent_dim)}
 
     def set_beta(self, beta: float) -> None:
         """Set the weight of the KL term; InputError unless it is a finite number, 0 or larger."""

@@ -39,6 +39,11 @@ class OnlyForward:
         return x, None
 
 
+class WithoutCache(Scale):
+    def forward(self, x):
+        return x[:, :4]
+
+
 # --- parts
 
 
@@ -96,12 +101,16 @@ def test_a_likelihood_can_be_handed_in(x):
         ),
         (
             {"encoder": dense(6, 5)},
-            r"the encoder turns an array of shape \(2, 6\) into one of shape \(2, 5\): expected \(2, 4\)",  # noqa: E501
+            r"the encoder turns an array of shape \(3, 6\) into one of shape \(3, 5\): expected \(3, 4\)",  # noqa: E501
         ),
-        ({"decoder": dense(2, 5)}, r"the decoder turns .* into one of shape \(2, 5\): .*\(2, 6\)"),
+        ({"decoder": dense(2, 5)}, r"the decoder turns .* into one of shape \(3, 5\): .*\(3, 6\)"),
         (
             {"decoder": dense(3, 6)},
-            r"the decoder does not turn an array of shape \(2, 2\) into \(y, cache\): Seq",
+            r"the decoder does not turn an array of shape \(3, 2\) into \(y, cache\): Seq",
+        ),
+        (
+            {"encoder": WithoutCache()},
+            r"the encoder does not turn .* into \(y, cache\): W.* too many",
         ),
         ({"encoder": OnlyForward()}, r"the encoder is OnlyForward\(\), which has no backward: a"),
         ({"decoder": sv.Linear}, "the decoder is the class Linear: expected an object of it"),
@@ -163,6 +172,13 @@ def test_a_change_that_the_parameters_do_not_see_is_refused_until_they_are_gathe
     with pytest.raises(sv.InputError, match="make a new optimizer"):
         optimizer.step()
     sv.Adam(model.params).step()
+
+
+def test_a_part_that_does_not_fit_is_refused_when_it_is_gathered():
+    model = sv.VAE(6, **OPTIONS)
+    model.encoder = dense(6, 5)
+    with pytest.raises(sv.InputError, match=r"the encoder turns .* expected \(3, 4\)"):
+        model.gather()
 
 
 def test_an_activation_may_come_and_go(x):

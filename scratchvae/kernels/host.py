@@ -9,7 +9,6 @@ to NumPy. A kernel that was not made for its arguments returns NotImplemented.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,41 +40,6 @@ def _adam(value, g, m, v, change1, change2, step, eps):  # type: ignore[no-untyp
         m[i] += change1 * (g[i] - m[i])
         v[i] += change2 * (g[i] * g[i] - v[i])
         value[i] -= step * m[i] / (math.sqrt(v[i]) + eps)
-
-
-def relu_backward(dy: Array, cache: Array) -> Any:
-    """Do what `activations.relu_backward` does."""
-    return _elementwise(_relu_backward, dy, cache)
-
-
-@loop
-def _relu_backward(dy, y, dx):  # type: ignore[no-untyped-def]
-    zero, one = dy.dtype.type(0), dy.dtype.type(1)
-    for i in range(dy.size):
-        dx[i] = dy[i] * (one if y[i] > 0 else zero)
-
-
-def tanh_backward(dy: Array, cache: Array) -> Any:
-    """Do what `activations.tanh_backward` does."""
-    return _elementwise(_tanh_backward, dy, cache)
-
-
-@loop
-def _tanh_backward(dy, y, dx):  # type: ignore[no-untyped-def]
-    one = dy.dtype.type(1)
-    for i in range(dy.size):
-        dx[i] = dy[i] * (one - y[i] * y[i])
-
-
-def _elementwise(kernel: Callable[..., None], dy: Array, y: Array) -> Any:
-    """Return dx of a kernel for two arrays without gaps, of one shape and dtype."""
-    if dy.shape != y.shape or dy.dtype != y.dtype:
-        return NotImplemented
-    if not (dy.flags.c_contiguous and y.flags.c_contiguous):
-        return NotImplemented
-    dx = np.empty_like(dy)
-    kernel(dy.ravel(), y.ravel(), dx.ravel())  # flat views of the same memory
-    return dx
 
 
 class BernoulliCache(tuple[Array, ...]):
