@@ -216,6 +216,15 @@ def test_a_code_is_a_point_or_a_draw_around_its_mean(rng, x):
     np.testing.assert_allclose(vae.codes(x, eps), mu + np.exp(0.5 * logvar) * eps, rtol=1e-15)
 
 
+def test_samples_are_decoded_draws_of_the_models_own_prior():
+    class Point(sv.VAE):
+        def draw_prior(self, n, rng):
+            return np.full((n, 2), 3.0)
+
+    model = Point(6, **OPTIONS)
+    np.testing.assert_array_equal(model.sample(4), model.decode(np.full((4, 2), 3.0)))
+
+
 # --- formulas
 
 

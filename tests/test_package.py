@@ -29,7 +29,7 @@ FLOORS = [
     ["summary"],
     ["model"],
     ["vae"],
-    ["optimizers", "schedules", "evaluation", "gradcheck", "datasets"],
+    ["optimizers", "schedules", "evaluation", "gradcheck", "datasets", "zoo"],
     ["plots", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],

@@ -1,10 +1,11 @@
 """Mutation testing of the mathematics: `make mutants` runs this file and writes docs/mutants.md.
 
 Two kinds of mutants are made. mutmut changes every operator, number, argument and name in the
-functions of the mutated files, one at a time. semantic.toml holds the errors that people make. Each
-mutant is judged several times, with other random numbers each time, and counts as killed only if a
-test failed every time. A mutant of mutmut that was not killed must be one of equivalent.toml, with
-the proof that it computes the same; an explanation without its mutant is an error too.
+functions of the mutated files, one at a time. semantic.toml and the package's zoo hold the errors
+that people make. Each mutant is judged several times, with other random numbers each time, and
+counts as killed only if a test failed every time. A mutant of mutmut that was not killed must be
+one of equivalent.toml, with the proof that it computes the same; an explanation without its mutant
+is an error too.
 
     python tests/mutation/run.py [--rounds 3] [--workers N] [--only semantic|tool]
     python tests/mutation/run.py --check    tell whether docs/mutants.md is of the present sources
@@ -54,7 +55,7 @@ def sources() -> dict[str, str]:
     """Return the digest of every file on which the table depends."""
     data = [f"tests/mutation/{name}.toml" for name in ("semantic", "equivalent")]
     changed = {f"scratchvae/{e.file}" for m in semantic.load() for e in m.edits}
-    paths = sorted({*mutated_files(), *changed}) + data
+    paths = sorted({*mutated_files(), *changed, "scratchvae/zoo.py"}) + data
     return {p: hashlib.sha256((ROOT / p).read_bytes()).hexdigest()[:16] for p in paths}
 
 
@@ -66,12 +67,16 @@ def judge_semantic(seeds: range, workers: int) -> dict[str, list[str]]:
     mutants = semantic.load()
     with semantic.pool(workers) as pool:
         unchanged = [pool.submit(semantic.passes, seed) for seed in seeds]
+        right = [pool.submit(semantic.killer, semantic.RIGHT, seed) for seed in seeds]
         runs = {m.name: [pool.submit(semantic.killer, m, s) for s in seeds] for m in mutants}
         for future in unchanged:
             passed, output = future.result()
             if not passed:
                 pool.shutdown(cancel_futures=True)
                 sys.exit(f"{output}\nThe tests fail with nothing planted.")
+        if finder := next((test for future in right if (test := future.result())), None):
+            pool.shutdown(cancel_futures=True)
+            sys.exit(f"{finder} fails with the right VAE planted instead of VAE.")
         found = {name: [future.result() for future in futures] for name, futures in runs.items()}
     missed = [name for name, tests in found.items() if None in tests]
     if missed:

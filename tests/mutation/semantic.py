@@ -1,4 +1,6 @@
-"""Plant the errors of semantic.toml, one at a time, in copies of the package, and run its tests.
+"""Plant errors, one at a time, in copies of the package, and run its tests.
+
+They are those of semantic.toml, and the wrong models of ``scratchvae.zoo`` instead of VAE.
 
 The checkout itself is never changed. That a copy's tests fail means something only if they pass
 without an error planted: `test_semantic.py` and `run.py` look at that first.
@@ -29,10 +31,14 @@ TEST_FILES = (
     "test_likelihoods.py",
     "test_activations.py",
     "test_layers.py",
+    "test_parameters.py",
     "test_optimizers.py",
     "test_schedules.py",
+    "test_finite.py",
     "test_evaluation.py",
     "test_vae.py",
+    "test_model.py",
+    "test_parts.py",
     "test_training.py",
     "test_gradients.py",
     "test_unbiasedness.py",
@@ -59,16 +65,74 @@ class Mutant:
     edits: tuple[Edit, ...]
 
 
-def load() -> list[Mutant]:
+# At the end of vae.py. A formula for another likelihood than the wrong one stays right: else any
+# test of such a model would find it. The last line of vae.py stands in for the end of the file.
+LAST_LINE = "        return code[:, : self.latent_dim], code[:, self.latent_dim :]\n"
+WRONG_VAE = """
+
+from . import likelihoods, zoo
+
+Right = VAE
+
+
+class VAE(zoo.{model}):
+    kind = Right.kind
+
+    def nll(self, x, output):
+        return self._of().nll(self, x, output)
+
+    def nll_backward(self, dnll, cache):
+        return self._of().nll_backward(self, dnll, cache)
+
+    def _of(self):
+        fits = isinstance(self.likelihood, likelihoods.{likelihood})
+        one_each = self.likelihood.output_dim == self.data_dim
+        return zoo.{model} if fits and one_each else Right
+"""
+LIKELIHOODS = {"bits": "Bernoulli", "real": "Gaussian"}
+
+
+def instead_of_vae(model: str, error: str, pixels: str = "bits") -> Mutant:
+    """Return the mutant in which a class of the zoo stands for VAE wherever it is used."""
+    code = WRONG_VAE.format(model=model, likelihood=LIKELIHOODS[pixels])
+    tests = "test_vae.py", "test_gradients.py", "test_ground_truth.py"
+    return Mutant(f"zoo.{model}", error, tests, (Edit("vae.py", LAST_LINE, LAST_LINE + code),))
+
+
+# The zoo knows VAE too, by its name: no test may find that the right one was planted.
+RIGHT = instead_of_vae("VAE", "nothing is wrong")
+
+
+def from_zoo() -> list[Mutant]:
+    """Return a mutant for each wrong formula of VAE in the zoo.
+
+    It imports the package, which the processes of `pool` must not do before they test a copy.
+    """
+    from scratchvae import zoo
+
+    return [
+        instead_of_vae(entry.model.__name__, entry.wrong, entry.pixels)
+        for entry in zoo.ENTRIES
+        if entry.pixels in LIKELIHOODS and not issubclass(entry.model, zoo.ImportanceWeightedVAE)
+    ]
+
+
+def from_file() -> list[Mutant]:
+    """Return the mutants of semantic.toml."""
     data = tomllib.loads((HERE / "semantic.toml").read_text("utf-8"))
-    mutants = [
+    return [
         Mutant(m["name"], m["error"], tuple(m["tests"]), tuple(Edit(**e) for e in m["edit"]))
         for m in data["mutant"]
     ]
+
+
+def load() -> list[Mutant]:
+    """Return all mutants."""
+    mutants = from_zoo() + from_file()
     names = [m.name for m in mutants]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ValueError(f"semantic.toml has two mutants of one name: {', '.join(sorted(twice))}")
+        raise ValueError(f"two mutants have one name: {', '.join(sorted(twice))}")
     return mutants
 
 
@@ -126,7 +190,7 @@ def pool(workers: int | None = None) -> ProcessPoolExecutor:
 
 def passes(seed: int) -> tuple[bool, str]:
     """Tell whether all tests pass in a copy where nothing is planted, and what they wrote."""
-    files = dict.fromkeys(f for m in load() for f in (*m.tests, *TEST_FILES))
+    files = dict.fromkeys(f for m in from_file() for f in (*m.tests, *TEST_FILES))
     with tempfile.TemporaryDirectory() as folder:
         code, text = run_tests(copy_tree(Path(folder).resolve()), tuple(files), seed)
     return code == 0, text

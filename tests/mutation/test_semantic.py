@@ -1,4 +1,4 @@
-"""Every error of semantic.toml, planted in a copy of the package, makes a test fail."""
+"""Every error of semantic.toml and of the zoo, planted in a copy, makes a test fail."""
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ def verdicts(request):
     with semantic.pool() as pool:
         futures = {m.name: pool.submit(semantic.killer, m, seed) for m in mutants}
         futures["nothing"] = pool.submit(semantic.passes, seed)
+        futures["the right VAE"] = pool.submit(semantic.killer, semantic.RIGHT, seed)
         yield seed, futures
 
 
@@ -31,6 +32,14 @@ def test_with_nothing_planted_the_tests_pass(verdicts):
     seed, futures = verdicts
     passed, output = futures["nothing"].result()
     assert passed, f"seed {seed}\n{output}"
+
+
+@pytest.mark.slow
+def test_with_the_right_vae_planted_the_tests_pass(verdicts):
+    """What finds a model of the zoo finds its formula, not that it is another class."""
+    seed, futures = verdicts
+    found = futures["the right VAE"].result()
+    assert found is None, f"seed {seed}: {found}"
 
 
 @pytest.mark.slow
