@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import activations, backend, datasets, evaluation, gaussian, gradcheck, likelihoods
+from . import activations, backend, datasets, evaluation, gaussian, gradcheck, layers, likelihoods
 from .errors import InputError, NonFiniteError
 from .layers import Activation, Linear, Sequential
 from .optimizers import SGD, Adam
@@ -14,14 +14,14 @@ from .schedules import constant, cosine, step_list, warm_up
 from .vae import VAE, Autoencoder, Terms
 
 if TYPE_CHECKING:
-    from . import checkpoint, plots, run
+    from . import checkpoint, plots, run, zoo
     from .run import load
     from .training import Trainer
 
 __version__ = "0.1.0"
 
 # Imported on first use: `import scratchvae` is to load NumPy and nothing heavier.
-_MODULES = ("checkpoint", "plots", "run")
+_MODULES = ("checkpoint", "plots", "run", "zoo")
 _HOMES = {"Trainer": "training", "load": "run"}
 
 __all__ = [
@@ -47,12 +47,14 @@ __all__ = [
     "evaluation",
     "gaussian",
     "gradcheck",
+    "layers",
     "likelihoods",
     "load",
     "plots",
     "run",
     "step_list",
     "warm_up",
+    "zoo",
 ]
 
 

@@ -1,8 +1,8 @@
 """NumPy or CuPy: the array namespace, random numbers and transfers.
 
 This is the only file that imports CuPy. A model holds one :class:`Backend`; functions of arrays
-ask the arrays themselves through :func:`namespace`. So models on both live in one process, and no
-global switch exists.
+take their namespace from their arguments, through :func:`namespace`. So models on both can live in
+one process, and there is no global switch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_CUDA = (
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep what NumPy frees; return whether it was told.
+    """Tell glibc's malloc to keep the memory that NumPy frees; return whether it was told.
 
     By default malloc gives large blocks back to the system at every free, and the next step faults
     them in again page by page: at batch 1,024 that takes a third of a training step. The setting
@@ -62,10 +62,10 @@ def asnumpy(x: Array) -> np.ndarray[Any, Any]:
 
 
 def blocks(vector: Array) -> list[slice]:
-    """Return slices that cover a long vector, each one of the size that is fastest to work on.
+    """Return slices that cover a long vector, each of the size that is fastest to work on.
 
-    On the CPU that is 16k elements: 64 KiB in float32, so that the five vectors which Adam reads
-    and writes stay in a core's cache. On a GPU it is all of them.
+    On the CPU that is 16k elements: 64 KiB in float32, so that the vectors which Adam reads and
+    writes stay in a core's cache. On a GPU one slice covers all of it.
     """
     n = len(vector)
     size = 16_384 if isinstance(vector, np.ndarray) else max(n, 1)
@@ -73,11 +73,12 @@ def blocks(vector: Array) -> list[slice]:
 
 
 def flush_subnormals(*vectors: Array) -> None:
-    """Set to zero what is too small for a normal number: in float32 what is below 1.2e-38.
+    """Set subnormal numbers to zero, in place: in float32 those below 1.2e-38.
 
-    What shrinks by a factor again and again, such as the running mean of a gradient that has become
-    zero, ends there, and rounding keeps it from reaching zero. A CPU may take a hundred cycles for
-    an operation with such a number: on MNIST Adam came to take five times as long.
+    A number that shrinks by a factor at every step, such as the running mean of a gradient that has
+    become zero, ends up subnormal and stays there, because rounding keeps it from reaching zero. A
+    CPU may take a hundred cycles for an operation with such a number: on MNIST it made Adam five
+    times as slow.
     """
     for vector in vectors:
         xp = namespace(vector)
@@ -112,7 +113,7 @@ class Backend:
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Return `x` as an array of this backend, moved to its device if need be.
 
-        Arrays of other libraries come in through DLPack, without a copy if they are in its memory.
+        Arrays of other libraries come in through DLPack, without a copy if they are on this device.
 
         Raises
         ------
@@ -133,7 +134,7 @@ class Backend:
 
     @property
     def device(self) -> str:
-        """What the arrays are on, in words."""
+        """The device that the arrays are on, in words."""
         if self.name == "numpy":
             return "the CPU"
         runtime = self.xp.cuda.runtime
@@ -152,13 +153,13 @@ class Backend:
             ) from None
 
     def standard_normal(self, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
-        """Draw N(0, 1) numbers from `rng`, or on the device from a key that `rng` draws."""
+        """Return draws from N(0, 1), by `rng` or, on the device, from a key that `rng` draws."""
         if self.noise == "host":
             return self.xp.asarray(rng.standard_normal(shape, dtype=np.dtype(dtype).type))
         return _keyed(self.xp, rng).standard_normal(shape, dtype=dtype)
 
     def uniform(self, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
-        """Draw numbers from [0, 1), likewise."""
+        """Return draws from the uniform distribution on [0, 1), in the same way."""
         if self.noise == "host":
             return self.xp.asarray(rng.random(shape, dtype=np.dtype(dtype).type))
         return _keyed(self.xp, rng).random_sample(shape, dtype=dtype)
@@ -167,7 +168,7 @@ class Backend:
 def _keyed(xp: Any, rng: np.random.Generator) -> Any:
     """Return the device's generator at the start of a stream that one number of `rng` chooses.
 
-    So the state of `rng` is all the state there is: a run that is resumed repeats its noise.
+    So `rng` holds all of the state, and a run that is resumed repeats its noise.
     """
     generator = _device_generator(xp)
     generator.seed(int(rng.integers(2**64, dtype=np.uint64)))
@@ -216,14 +217,14 @@ def cuda_is_available() -> bool:
 
 
 def backend_of(device: str) -> str:
-    """Return "numpy" for "cpu" and "cupy" for "cuda"; "auto" is the latter where it can be."""
+    """Return "numpy" for "cpu" and "cupy" for "cuda"; for "auto" the latter if there is a GPU."""
     if device == "auto":
         device = "cuda" if cuda_is_available() else "cpu"
     return {"cpu": "numpy", "cuda": "cupy"}[device]
 
 
 def cuda_error(error: BaseException) -> str | None:
-    """Return one sentence for what CuPy raises where CUDA refuses, and None for other errors."""
+    """Return a sentence for an error that CuPy raises because CUDA failed, None for any other."""
     cupy = sys.modules.get("cupy")
     if cupy is None:
         return None
@@ -247,8 +248,9 @@ def cuda_error(error: BaseException) -> str | None:
 def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
     """Return a context in which the matrix products of a small model run on one thread.
 
-    Products as small as the digits' gain nothing from a second thread. But where another process
-    holds its core each of them waits for the scheduler: a run of 3 seconds then takes minutes.
+    Products as small as those for the digits gain nothing from a second thread. But where another
+    process keeps its core busy, each of them waits for the scheduler: a run of 3 seconds then takes
+    minutes.
     """
     from threadpoolctl import threadpool_limits
 
@@ -266,7 +268,7 @@ def _import_cupy() -> Any:
         raise InputError(NO_CUDA.format(found="CuPy is not installed")) from None
     if not cupy.cuda.is_available():
         raise InputError(NO_CUDA.format(found=_why_not(cupy.cuda.runtime)))
-    try:  # they are loaded now, so that training does not miss them
+    try:  # load them now: a missing one must not end a training run
         _ = cupy.cuda.cublas, cupy.cuda.curand, cupy.cuda.nvrtc.getVersion()
     except (ImportError, RuntimeError):  # the latter is NVRTC's
         found = "CuPy does not find CUDA's libraries cuBLAS, cuRAND and NVRTC"
@@ -275,7 +277,7 @@ def _import_cupy() -> Any:
 
 
 def _why_not(runtime: Any) -> str:
-    """Say why CuPy has no device: `is_available` asks for them too, but keeps the reason."""
+    """Return why CuPy has no device, which `is_available` does not tell."""
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         return "there is no driver"

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Train a model, or go on with one; write checkpoints, metrics and figures."""
+    """Train a model, or resume a run; write checkpoints, metrics and figures."""
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend = backend_of(args.device)
     if not args.resume:
@@ -117,7 +117,7 @@ def train(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _stop_on_ctrl_c(trainer: Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the present step; a second one acts as always."""
+    """Let the first Ctrl-C end training after the present step, and a second one at once."""
 
     def stop(signum: int, frame: object) -> None:
         trainer.stop = True
@@ -201,7 +201,7 @@ def _describe(run: Run) -> str:
 
 
 def _is_cross_entropy(trainer: Trainer) -> bool:
-    """Tell whether grey pixels meet the Bernoulli likelihood, whose loss is then none."""
+    """Return whether the pixels are grey and the likelihood Bernoulli: its loss is then none."""
     if not trainer.model.likelihood.binary or trainer.binarize != "none":
         return False
     some = trainer.dataset.test[:1000]
@@ -233,7 +233,7 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Print the bounds and the use of the latent space on the test data."""
+    """Print the bounds on log p(x) of the test data, and what the latent space carries."""
     path = args.run_folder / (BEST if args.best else LAST)
     arrays, values = checkpoint.load(path)
     options = options_of(values, path)
@@ -305,7 +305,7 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 
 def sample(args: argparse.Namespace) -> int:
-    """Draw codes from the prior, decode them and write one picture of all."""
+    """Draw codes from the prior, decode them and write one picture of them all."""
     from . import plots
 
     path = args.run_folder / LAST
@@ -413,7 +413,7 @@ def _flag(option: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, without the usage in front of it."""
+        """Exit with what is wrong in one line, without the usage in front of it."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

@@ -37,7 +37,7 @@ MNIST_MIRRORS = (
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test examples, one a row.
+    """Training and test examples, one in each row.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Dataset:
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any = None, test: Any = None) -> Dataset:
-        """Return the data set of arrays that you have in memory.
+        """Return a data set made of arrays in memory.
 
         Parameters
         ----------
@@ -100,11 +100,11 @@ def load(name: str | os.PathLike[str]) -> Dataset:
     MNIST is read from the folder that the environment variable ``SCRATCHVAE_DATA`` names or, when
     it is not set, from the user's cache, into which it is downloaded at first use.
 
-    A file is recognised by its first bytes, not by its name:
+    The format is recognised by the first bytes of the file, not by its name:
 
     - ``.npy``, of shape (N, D), (N, H, W) or (N, H, W, C). It is memory-mapped, so it may be larger
       than memory as long as it is in C order.
-    - ``.npz`` with such an array ``x``, and if you like ``y``, ``x_test`` and ``y_test``.
+    - ``.npz`` with such an array ``x``, and optionally ``y``, ``x_test`` and ``y_test``.
     - IDX images, MNIST's own format, with gzip or without.
 
     uint8 counts from 0 to 255, bool and floats from 0 to 1. Without ``x_test`` the last tenth of
@@ -284,7 +284,7 @@ def _download(name: str, cache: Path) -> bytes:
         url = f"{mirror}{name}.gz"
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            # Beside its place in the cache, which it takes in one step and only once verified.
+            # Beside its place in the cache: it is moved there in one step, and only once verified.
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 path = Path(folder) / f"{name}.gz"
                 pooch.HTTPDownloader(progressbar=True)(url, str(path), None)
@@ -323,9 +323,9 @@ def _from_file(path: Path) -> Dataset:
 
 
 def _from_arrays(name: str, arrays: dict[str, Array], of: str = "") -> Dataset:
-    """Return the data set of the arrays x, y, x_test and y_test; all but the first may be missing.
+    """Return a data set of the arrays x, y, x_test and y_test; all but the first may be missing.
 
-    `of` says in messages where they come from.
+    `of` tells in messages where the arrays come from.
     """
     x, scale = _as_rows(arrays["x"], f"array x{of}", least=2)  # (N, D)
     y = _as_labels(arrays["y"], x, f"array y{of}") if "y" in arrays else None  # (N,)
@@ -356,13 +356,13 @@ def _from_arrays(name: str, arrays: dict[str, Array], of: str = "") -> Dataset:
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of a file; the only one of .npy and IDX is called x."""
+    """Return the arrays of a file by name; the only one of a .npy or IDX file is called x."""
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
         return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
     if magic[:2] == b"PK":
-        # Our own `file`: one that np.load opens stays open when it is no zip file after all.
+        # Opened here: np.load would leave its own file open if this is not a zip file after all.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "x" not in arrays:
                 names = ", ".join(arrays) or "nothing"

@@ -1,6 +1,6 @@
 """What the demos share: their options, their data and models, and claims that must hold.
 
-A demo is a script that starts with a docstring (title, claim, times) and with ``demo.start``. It
+A demo is a script that begins with a docstring (title, claim, times) and ``demo_tools.start``. It
 prints the numbers that support its claim, draws the figure that shows it, and ends with an exit
 code other than 0 if the claim does not hold on the data.
 """
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """What the head of a demo says of it."""
+    """What the docstring of a demo says about it."""
 
     name: str
     path: Path
@@ -41,19 +41,19 @@ class Entry(NamedTuple):
 
 
 def folder() -> Path:
-    """Return where the demos lie: in the installed package, or beside it in a checkout."""
+    """Return the folder of the demos: in the installed package, or beside it in a checkout."""
     here = Path(__file__).parent
     installed = here / "demos"
     return installed if installed.is_dir() else here.parent / "demos"
 
 
 def entries() -> Iterator[Entry]:
-    """Yield the demos in their order, from the docstrings and without running them."""
+    """Yield the demos in their order; the docstrings are read, and nothing is run."""
     yield from map(_entry, sorted(folder().glob("[0-9][0-9]_*.py")))
 
 
 def _entry(path: Path) -> Entry:
-    """Take a docstring apart: the title, a paragraph "Claim: ..." and one "Time: ..."."""
+    """Parse a docstring: the title, a paragraph "Claim: ..." and one "Time: ..."."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     paragraphs = [" ".join(p.split()) for p in doc.split("\n\n")]
     found = {k: p.removeprefix(k) for p in paragraphs for k in ("Claim: ", "Time: ") if k in p[:7]}
@@ -119,7 +119,7 @@ class Demo:
     def autoencoder(
         self, hidden: tuple[int, ...] = (400,), latent_dim: int = 2, **options: Any
     ) -> Autoencoder:
-        """Return a new plain autoencoder, likewise."""
+        """Return a new plain autoencoder in the same way."""
         options = {"rng": 0, "backend": self.backend, **options}
         return Autoencoder(self.dataset.data_dim, hidden, latent_dim, **options)
 
@@ -243,7 +243,7 @@ class Demo:
 
 
 def _bar(total: int, what: str) -> Any:
-    """Return a progress bar on standard error; none where that is no terminal, or nothing to do."""
+    """Return a progress bar on standard error; it shows only on a terminal and if there is work."""
     from tqdm import tqdm
 
     disable = None if total else True  # None: unless it is a terminal
@@ -273,8 +273,8 @@ def start(file: str) -> Demo:
 def coverage(real: Any, samples: Any, k: int = 5) -> float:
     """Return the share of real examples near which there is a sample.
 
-    Near is within the distance to the k-th nearest other real example. Samples that are blurred, or
-    no digits at all, cover little, and so do good ones that are all alike.
+    Near means within the distance to the k-th nearest other real example. Samples that are blurred,
+    or no digits at all, cover little, and so do good ones that are all alike.
 
     Parameters
     ----------

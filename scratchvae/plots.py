@@ -1,8 +1,8 @@
-"""Figures: what a model has learnt, drawn so that it can be put into a talk.
+"""Figures that show what a model has learned, ready to be put into a talk.
 
 Every function takes NumPy arrays and returns a :class:`matplotlib.figure.Figure`; :func:`save`
-writes one and :func:`write_figures` all that fit a model. Nothing here touches pyplot or leaves a
-changed setting behind, and the same input gives the same bytes.
+writes one, and :func:`write_figures` all that fit a model. Nothing here uses pyplot or changes a
+setting for good, and the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ CLASSES = (
 )
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 HALO = [withStroke(linewidth=3, foreground="white")]
-LONG_RUN = 50  # epochs; the first few fall so far that they would flatten the rest
-MAX_POINTS = 2000  # more dots than these make a blot
+LONG_RUN = 50  # epochs; the first few fall so far that the rest would look flat
+MAX_POINTS = 2000  # more dots than this run together
 MAX_ELLIPSES = 20
-MAX_CLASSES = 50  # with more, labels are taken for something else than classes
+MAX_CLASSES = 50  # with more of them, labels are probably not classes
 CHUNK = 1000  # examples encoded at once
 METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between days or versions
     ".png": {"Software": None},
@@ -77,13 +77,13 @@ _styled = style.context(["default", STYLE])
 
 
 def use_style() -> None:
-    """Make the style of these figures that of all matplotlib figures to come, as the demos do."""
+    """Set the style of these figures for all later matplotlib figures, as the demos do."""
     style.use(["default", STYLE])
 
 
 @_styled
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the loss and its parts over the epochs, training and test.
+    """Return a figure of the loss and its parts over the epochs, for training and test data.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 @_styled
 def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequence[int]) -> Figure:
-    """Draw images in one row and what came back of them in the row below.
+    """Return a figure of images in one row and their reconstructions in the row below.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequenc
 
 @_styled
 def samples(images: Array, image_shape: Sequence[int], title: str | None = None) -> Figure:
-    """Draw images (n, D) with values in [0, 1] in a grid that is about as wide as high."""
+    """Return a figure of images (n, D), values in [0, 1], in a grid about as wide as it is high."""
     drawn = _images(images, image_shape)
     columns = int(np.ceil(np.sqrt(len(drawn))))
     rows = -(-len(drawn) // columns)
@@ -178,7 +178,7 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
 
 @_styled
 def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = None) -> Figure:
-    """Draw where a model with two latent dimensions puts its examples.
+    """Return a figure of the codes of examples, for a model with two latent dimensions.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def badge(ax: Axes, place: tuple[float, float], name: str, colour: str, size: fl
 
 @_styled
 def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: int = 20) -> Figure:
-    """Draw what the decoder makes of a grid over the plane, each cell equally probable.
+    """Return a figure of the decoded latent plane, in cells equally probable under the prior.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: in
 
 @_styled
 def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
-    """Draw the KL of every latent dimension in nats, the largest first.
+    """Return a figure of the KL of every latent dimension in nats, the largest first.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
 
 @_styled
 def taylor(result: Taylor) -> Figure:
-    """Draw Taylor's remainder over the step, twice logarithmic, with slopes 1 and 2 beside it."""
+    """Return a log-log figure of Taylor's remainder over the step, beside slopes 1 and 2."""
     h, first, second = (np.array(a) for a in (result.steps, result.without, result.remainder))
     figure = Figure(figsize=(6.4, 4.4))
     ax = figure.subplots()
@@ -450,7 +450,8 @@ def write_figures(
 def _images(x: Array, image_shape: Sequence[int], least: float = 0.0, most: float = 1.0) -> Array:
     """Return x (n, D), clipped, as images: colour (n, H, W, 3) or grey (n, H, W).
 
-    Channels that are not three are no colours: they stand side by side, as one grey image.
+    Other numbers of channels than three are not colours: they are drawn side by side, as one grey
+    image.
     """
     x, shape = np.asarray(x, dtype=float), (*image_shape, 1)[:3]
     if len(image_shape) not in (2, 3):

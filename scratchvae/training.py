@@ -1,7 +1,7 @@
-"""The loop: shuffled batches, a step each, and after every epoch a look at the test data.
+"""The loop: a step for each shuffled batch, and the test loss after every epoch.
 
-All that a run needs to go on is in a `Trainer`. Stopped after any step, saved and restored, it
-reaches bitwise the same parameters as one that was never stopped.
+A `Trainer` holds all that a run needs to continue. If it is stopped after any step, saved and
+restored, it reaches bitwise the same parameters as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .parallel import in_parts
 from .schedules import Schedule, constant
 from .vae import Autoencoder, Terms
 
-ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # streams of one seed that have nothing in common
+ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # independent streams of one seed
 
 
 class Trainer:
-    """A model on its way through a data set.
+    """Trains a model on a data set.
 
     Parameters
     ----------
@@ -104,7 +104,9 @@ class Trainer:
         self._test = model.backend.asarray(dataset.test)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
         self.check_every = 1 if model.backend.name == "numpy" else 50
-        self._unread: dict[int, Array] = {}  # step -> a number that is finite if the step was
+        self._unread: dict[
+            int, Array
+        ] = {}  # by step, a number that is finite if loss and gradient are
 
     def __repr__(self) -> str:
         return (
@@ -124,7 +126,8 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If loss or gradient is NaN or infinite; with `check_every` = 1 before that step is made.
+            If the loss or the gradient is NaN or infinite; with `check_every` = 1 before the
+            parameters move.
         """
         keep_freed_memory()
         with blas_threads(self.model, self.batch_size):
@@ -135,7 +138,7 @@ class Trainer:
                     on_epoch(self.metrics[-1])
 
     def _run_epoch(self, on_step: Callable[[Terms], None]) -> None:
-        # The order depends on seed and epoch alone, so it need not be saved.
+        # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
         start, before = time.perf_counter(), self.seconds
@@ -174,7 +177,7 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a step that was not checked yet proves not to be finite, as on a GPU it may.
+            If a step that had not been checked yet, as may be on a GPU, was not finite.
         """
         self.check()
         params, optimizer = self.model.params, self.optimizer
@@ -185,7 +188,7 @@ class Trainer:
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
-        """Go back to where `state` was taken, of a trainer whose model and data are like these.
+        """Go back to where `state` was taken, from a trainer with the same model and data.
 
         Parameters
         ----------

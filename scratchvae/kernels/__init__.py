@@ -1,7 +1,7 @@
-"""Compiled kernels, which may take the place of a function of arrays: one pass instead of several.
+"""Compiled kernels that replace functions of arrays: one pass over the memory instead of several.
 
-The NumPy text of a function marked :func:`compiled` is its definition. It is what runs where no
-kernel is at hand, and what the tests hold every kernel to. A kernel has the name of its function
+The NumPy code of a function marked :func:`compiled` is its definition. It runs where there is no
+kernel, and the tests compare every kernel with it. A kernel has the name of its function
 and takes the same arguments; the cache of a pair may differ, since only its own backward reads it.
 
 `host` has those for the CPU, which need Numba, and `cuda` those for CuPy's arrays. With
@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(definition: Function) -> Function:
-    """Let a kernel of the same name compute this function where there is one for its arrays."""
+    """Return a function that a kernel of the same name computes, if there is one for its arrays."""
     name = definition.__name__
 
     @functools.wraps(definition)
@@ -66,7 +66,7 @@ def _cuda() -> ModuleType | None:
 
 
 def _is_cupy(x: Any) -> bool:
-    cupy = sys.modules.get("cupy")  # imported by whoever made x, or x is none of its arrays
+    cupy = sys.modules.get("cupy")  # imported already if x is one of its arrays
     return cupy is not None and isinstance(x, cupy.ndarray)
 
 

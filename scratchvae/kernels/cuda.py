@@ -1,8 +1,8 @@
 """Kernels for NVIDIA GPUs: one launch each, where CuPy needs one for every operation.
 
-Their text is ``kernels.cu`` beside this file, which CuPy compiles when one of them is first used.
-The functions below look at their arguments, make the arrays for the results and launch. Where the
-arguments are not what a kernel was made for they return NotImplemented, and the definition runs.
+Their source is ``kernels.cu`` beside this file, which CuPy compiles when one of them is first used.
+The functions below check their arguments, allocate the results and launch. Where a kernel was not
+made for the arguments, they return NotImplemented, and the definition runs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _alike(first: Array, *others: Array) -> bool:
 
 
 def _stride(a: Array) -> int | None:
-    """Return from how many elements to the next the rows of `a` (..., columns) lie, or None."""
+    """Return the number of elements from one row of `a` (..., columns) to the next, or None."""
     if a.ndim == 0:
         return None
     if a.flags.c_contiguous:
@@ -111,7 +111,7 @@ def bernoulli_nll(x: Array, logits: Array) -> Any:
         return NotImplemented
     nll = namespace(logits).empty(logits.shape[:-1], dtype=logits.dtype)  # (B,) or (K, B)
     _launch("bernoulli_nll", nll, nll.size, x, logits, nll, *sizes)
-    return nll, (x, logits)  # softplus of the logits is made again: cheaper than to keep it
+    return nll, (x, logits)  # softplus of the logits is computed again: cheaper than keeping it
 
 
 def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Any:
@@ -139,7 +139,7 @@ def _bernoulli_sizes(x: Array, logits: Array) -> tuple[int, ...] | None:
 
 
 def _vector(d: Array, like: Array) -> bool:
-    """Tell whether `d`, a weight for each row, lies without gaps and has the dtype of `like`."""
+    """Return whether `d`, a weight for each row, is contiguous and has the dtype of `like`."""
     return bool(d.flags.c_contiguous and d.dtype == like.dtype)
 
 

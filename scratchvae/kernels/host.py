@@ -1,9 +1,9 @@
 """Kernels for the CPU, compiled by Numba where it is installed: ``pip install 'scratchvae[fast]'``.
 
-Each is one loop over what its NumPy text passes over several times. It does the operations of its
-definition in their order, so its results are the same to the last bit. Those of the Bernoulli pair,
-which sums in float64, are not. It leaves exp and log1p, which NumPy vectorises and Numba does not,
-to NumPy. A kernel that was not made for its arguments returns NotImplemented.
+Each is one loop where the NumPy code makes several passes. Adam's does the operations of its
+definition in the same order, so its results are the same to the last bit. Those of the Bernoulli
+pair, which sums in float64, are not. exp and log1p are left to NumPy, which vectorises them where
+Numba does not. A kernel that was not made for its arguments returns NotImplemented.
 """
 
 from __future__ import annotations
