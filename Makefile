@@ -18,7 +18,7 @@ help:
 	@echo 'make train    train a VAE on the embedded digits and draw its figures'
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               ARGS="-k gaussian"'
-	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
+	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
@@ -32,10 +32,10 @@ help:
 train: $(VENV)/.package
 	@$(python) -m scratchvae train '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-# The last two check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
-test: $(VENV)/.group-test $(VENV)/.group-cuda-check $(VENV)/.group-cupy
+test: $(VENV)/.group-test
 	@$(python) -m pytest $(ARGS)
 
+# cuda-check and cupy check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
           $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
 	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
