@@ -278,6 +278,7 @@ class CompileException(Exception):
 
 
 cupy = Namespace("cupy", np)
+cupy.__version__ = RECORD["version"]
 cupy.asarray, cupy.array = _asarray, _array
 cupy.asnumpy, cupy.from_dlpack = _asnumpy, _from_dlpack
 cupy.ndarray = _NeverAnArray
