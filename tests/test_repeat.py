@@ -12,7 +12,7 @@ pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install 
 
 TESTS = Path(__file__).parent
 # Each test writes the numbers that it drew, into a file of its own name.
-PRINTS = '''
+PRINTS = """
 import os
 from hypothesis import given, strategies as st
 
@@ -29,7 +29,7 @@ def test_hypothesis(n):
 
 def test_process():
     note(f"{__name__}-process", os.getpid())
-'''
+"""
 
 
 @pytest.fixture
