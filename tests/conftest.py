@@ -41,7 +41,7 @@ settings.load_profile("scratchvae")
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis and the workers look
 def pytest_configure(config):
-    if config.getoption("--hypothesis-seed") is None:
+    if config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = str(SEED)
     # Each worker takes its share of the cores: threads that fight for one are slower than one.
     if workers := config.getoption("--numprocesses", None):
