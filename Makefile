@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV    = .venv
 DATA    = digits
+WORKERS = 2
 OUT     =
 ARGS    =
 
@@ -13,12 +14,14 @@ ARGS    =
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
+# A file's tests stay on one worker, so that what they share is made once. WORKERS=0: without any.
+pytest := $(python) -m pytest -n $(WORKERS) --dist loadfile
 
 help:
 	@echo 'make train    train a VAE on the embedded digits and draw its figures'
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
-	@echo 'make test     run the tests               ARGS="-k gaussian"'
-	@echo 'make test-all run the slow ones too, and those that compare with PyTorch and JAX'
+	@echo 'make test     run the tests               WORKERS=2  ARGS="-k gaussian"'
+	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
@@ -32,13 +35,13 @@ help:
 train: $(VENV)/.package
 	@$(python) -m scratchvae train '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-# The last two check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
-test: $(VENV)/.group-test $(VENV)/.group-cuda-check $(VENV)/.group-cupy
-	@$(python) -m pytest $(ARGS)
+test: $(VENV)/.group-test
+	@$(pytest) $(ARGS)
 
+# cuda-check and cupy check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
           $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
-	@$(python) -m pytest -m 'slow or not slow' $(ARGS)
+	@$(pytest) -m 'slow or not slow' $(ARGS)
 
 # Always from scratch: a build that knew its last one would not repeat the warnings of the pages that
 # it need not read again.

@@ -2,7 +2,8 @@
 
 No seed is fixed, so that a test which passes by luck of its numbers fails in some later run. The
 seed of the run stands in pytest's header and in the output of each failed test; set
-SCRATCHVAE_TEST_SEED to it and the run, or one test alone, draws the same numbers again.
+SCRATCHVAE_TEST_SEED to it and the run, or one test alone, draws the same numbers again, those of
+Hypothesis too. On several workers (`pytest -n 2`) the seed is the same for all.
 """
 
 import os
@@ -15,7 +16,9 @@ from hypothesis import HealthCheck, Phase, settings
 # The tests look at the definitions; oracles/test_host_kernels.py holds the kernels to them.
 os.environ["SCRATCHVAE_COMPILED"] = "0"
 
+# Drawn once, by the process that starts the run: its workers inherit the environment.
 SEED = int(os.environ.get("SCRATCHVAE_TEST_SEED") or np.random.SeedSequence().entropy)
+os.environ["SCRATCHVAE_TEST_SEED"] = str(SEED)
 
 # A slow machine is no failure, be it the test or the drawing of its case that takes long.
 # print_blob: a failing case can be run again elsewhere.
@@ -34,6 +37,17 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("scratchvae")
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis and the workers look
+def pytest_configure(config):
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)
+    # Each worker takes its share of the cores: threads that fight for one are slower than one.
+    if workers := config.getoption("--numprocesses", None):
+        for library in ("OPENBLAS", "OMP", "MKL"):
+            threads = max(1, (os.cpu_count() or 1) // workers)
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(threads))
 
 
 def pytest_report_header():

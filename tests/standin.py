@@ -1,26 +1,21 @@
 """A stand-in for CuPy on machines without a GPU: it computes with NumPy and is as strict as CuPy.
 
 Its arrays refuse to become NumPy arrays by themselves and to be mixed with them. So code that runs
-on it does not depend on arrays being in host memory. Where CuPy is installed, which needs no GPU,
-the stand-in has only CuPy's functions and methods, with only CuPy's arguments. And it counts what
-would make the host wait for a GPU, and what would be copied to one; see `counting`.
+on it does not depend on arrays being in host memory. It has only CuPy's functions and methods, with
+only CuPy's arguments: they are recorded in cupy_record.json, so CuPy itself need not be installed.
+And it counts what would make the host wait for a GPU, and what would be copied to one; see
+`counting`.
 """
 
 import contextlib
-import inspect
 import operator
-import os
 import types
 from dataclasses import dataclass
 
+import cupy_record
 import numpy as np
 
-try:
-    import cupy as real
-except ImportError:
-    if os.environ.get("SCRATCHVAE_REQUIRE_CUPY"):
-        raise
-    real = None
+RECORD = cupy_record.load()
 
 
 @dataclass
@@ -84,7 +79,7 @@ class DeviceArray:
     def __getattr__(self, name):
         if name.startswith("__"):  # such as __array_interface__, a back door to the host
             raise AttributeError(name)
-        if real is not None and not hasattr(real.ndarray, name):
+        if name not in RECORD["cupy.ndarray"]:
             raise AttributeError(f"CuPy's arrays have no {name!r}")
         _counts.waits += name in (
             "tolist",
@@ -167,30 +162,32 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
 # --- What CuPy takes -----------------------------------------------------------------------------
 
 
-def _check_of(function, skip=0):
-    """Return a function that raises TypeError for arguments which CuPy's `function` refuses."""
-    if isinstance(function, real.ufunc):
+def _check_of(name, recorded, skip=0):
+    """Return a function that raises TypeError for arguments that CuPy's function refuses.
+
+    `recorded` is what the record says of it; `skip` counts the arguments that are there anyway.
+    """
+    if recorded is None:
+        return lambda *args, **kwargs: None
+    if recorded == "ufunc":
         allowed = {"out", "dtype", "casting"}
 
         def check(*args, **kwargs):
             if surplus := kwargs.keys() - allowed:
-                raise TypeError(f"CuPy's {function.__name__} takes no {', '.join(surplus)}")
+                raise TypeError(f"CuPy's {name} takes no {', '.join(surplus)}")
 
         return check
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # one of those written in Cython, which do not say
-        return lambda *args, **kwargs: None
+    signature = cupy_record.signature(recorded)
     return lambda *args, **kwargs: signature.bind(*[None] * skip, *args, **kwargs)
 
 
 def _method_check(name):
     """Take the arguments of a method from the function of the same name, which calls it."""
-    if real is None or not inspect.isfunction(getattr(real, name, None)):
-        return lambda *args, **kwargs: None
-    if name in ("transpose", "reshape"):  # whose methods take the axes one by one as well
-        return lambda *args, **kwargs: None
-    return _check_of(getattr(real, name), skip=1)
+    recorded = RECORD["cupy"].get(name)
+    # The methods of the last two take the axes one by one as well.
+    if recorded == "ufunc" or name in ("transpose", "reshape"):
+        recorded = None
+    return _check_of(name, recorded, skip=1)
 
 
 # Functions whose result has a size that depends on numbers, or that look at a number.
@@ -203,21 +200,19 @@ _WAITING = {
 class Namespace(types.ModuleType):
     """NumPy's module for device arrays, without what CuPy's lacks."""
 
-    def __init__(self, name, numpy, theirs):
+    def __init__(self, name, numpy):
         super().__init__(name)
-        self._numpy, self._theirs = numpy, theirs
+        self._numpy = numpy
 
     def __getattr__(self, name):
-        if self._theirs is not None and not hasattr(self._theirs, name):
-            raise AttributeError(f"{self.__name__} has no {name!r}")
+        if (submodule := f"{self.__name__}.{name}") in RECORD and name != "ndarray":
+            return Namespace(submodule, getattr(self._numpy, name))
+        if name not in RECORD[self.__name__]:
+            raise AttributeError(f"{self.__name__} has no {name!r}, or it is not recorded")
         found = getattr(self._numpy, name)
-        theirs = getattr(self._theirs, name, None)
-        if isinstance(found, types.ModuleType):
-            return Namespace(f"{self.__name__}.{name}", found, theirs)
         if not callable(found) or isinstance(found, type):
             return found
-        check = (lambda *args, **kwargs: None) if theirs is None else _check_of(theirs)
-        call = _on_device(found, check)
+        call = _on_device(found, _check_of(name, RECORD[self.__name__][name]))
 
         def counted(*args, **kwargs):
             _counts.waits += name in _WAITING or (name == "where" and len(args) == 1)
@@ -282,7 +277,8 @@ class CompileException(Exception):
     """As CuPy's."""
 
 
-cupy = Namespace("cupy", np, real)
+cupy = Namespace("cupy", np)
+cupy.__version__ = RECORD["version"]
 cupy.asarray, cupy.array = _asarray, _array
 cupy.asnumpy, cupy.from_dlpack = _asnumpy, _from_dlpack
 cupy.ndarray = _NeverAnArray

@@ -67,13 +67,6 @@ def refused(call, *parts):
 
 
 @pytest.fixture
-def rng():
-    seed = np.random.SeedSequence().entropy
-    print(f"seed {seed}")  # shown when the test fails
-    return np.random.default_rng(seed)
-
-
-@pytest.fixture
 def save(tmp_path):
     """Return a function that writes bytes into a file and returns its path."""
 

@@ -37,15 +37,6 @@ def refusing(error):
     return refuse
 
 
-@pytest.mark.skipif(standin.real is None, reason="CuPy is not installed (group cupy)")
-def test_the_stand_ins_errors_are_worded_as_cupys():
-    real = standin.real.cuda.memory.OutOfMemoryError(6_000_000, 10)
-    assert str(real).startswith(str(OUT_OF_MEMORY))
-    assert issubclass(real.__class__, MemoryError)
-    assert issubclass(standin.real.cuda.runtime.CUDARuntimeError, RuntimeError)
-    assert issubclass(standin.real.cuda.compiler.CompileException, Exception)
-
-
 def test_a_data_set_too_large_for_the_device_says_what_it_wants_and_what_is_free(rng, monkeypatch):
     images = rng.integers(0, 256, (50, 6), dtype=np.uint8)
     dataset = Dataset("drawn", images[:40], images[40:], None, None, 255.0, (2, 3))

@@ -58,10 +58,15 @@ def test_every_way_to_read_a_number_is_counted(rng):
     assert (count.waits, count.copies) == (0, 1)
 
 
-@pytest.mark.skipif(standin.real is None, reason="CuPy is not installed (group cupy)")
 def test_what_cupy_lacks_the_stand_in_lacks(rng):
     cupy, a = standin.cupy, standin.cupy.asarray(rng.uniform(size=3))
-    for lacks in (lambda: cupy.spacing(a), lambda: cupy.frompyfunc, lambda: a.newbyteorder):
+    for lacks in (
+        lambda: cupy.spacing(a),
+        lambda: cupy.frompyfunc,
+        lambda: cupy.emath,
+        lambda: cupy.linalg.svdvals,
+        lambda: a.newbyteorder,
+    ):
         with pytest.raises(AttributeError):
             lacks()
     for call in (
@@ -69,6 +74,7 @@ def test_what_cupy_lacks_the_stand_in_lacks(rng):
         lambda: cupy.sum(a, initial=1),
         lambda: a.sum(initial=1),
         lambda: cupy.maximum(a, 0, subok=False),
+        lambda: cupy.linalg.norm(a, order=2),
     ):
         with pytest.raises(TypeError):
             call()

@@ -27,11 +27,6 @@ def product(x, y):
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng()
-
-
-@pytest.fixture
 def x(rng):
     return rng.standard_normal((4, 5))
 

@@ -30,5 +30,9 @@ def kept(folder: Path, name: str, depends_on: bytes, make: Callable[[Path], None
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             make(Path(place, "run"))
-            os.replace(Path(place, "run"), path)
+            try:
+                os.replace(Path(place, "run"), path)
+            except OSError:  # a folder that is not empty cannot be replaced:
+                if not path.exists():  # another process was first
+                    raise
     return path

@@ -185,7 +185,10 @@ def pool(workers: int | None = None) -> ProcessPoolExecutor:
     """Return processes that have imported the libraries, not the package, and run one task each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hypothesis", "numpy", "pytest", "scipy.stats"])
-    return ProcessPoolExecutor(workers or os.cpu_count(), context, max_tasks_per_child=1)
+    if workers is None:
+        pytests = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # share the cores
+        workers = max(1, (os.cpu_count() or 1) // pytests)
+    return ProcessPoolExecutor(workers, context, max_tasks_per_child=1)
 
 
 def passes(seed: int) -> tuple[bool, str]:
