@@ -22,8 +22,8 @@ class Layer(Protocol):
     """What an encoder, a decoder and every layer of them must have: these two methods.
 
     A layer with parameters also has ``named_parameters()``, which yields pairs of a name and a
-    :class:`Parameter`. It may have ``backward_parameters(dy, cache)``: the backward for whoever
-    does not need dx, as at the data.
+    :class:`~scratchvae.Parameter`. It may have ``backward_parameters(dy, cache)`` as well: the
+    backward where nobody needs dx, as in the first layer.
     """
 
     def forward(self, x: Array, /) -> tuple[Array, Any]:
@@ -164,9 +164,9 @@ def dense(
     sizes : sequence of int
         n_in of the first layer, then n_out of each.
     activation : str
-        As for :class:`Activation`.
+        As for :class:`~scratchvae.Activation`.
     rng, backend, dtype
-        As for :class:`Linear`.
+        As for :class:`~scratchvae.Linear`.
     """
     rng = np.random.default_rng(rng)
     layers: list[Layer] = []

@@ -222,7 +222,7 @@ class Parameters(_ValueAndGradient):
         pairs = list(named)
         if pairs != self._pairs:
             now, before = dict(pairs), self._parameters
-            changed = [n for n in {**before, **now} if now.get(n) is not before.get(n)]
+            changed = [n for n in {**now, **before} if now.get(n) is not before.get(n)]
             raise InputError(
                 "a part of the model was changed after its parameters had been gathered "
                 f"({changed[0] if changed else 'their order'} is not what it was): call "

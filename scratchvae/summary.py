@@ -33,7 +33,9 @@ def summarize(model: Model) -> Text:
         for a, b, c, d in rows
     ]
     total = f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
-    return Text("\n".join([repr(model), "", *lines, "", total]))
+    name = f"{type(model).__name__}({model.data_dim}, latent_dim={model.latent_dim})"
+    head = f"{name}, {in_words(model.likelihood)}"
+    return Text("\n".join([head, "", *lines, "", total]))
 
 
 def walk(part: str, layer: Any) -> list[tuple[str, Any]]:

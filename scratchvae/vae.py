@@ -221,13 +221,13 @@ class VAE(Autoencoder):
     Parameters
     ----------
     data_dim, hidden, latent_dim : as for :class:`Autoencoder`
+    activation, likelihood, variance : as for :class:`Autoencoder`
     beta : float
         The weight of the KL term. With 1 the loss is the negative evidence lower bound.
     free_bits : float
         The KL in nats that each latent dimension may have free of charge: where it is not 0 the
         loss holds the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
-    activation, likelihood, variance, backend, dtype, rng : as for :class:`Autoencoder`
-    encoder, decoder : as for :class:`Autoencoder`
+    backend, dtype, rng, encoder, decoder : as for :class:`Autoencoder`
     """
 
     kind = "vae"

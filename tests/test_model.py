@@ -351,7 +351,7 @@ def test_the_summary_is_a_table_of_the_layers():
     summary = model.summary()
     assert repr(summary) == str(summary)  # as a notebook and an interpreter show it
     assert summary.splitlines() == [
-        "VAE(6, hidden=(5,), latent_dim=2, likelihood='gaussian', variance='shared')",
+        "VAE(6, latent_dim=2), Gaussian(variance='shared')",
         "",
         "part        layer               output  parameters",
         "encoder.0   Linear(6, 5)        (B, 5)          35",
