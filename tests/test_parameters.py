@@ -134,9 +134,8 @@ def test_a_parameter_with_two_names_is_refused():
 
 
 def test_there_must_be_parameters():
-    with pytest.raises(
-        sv.InputError, match="^there are no parameters to gather: expected one at least$"
-    ):
+    message = r"^there are no parameters to gather: expected one at least$"
+    with pytest.raises(sv.InputError, match=message):
         Parameters(sv.Sequential([sv.Activation("relu")]).named_parameters())
 
 
