@@ -180,7 +180,6 @@ class Model:
     def __repr__(self) -> str:
         config = self.config()
         defaults = {k: p.default for k, p in inspect.signature(type(self)).parameters.items()}
-        defaults |= {"hidden": (400,), "likelihood": "bernoulli"}
         shown = ["hidden", "latent_dim", *(k for k in config if config[k] != defaults.get(k))]
         options = [
             f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"

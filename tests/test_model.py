@@ -110,7 +110,7 @@ def test_a_likelihood_can_be_handed_in(x):
         ),
         (
             {"encoder": WithoutCache()},
-            r"the encoder does not turn .* into \(y, cache\): W.* too many",
+            r"the encoder does not turn .* into \(y, cache\): W.* raised ValueError: too many",
         ),
         ({"encoder": OnlyForward()}, r"the encoder is OnlyForward\(\), which has no backward: a"),
         ({"decoder": sv.Linear}, "the decoder is the class Linear: expected an object of it"),
@@ -128,6 +128,16 @@ def test_a_likelihood_can_be_handed_in(x):
 def test_a_part_that_does_not_fit_is_refused(options, message):
     with pytest.raises(sv.InputError, match=message):
         sv.VAE(6, **OPTIONS, **options)
+
+
+def test_a_part_is_tried_with_numbers_of_the_models_type():
+    class Single(Scale):
+        def forward(self, x):
+            if x.dtype != np.float32:
+                raise TypeError("expected float32")
+            return super().forward(x)
+
+    sv.Autoencoder(6, latent_dim=6, encoder=Single(), dtype="float32")
 
 
 def test_a_part_on_another_device_is_refused(monkeypatch):
