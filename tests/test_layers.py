@@ -153,3 +153,7 @@ def test_numpys_integers_are_sizes():
 def test_an_unknown_activation_is_named_with_the_known_ones():
     with pytest.raises(InputError, match=r"unknown activation 'gelu': .* relu, .*silu"):
         Activation("gelu")
+
+
+def test_a_stack_is_of_float32_unless_told_otherwise():
+    assert all(p.value.dtype == np.float32 for _, p in sv.layers.dense([3, 2]).named_parameters())
