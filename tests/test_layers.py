@@ -6,6 +6,7 @@ from scipy import stats
 
 from scratchvae import Activation, InputError, Linear, Sequential
 from scratchvae.activations import ACTIVATIONS
+from scratchvae.layers import dense
 
 
 @pytest.mark.proves("linear")
@@ -153,3 +154,7 @@ def test_numpys_integers_are_sizes():
 def test_an_unknown_activation_is_named_with_the_known_ones():
     with pytest.raises(InputError, match=r"unknown activation 'gelu': .* relu, .*silu"):
         Activation("gelu")
+
+
+def test_a_stack_is_of_float32_unless_told_otherwise():
+    assert all(p.value.dtype == np.float32 for _, p in dense([3, 2]).named_parameters())

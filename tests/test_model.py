@@ -97,7 +97,7 @@ def test_a_likelihood_can_be_handed_in(x):
         ({"decoder": dense(2, 6), "hidden": ()}, r"hidden is \(\) beside a part of your own"),
         (
             {"encoder": dense(6, 4), "decoder": dense(2, 6), "activation": "tanh"},
-            "activation is 'tanh' beside two parts of your own",
+            "^activation is 'tanh' beside two parts .* stacks that the model builds itself, so leave it out$",  # noqa: E501
         ),
         (
             {"encoder": dense(6, 5)},
@@ -209,10 +209,16 @@ def test_what_a_model_has_it_says_itself(rng):
     assert vae.beta == 3.0
     with pytest.raises(sv.InputError, match="beta is -1: expected a finite number, 0 or larger"):
         vae.set_beta(-1)
-    with pytest.raises(sv.InputError, match="an autoencoder has no prior to sample from"):
+    with pytest.raises(
+        sv.InputError, match=r"^an autoencoder has no prior to sample from: expected a VAE$"
+    ):
         plain.sample(3)
-    with pytest.raises(sv.InputError, match="an autoencoder's loss has no KL term, and so no beta"):
+    with pytest.raises(sv.InputError) as error:
         plain.set_beta(1)
+    assert str(error.value) == (
+        "an autoencoder's loss has no KL term, and so no beta: expected a VAE"
+    )
+    assert sv.VAE(6).draw_prior(3, rng).dtype == np.float32
 
 
 def test_a_code_is_a_point_or_a_draw_around_its_mean(rng, x):
@@ -224,6 +230,8 @@ def test_a_code_is_a_point_or_a_draw_around_its_mean(rng, x):
     np.testing.assert_array_equal(vae.mean_code(x), mu)
     # exp(logvar / 2) is computed the same way; a product and a sum follow.
     np.testing.assert_allclose(vae.codes(x, eps), mu + np.exp(0.5 * logvar) * eps, rtol=1e-15)
+    with pytest.raises(sv.InputError, match=r"^x has shape \(4, 5\)"):
+        vae.codes(x[:, 1:])
 
 
 def test_samples_are_decoded_draws_of_the_models_own_prior():
@@ -317,6 +325,13 @@ def test_a_twin_shares_the_values_and_owns_its_gradient(x):
 
 
 # --- words
+
+
+def test_a_layer_is_named_by_the_repr_that_it_inherits():
+    class Own(sv.Linear):
+        pass
+
+    assert sv.layers.in_words(Own(2, 3)) == "Linear(2, 3)"
 
 
 @pytest.mark.parametrize(
