@@ -118,8 +118,8 @@ class Model:
         shape = self.noise_shape(n)
         return None if shape is None else self.backend.standard_normal(rng, shape, self.dtype)
 
-    def _noise(self, eps: Any, n: int) -> Array | None:
-        """Return `eps` as an array of the right shape; draw it if it is None."""
+    def noise(self, eps: Any, n: int) -> Array | None:
+        """Return `eps` as an array, drawn if it is None; InputError if its shape is wrong."""
         shape = self.noise_shape(n)
         if eps is None or shape is None:
             return self.draw_eps(n, self.rng)
@@ -128,7 +128,8 @@ class Model:
             raise InputError(f"eps has shape {eps.shape}: expected {shape}, for {n} examples")
         return eps
 
-    def _as_batch(self, name: str, x: Any, width: int) -> Array:
+    def as_batch(self, name: str, x: Any, width: int) -> Array:
+        """Return `x` as an array (B, width) of the model; InputError if its shape is wrong."""
         x = self.backend.asarray(x, dtype=self.dtype)
         if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")

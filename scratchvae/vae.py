@@ -133,11 +133,11 @@ class Autoencoder(Model):
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
-        return self.encoder.forward(self._as_batch("x", x, self.data_dim))[0]
+        return self.encoder.forward(self.as_batch("x", x, self.data_dim))[0]
 
     def decode(self, z: Any) -> Array:
         """Return the mean (B, D) of p(x|z) for codes z (B, Z)."""
-        output, _ = self.decoder.forward(self._as_batch("z", z, self.latent_dim))
+        output, _ = self.decoder.forward(self.as_batch("z", z, self.latent_dim))
         return self.likelihood.mean(output)
 
     def mean_code(self, x: Any) -> Array:
@@ -171,7 +171,7 @@ class Autoencoder(Model):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; `eps` is not used."""
-        x = self._as_batch("x", x, self.data_dim)
+        x = self.as_batch("x", x, self.data_dim)
         z, encoder_cache = self.encoder.forward(x)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
@@ -257,6 +257,11 @@ class VAE(Autoencoder):
         )  # fmt: skip
         self.set_beta(beta)
         self.free_bits = check_number("free_bits", free_bits)
+        if self.free_bits and type(self).kl is not VAE.kl:
+            raise InputError(
+                f"free_bits is {free_bits}: it charges the KL of VAE, which {type(self).__name__} "
+                "replaces with another, so leave it at 0"
+            )
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Return what `Model.widths` does; the encoder gives [mu | logvar], 2Z numbers."""
@@ -299,7 +304,7 @@ class VAE(Autoencoder):
 
     def encode(self, x: Any) -> tuple[Array, Array]:
         """Return the parameters (mu, logvar) of q(z|x), (B, Z) each, for x (B, D)."""
-        return self._split(super().encode(x))
+        return self.split(super().encode(x))
 
     def mean_code(self, x: Any) -> Array:
         """Return the mean mu (B, Z) of q(z|x) for each x (B, D)."""
@@ -307,15 +312,15 @@ class VAE(Autoencoder):
 
     def codes(self, x: Any, eps: Any = None) -> Array:
         """Return draws z from q(z|x) for x (B, D), by the noise eps: (B, Z), or in its shape."""
-        x = self._as_batch("x", x, self.data_dim)
-        return self.reparameterize(*self.encode(x), self._noise(eps, len(x)))[0]
+        x = self.as_batch("x", x, self.data_dim)
+        return self.reparameterize(*self.encode(x), self.noise(eps, len(x)))[0]
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
-        x = self._as_batch("x", x, self.data_dim)
-        eps = self._noise(eps, len(x))  # (B, Z)
+        x = self.as_batch("x", x, self.data_dim)
+        eps = self.noise(eps, len(x))  # (B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
-        mu, logvar = self._split(code)  # (B, Z) each
+        mu, logvar = self.split(code)  # (B, Z) each
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
@@ -339,5 +344,6 @@ class VAE(Autoencoder):
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
         backward_parameters(self.encoder, dcode, encoder_cache)  # dcode (B, 2Z)
 
-    def _split(self, code: Array) -> tuple[Array, Array]:
+    def split(self, code: Array) -> tuple[Array, Array]:
+        """Return the two halves of the encoder's output (B, 2Z): mu and logvar, (B, Z) each."""
         return code[:, : self.latent_dim], code[:, self.latent_dim :]

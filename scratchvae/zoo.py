@@ -324,10 +324,10 @@ class ImportanceWeightedVAE(VAE):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; the KL is not separate."""
-        x = self._as_batch("x", x, self.data_dim)
-        eps = self._noise(eps, len(x))  # (K, B, Z)
+        x = self.as_batch("x", x, self.data_dim)
+        eps = self.noise(eps, len(x))  # (K, B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
-        mu, logvar = self._split(code)  # (B, Z) each
+        mu, logvar = self.split(code)  # (B, Z) each
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (K, B, Z)
         output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)

@@ -268,6 +268,19 @@ def test_a_formula_and_its_backward_are_replaced_together(pair, x):
     assert sv.gradcheck.check_model(model, x).ok
 
 
+def test_free_bits_do_not_hide_a_kl_that_was_replaced():
+    class Half(sv.VAE):
+        def kl(self, mu, logvar):
+            kl, cache = super().kl(mu, logvar)
+            return kl / 2, cache
+
+    Half(6, **OPTIONS)
+    with pytest.raises(
+        sv.InputError, match=r"free_bits is 0\.5: it charges the KL of VAE, which Half"
+    ):
+        Half(6, free_bits=0.5, **OPTIONS)
+
+
 # --- copies
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda model: pickle.loads(pickle.dumps(model))}

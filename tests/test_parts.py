@@ -216,8 +216,8 @@ class ImportanceWeighted(sv.VAE):
 
     def forward(self, x, eps=None):
         code, encoder_cache = self.encoder.forward(x)
-        mu, logvar = self._split(code)  # (B, Z) each
-        z, z_cache = self.reparameterize(mu, logvar, self._noise(eps, len(x)))  # (K, B, Z)
+        mu, logvar = self.split(code)  # (B, Z) each
+        z, z_cache = self.reparameterize(mu, logvar, self.noise(eps, len(x)))  # (K, B, Z)
         output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
         log_q, q_cache = sv.gaussian.log_density(z, mu, logvar)
