@@ -212,7 +212,7 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
     last = run.trainer.metrics[-1]
     model: Any = run.model
     seconds = sum(line["seconds"] for line in run.trainer.metrics)
-    weight = f"{model.beta:g} x " if model.has_posterior and model.beta != 1 else ""
+    weight = f"{model.beta:g} x " if model.beta not in (None, 1) else ""
     print(
         f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
         f"example = reconstruction {last['test_reconstruction']:.2f} + {weight}KL "

@@ -42,6 +42,11 @@ def elbo(
     for x in batches:
         for _ in range(samples):
             terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
+            if terms.loss.shape != (len(x),):
+                raise InputError(
+                    f"forward gives a loss of shape {terms.loss.shape} for {len(x)} examples: "
+                    "expected one number for each"
+                )
             totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
     return Terms(*(asnumpy(totals) / n))

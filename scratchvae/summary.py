@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .layers import in_words, named
+from .layers import belongs_to, in_words, named
 
 if TYPE_CHECKING:
     from .model import Model
@@ -39,10 +39,10 @@ def summarize(model: Model) -> Text:
 
 
 def walk(part: str, layer: Any) -> list[tuple[str, Any]]:
-    """Return the layers of a part in their order, with their names; one, if it is no stack."""
-    if not hasattr(layer, "layers"):
+    """Return the layers of a part in their order, with their names; one, if it is not a chain."""
+    if not belongs_to(layer, "named_layers", "forward"):
         return [(part, layer)]
-    return [(f"{part}.{i}", inner) for i, inner in enumerate(layer.layers)]
+    return [(f"{part}.{name}", inner) for name, inner in layer.named_layers()]
 
 
 def _short(layer: Any) -> str:

@@ -84,6 +84,7 @@ class Autoencoder(Model):
 
     kind = "ae"
     has_posterior = False
+    beta: float | None = None  # the weight of the KL term, where there is one
 
     def __init__(
         self,
@@ -128,6 +129,7 @@ class Autoencoder(Model):
         self.encoder, self.decoder = encoder, decoder
         self.gather()
         self._options = {"hidden": hidden, "activation": activation}
+        variance = variance if isinstance(variance, str) else float(variance)
         self._options |= {"likelihood": likelihood, "variance": variance}
         self._stacks = self._in_words() if not handed_in else None
 
@@ -232,6 +234,7 @@ class VAE(Autoencoder):
 
     kind = "vae"
     has_posterior = True
+    beta: float
 
     def __init__(
         self,
@@ -273,7 +276,7 @@ class VAE(Autoencoder):
 
     def config(self) -> dict[str, Any]:
         """Return what `Autoencoder.config` does, with beta and free_bits."""
-        return {**super().config(), "beta": self.beta, "free_bits": self.free_bits}
+        return {**super().config(), "beta": float(self.beta), "free_bits": self.free_bits}
 
     # The formulas, each with its backward. [sigma], [kl] and the others are in `gaussian`.
     reparameterize = staticmethod(gaussian.reparameterize)  # (mu, logvar, eps) -> (z, cache)

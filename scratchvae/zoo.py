@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .activations import sigmoid
 from .backend import Array, namespace
+from .errors import InputError
 from .gaussian import LOG_2PI, log_density, log_density_backward
 from .layers import backward_parameters
 from .likelihoods import Gaussian
@@ -303,6 +304,14 @@ class ImportanceWeightedVAE(VAE):
     """
 
     K = 5
+
+    def set_beta(self, beta: float) -> None:
+        """Raise InputError unless beta is 1: the KL is no term of this loss, to be weighed."""
+        if beta != 1:
+            raise InputError(
+                f"beta is {beta}: importance weights have no KL term, so leave it at 1"
+            )
+        super().set_beta(beta)
 
     combine = staticmethod(importance_weighted_loss)
     combine_backward = staticmethod(importance_weighted_loss_backward)

@@ -786,3 +786,8 @@ def test_the_least_cross_entropy_is_a_property_of_the_data(rng):
         loss, (special.entr(x) + special.entr(1 - x)).sum(axis=1), rtol=1e-12
     )
     np.testing.assert_allclose(model.nll_backward(np.ones(5), cache), 0, atol=1e-13)
+
+
+def test_importance_weights_have_no_beta():
+    with pytest.raises(sv.InputError, match="beta is 3: importance weights have no KL term"):
+        zoo.ImportanceWeightedVAE(4, (3,), 2, beta=3)

@@ -13,6 +13,7 @@ import scratchvae as sv
 from scratchvae.training import Trainer
 
 OPTIONS = {"latent_dim": 2, "dtype": "float64"}
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda model: pickle.loads(pickle.dumps(model))}
 
 
 @pytest.fixture
@@ -122,6 +123,10 @@ def test_a_likelihood_can_be_handed_in(x):
             {"encoder": sv.Linear(6, 4)},
             "encoder.W is a numpy array of float32: expected numpy and float64, the back",
         ),
+        (
+            {"likelihood": sv.likelihoods.Bernoulli},
+            "unknown likelihood <class .*an object with bina",
+        ),
         ({"likelihood": np.tanh}, "unknown likelihood <ufunc 'tanh'>: expected 'bernoulli', 'ga"),
     ],
 )
@@ -145,6 +150,98 @@ def test_a_part_on_another_device_is_refused(monkeypatch):
     decoder = dense(2, 6, backend="cupy")
     with pytest.raises(sv.InputError, match=r"the decoder does not turn an array|is a .* array of"):
         sv.VAE(6, decoder=decoder, **OPTIONS)
+
+
+class Returns(Scale):
+    """A backward that gives back something else than dx."""
+
+    def __init__(self, dx):
+        self.dx = dx
+
+    def backward(self, dy, cache):
+        return self.dx
+
+
+class Raises(Scale):
+    def backward(self, dy, cache):
+        raise TypeError("no such thing")
+
+
+class Names(Scale):
+    def __init__(self, named):
+        self.named_parameters = lambda: named
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Returns(None), r"the decoder has a backward that returns a NoneType: expected dx, an arr"),
+        (
+            Returns((np.ones((3, 2)),)),
+            "the decoder has a backward that returns a tuple: expected d",
+        ),
+        (Returns(np.ones((1, 2))), r"returns an array of shape \(1, 2\): .* of shape \(3, 2\)$"),
+        (
+            Raises(),
+            r"the decoder has a backward that fails: for dy of shape \(3, 2\) Raises\(\) rai",
+        ),
+        (Names([("w", np.ones(2))]), r"^decoder\.w is a ndarray: expected a Parameter$"),
+    ],
+)
+def test_a_part_whose_backward_does_not_fit_is_refused(layer, message):
+    with pytest.raises(sv.InputError, match=message):
+        sv.VAE(2, decoder=layer, **OPTIONS)
+
+
+def test_looking_at_the_parts_changes_no_gradient():
+    model = sv.VAE(6, (5,), **OPTIONS)
+    parts = [*model.encoder.named_parameters(), *model.decoder.named_parameters()]
+    for _, p in parts:
+        p.grad[...] = 3
+    model.gather()
+    for part, layer in ("encoder", model.encoder), ("decoder", model.decoder):
+        model._require_width(part, layer, *model.widths()[part])
+    assert not model.params.grad.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "latent_dim", 3),
+        lambda model: setattr(
+            model, "likelihood", sv.likelihoods.Gaussian(6, "per-dimension", model.backend, "f8")
+        ),
+        lambda model: setattr(model.encoder.layers[0], "W", np.ones((6, 400))),
+    ],
+)
+def test_a_change_of_sizes_or_of_a_parameters_kind_is_refused_too(change, x):
+    model = sv.VAE(6, **OPTIONS)
+    change(model)
+    with pytest.raises(sv.InputError, match=r"call model\.gather\(\) and make a new optimizer"):
+        model.loss_and_grad(x)
+
+
+@pytest.mark.parametrize("use", ["save", "state", "load"])
+def test_what_does_not_see_a_change_is_not_saved(use, tmp_path, x):
+    model = sv.VAE(6, **OPTIONS)
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    trainer = Trainer(model, sv.Adam(model.params), x)
+    exchange(model)
+    with pytest.raises(
+        sv.InputError, match=r"a part of the model was changed|another configuration"
+    ):
+        {"save": lambda: model.save(path), "state": trainer.state,
+         "load": lambda: sv.load(path, into=model)}[use]()  # fmt: skip
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_model_whose_part_another_one_has_taken_is_not_copied(make):
+    """The copy would have the values from before."""
+    model = sv.VAE(6, **OPTIONS)
+    steal(model)
+    with pytest.raises(sv.InputError, match="or handed to another model"):
+        make(model)
 
 
 def insert(model):
@@ -283,8 +380,6 @@ def test_free_bits_do_not_hide_a_kl_that_was_replaced():
 
 # --- copies
 
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda model: pickle.loads(pickle.dumps(model))}
-
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])
@@ -340,11 +435,17 @@ def test_a_twin_shares_the_values_and_owns_its_gradient(x):
 # --- words
 
 
-def test_a_layer_is_named_by_the_repr_that_it_inherits():
-    class Own(sv.Linear):
-        pass
+class Own(sv.Linear):
+    """Another layer than the one whose repr it inherits."""
 
-    assert sv.layers.in_words(Own(2, 3)) == "Linear(2, 3)"
+
+def test_a_layer_is_not_named_as_the_class_that_it_comes_from():
+    assert sv.layers.in_words(Own(2, 3)) == "Own()"
+    model = sv.VAE(6, (5,), 2)
+    model.encoder.layers[0] = Own(6, 5)
+    model.gather()
+    assert model.config()["kind"] is None  # else a file would be loaded as another model
+    assert "Own()" in repr(model)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_a_parameter_with_two_names_is_refused():
         Parameters(sv.Sequential([layer, layer]).named_parameters())
     assert str(error.value) == (
         "0.W and 1.W are one and the same parameter, as where a layer stands at two places: "
-        "expected a layer of its own for each"
+        "expected a layer of its own for each, or, where one shares the parameter of another, its "
+        "name from one of them only"
     )
 
 
@@ -197,7 +198,7 @@ def test_each_batch_starts_from_a_gradient_of_zero(rng, first, second):
     step.run(first)
     for before, way in (first, second), (second, first):
         if before.startswith("add") and way.startswith("plus"):
-            with pytest.raises(RuntimeError, match=r"should use `\.add\(d\)` only"):
+            with pytest.raises(sv.InputError, match=r"should use `\.add\(d\)` only"):
                 step.run(way)
         step.run(way)
 
@@ -209,7 +210,7 @@ def test_what_a_layer_adds_twice_in_a_batch_counts_twice(rng, first, second):
     for _ in range(3):
         step.params.grad[...] = np.nan
         if _ and first.startswith("plus") and second.startswith("add"):
-            with pytest.raises(RuntimeError, match=r"should use `\.add\(d\)` only"):
+            with pytest.raises(sv.InputError, match=r"should use `\.add\(d\)` only"):
                 step.run(first, second)
             return
         step.run(first, second)
@@ -293,8 +294,9 @@ def test_parameters_gathered_again_are_not_moved_by_the_old_optimizer():
         with pytest.raises(sv.InputError) as error:
             stale()
         assert str(error.value) == (
-            "W now belongs to other vectors than these, since it was gathered again: make a new "
-            "optimizer, of the present model.params"
+            "W now belongs to other vectors than these, since it was gathered again or handed to "
+            "another model: make a new optimizer of the present model.params, and give each model "
+            "parts of its own"
         )
     sv.SGD(second, 0.1).step()
 
@@ -310,3 +312,36 @@ def test_no_name_is_given_twice():
     one, first, second = (Parameter(np.ones(n)) for n in (1, 2, 3))
     with pytest.raises(ValueError, match="two parameters are named 'W': expected a name for each"):
         Parameters([("b", one), ("W", first), ("W", second)])
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [([1.0, 2.0], "list"), (1.0, "float"), (None, "NoneType"), (np.arange(3), "int64")],
+)
+def test_a_parameter_is_an_array_of_floats(value, kind):
+    with pytest.raises(
+        sv.InputError, match=f"^a Parameter's value is {kind}: expected an array of f"
+    ):
+        Parameter(value)
+
+
+def test_what_is_no_parameter_is_refused_by_its_name():
+    with pytest.raises(sv.InputError, match=r"^W is a ndarray: expected a Parameter$"):
+        Parameters([("W", np.ones(3))])
+
+
+def test_a_copy_of_parameters_that_were_gathered_again_is_refused():
+    """It would hold the values of the old vectors."""
+    w, b, params = two()
+    Parameters([("W", w), ("b", b)])
+    for make in COPIES.values():
+        with pytest.raises(sv.InputError, match="W now belongs to other vectors"):
+            make(params)
+
+
+def test_a_copy_of_one_parameter_does_not_take_the_others_along():
+    w, b, _ = two()
+    assert len(pickle.dumps(b)) < len(pickle.dumps(np.zeros(60)))
+    copied = copy.deepcopy(w)
+    np.testing.assert_array_equal(copied.value, w.value)
+    assert not np.shares_memory(copied.value, w.value)
