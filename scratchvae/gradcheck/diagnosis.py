@@ -1,22 +1,20 @@
 """How a gradient is wrong: the simplest explanation that fits the numbers, in one sentence.
 
 Each explanation below is a function of the `Evidence`. It returns a sentence, or None where it does
-not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate to
-a millionth of the largest one: a wrong explanation misses by far more, and the differences are
-usually better by far; where they are not, it is to agree as well as they do.
+not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate
+that is known, to a millionth of it or as well as the differences know it.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+from .slopes import Numbers, is_float32
 
 FIT = 1e-6
 
@@ -29,11 +27,11 @@ class Evidence:
     value: Numbers  # (...)
     given: Numbers  # what backward gives; of the shape of `value` unless that is what is wrong
     right: Numbers  # of the shape of `value`, by differences; nan where it was not measured
-    doubtful: Numbers  # bool, of the shape of `value`: a kink, or the difference cannot tell
+    width: Numbers  # of the shape of `value`: how far `right` may be off
+    doubtful: Numbers  # bool, of the shape of `value`: the forward pass does not decide
     dy: Numbers  # of the shape of y
     jacobian: Numbers | None = None  # (value.size, *y.shape), if all of it was measured
     sizes: Mapping[str, int] = field(default_factory=dict)  # the batch's and the like, by name
-    fit: float = FIT  # to what share of the largest entry an explanation has to agree
     others: dict[str, Evidence] = field(default_factory=dict)  # of the other wrong blocks
 
     @property
@@ -41,16 +39,27 @@ class Evidence:
         """Where the right gradient is known, (...) bool."""
         return np.isfinite(self.right) & ~self.doubtful
 
-    def fits(self, guess: Numbers) -> bool:
-        """Tell whether backward gives `guess`, and that is not what is right, where it is known.
+    def close(self, a: Numbers, b: Numbers) -> Numbers:
+        """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
 
-        Both have the shape of `value`.
+        To agree is to differ by a millionth of the entry, or by what the differences may be off.
         """
+        known, known_width = self.known, self.width[self.known]
+        a, b = a[known], b[known]
+        size = np.maximum(np.abs(a), np.abs(b))
+        terms = np.zeros_like(self.right)
+        if self.jacobian is not None:  # the sum of what an entry is a sum of, without cancelling
+            rows = np.abs(self.jacobian * self.dy).reshape(self.value.size, -1)
+            terms = rows.sum(axis=1).reshape(self.value.shape)
+        return np.asarray(np.abs(a - b) <= FIT * size + 4 * known_width + 1e-9 * terms[known])
+
+    def fits(self, guess: Numbers) -> bool:
+        """Tell whether backward gives `guess`, and that is not what is right, where it is known."""
         known = self.known
         if guess.shape != self.given.shape or guess.shape != known.shape or not known.any():
             return False
-        given, right, guess = self.given[known], self.right[known], guess[known]
-        return close(given, guess, self.fit) and not close(right, guess, self.fit)
+        agrees, right = self.close(self.given, guess), self.close(self.right, guess)
+        return bool(guess[known].any() and agrees.all() and not right.all())
 
     def pull_back(self, dy: Numbers) -> Numbers | None:
         """Return the right gradient for another cotangent, or None if it is not known."""
@@ -98,15 +107,16 @@ def factor(e: Evidence) -> str | None:
     a, n = e.given[e.known], e.right[e.known]
     if not n.any():
         return None
-    ratio = float(a @ n / (n @ n))
-    names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= e.fit]
-    if (np.count_nonzero(n) < 2 and not names) or not close(a, ratio * n, e.fit):
+    k = np.argmax(np.abs(n) / (e.width[e.known] + FIT * np.abs(n)))  # the one known best
+    ratio, fit = float(a[k] / n[k]), FIT + 4 * float(e.width[e.known][k] / np.abs(n[k]))
+    names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= fit]
+    if (np.count_nonzero(n) < 2 and not names) or not e.fits(ratio * e.right):
         return None
     if np.abs(a - ratio * n).max() > 0.01 * np.abs(a - n).max():
         return None  # close to the right one, but not by a factor
     says = f": {', or '.join(names)}" if names else ""
     where = "every coordinate looked at" if n.size > 1 else "its one coordinate"
-    shown = f"{ratio:.8g}" if e.fit == FIT else f"about {ratio:.3g}"
+    shown = f"{ratio:.8g}" if fit < 2 * FIT else f"about {ratio:.3g}"
     return f"It is {shown} times the right one in {where}{says}."
 
 
@@ -274,14 +284,17 @@ def quantity(e: Evidence) -> str | None:
 
 
 def precision(e: Evidence) -> str | None:
-    """Say whether it is right to some digits only."""
-    a, n = e.given[e.known], e.right[e.known]
-    scale = np.abs(n).max(initial=0.0)
-    error = np.abs(a - n).max(initial=0.0)
-    if not 3e-8 * scale < error <= 1e-5 * scale or e.fit > FIT:
+    """Say whether its digits, or those of its ratio to dy, are float32's."""
+    if is_float32(e.given):
+        return "Each of its numbers is one of float32: backward computes in less than float64."
+    if e.given.shape != e.dy.shape or not e.dy.all():
         return None
-    digits = f"It agrees with the right one to {-math.log10(error / scale):.0f} digits only"
-    return f"{digits}, as if a part of backward were computed in float32."
+    ratio = (e.given / e.dy)[e.given != 0]
+    narrow = np.float64(np.float32(ratio))
+    # A product and a quotient in float64 are off by two units in the last place at most.
+    if is_float32(narrow) and (np.abs(ratio - narrow) <= 1e-15 * np.abs(ratio)).all():
+        return "Each of its numbers is dy times one of float32: a part of backward computes in it."
+    return None
 
 
 # ------------------------------------------------------------------------- where it is wrong
@@ -291,7 +304,8 @@ def some_coordinates(e: Evidence) -> str | None:
     """Say what the coordinates have in common where it is wrong, if it is right elsewhere."""
     known = e.known
     scale = np.abs(e.right[known]).max(initial=0.0)
-    bad = known & ~(np.abs(e.given - np.where(known, e.right, 0)) <= e.fit * scale)
+    bad = known.copy()
+    bad[known] = ~e.close(e.given, e.right)
     n = int(bad.sum())
     if n == 0 or n == known.sum():
         return None

@@ -107,7 +107,7 @@ class Corpus:
             for seed, size in enumerate(_draws(pair, kind, seeds, start), start):
                 entry = f"{pair.name}{', drawn' * (kind == 'drawn')}"
                 for mistake in (None, *pair.mistakes):
-                    args = pair.draw(np.random.default_rng([n, seed]), *size)
+                    args = pair.draw(np.random.default_rng([n, seed, 1]), *size)
                     yield Case(entry, pair, mistake, args, seed)
 
 
