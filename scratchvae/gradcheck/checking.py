@@ -121,24 +121,28 @@ class Case(NamedTuple):
     evaluate: Callable[[], Array]  # -> y, for the present values of the blocks
     dy: Array
     sizes: dict[str, int]  # by name, the lengths over which a mean may be wrong or forgotten
+    arrays: dict[str, Array]  # by name, what else a gradient may be made of
 
     def compare(self, settings: Settings) -> Report:
         """Return the first report that is right, or raise for the likeliest of the choices."""
         errors = []
         for blocks in self.choices:
             try:
-                return Comparison(settings, blocks, self.evaluate, self.dy, self.sizes).report()
+                return Comparison(settings, blocks, *self[1:]).report()
             except GradientError as error:
                 errors.append(error)
-        report = next((e.report for e in errors if e.report.cause), errors[0].report)
         if len(errors) == 1:
             raise errors[0]
-        names = ", ".join(b.name for b in self.choices[[e.report for e in errors].index(report)])
-        assumed = f"This takes the gradients to be those of {names}; wrt= says which they are."
+        # Of what is assumed here only a cause that leaves no doubt is worth naming.
+        named = (e for e in errors if e.report.cause not in ("", "some coordinates"))
+        error = next(named, errors[0])
+        report, names = error.report, [b.name for b in self.choices[errors.index(error)]]
+        assumed = f"This takes the gradients to be those of {', '.join(names)}: wrt= says which."
         raise settings.error(
-            f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}", report.cause,
-            error=report.error, checks=report.checks, verdict=report.verdict,
-        )  # fmt: skip
+            f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}",
+            report.cause.replace("some coordinates", ""),
+            **{"error": report.error, "checks": report.checks, "verdict": report.verdict},
+        )
 
 
 @contextmanager
@@ -174,7 +178,9 @@ def prepared(
         for block in blocks[0]:
             _check_float64(f"argument {block.name} of {settings.name}", block.value)
         pair.check_contract(given, d_parameters, args, dy, cache)
-        yield Case(blocks, lambda: pair.forward(*args)[0], dy, _sizes(names, args, y))
+        arrays = {n: a for n, a in zip(names, args, strict=True) if _floating(a)}
+        sizes = _sizes(names, args, y)
+        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays)
     finally:
         for p, value, grad in saved:
             p.value[...], p.grad[...] = value, grad
@@ -205,7 +211,8 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         blocks = [Block(n, params[n].value, params.view(grad, n)) for n in params.names]
         sizes = {BATCH: len(x), "the data's dimension": x.shape[1]}
         sizes |= {"the code's": eps.shape[-1]} if eps is not None else {}
-        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, xp.ones_like(loss), sizes)
+        dy = xp.ones_like(loss)
+        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {})
     finally:
         params.value[...], params.grad[...] = value, old_grad
 
@@ -319,7 +326,7 @@ def _unchanged(settings: Settings, by: str, named: Sequence[tuple[str, Array]]) 
 
 
 def _check_finite(settings: Settings, what: str, x: Array) -> None:
-    if not bool(namespace(x).isfinite(x).all()):
+    if not _finite(x):
         message = f"cannot tell: {what} has values that are not finite (seed {settings.seed})."
         raise settings.error(message, "not finite", verdict="cannot tell")
 
@@ -367,6 +374,8 @@ def _with_gradient(
     Each is a list of (position, gradient). None stands for the gradient of an argument without one.
     """
     n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
+    usable = [i for i in floating if args[i].dtype == np.float64 and _finite(args[i])]
+    floating = usable if len(usable) >= n else floating
     if wrt is not None:
         choices = [list(wrt)]
     elif n == len(args):
@@ -395,10 +404,7 @@ def _with_gradient(
 
 def _fits(choice: Sequence[int], args: list[Any], given: list[Array | None]) -> bool:
     pairs = zip(choice, given, strict=True)
-    return all(
-        g is None or (g.shape == args[i].shape and bool(namespace(args[i]).isfinite(args[i]).all()))
-        for i, g in pairs
-    )
+    return all(g is None or g.shape == args[i].shape for i, g in pairs)
 
 
 def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:
@@ -432,7 +438,7 @@ def name_of(f: Any) -> str:
 
 def _own(what: str, x: Any) -> Any:
     """Return a copy of an array, which may be moved; leave alone what is none."""
-    if _is_array(x):
+    if _is_array(x) or isinstance(x, np.generic):
         return namespace(x).array(x)
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
         try:
@@ -453,6 +459,10 @@ def _floating(x: Any) -> bool:
     return _is_array(x) and x.dtype.kind == "f"
 
 
+def _finite(x: Array) -> bool:
+    return bool(namespace(x).isfinite(x).all())
+
+
 def _kind(x: Any) -> str:
     return str(x.dtype) if _is_array(x) else _describe(x)
 
@@ -460,7 +470,7 @@ def _kind(x: Any) -> str:
 def _check_float64(what: str, x: Any) -> None:
     if not _is_array(x) or x.dtype != np.float64:
         raise InputError(f"{what} is {_kind(x)}: gradients are checked in float64 only")
-    if not bool(namespace(x).isfinite(x).all()):
+    if not _finite(x):
         raise InputError(f"{what} has values that are not finite")
 
 

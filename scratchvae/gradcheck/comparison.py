@@ -11,10 +11,11 @@ import numpy as np
 
 from scratchvae.backend import Array, asnumpy, namespace
 
-from .diagnosis import Evidence, explain
+from .diagnosis import Evidence, explain, float32_digits
 from .slopes import (
     COARSEST,
     EPSILON,
+    FARTHEST,
     FINEST,
     Block,
     Check,
@@ -24,7 +25,6 @@ from .slopes import (
     Slope,
     coordinate,
     direction,
-    is_float32,
     sizes_of,
 )
 
@@ -126,7 +126,8 @@ class Judged(NamedTuple):
 class Comparison:
     """The gradients of some blocks beside the forward pass.
 
-    `sizes` names the lengths by which a gradient may be wrong, such as that of the batch.
+    `sizes` names the lengths by which a gradient may be wrong, such as that of the batch; `arrays`
+    those arrays that a missing factor or term may be made of.
     """
 
     def __init__(
@@ -136,8 +137,9 @@ class Comparison:
         evaluate: Callable[[], Array],
         dy: Array,
         sizes: Mapping[str, int],
+        arrays: Mapping[str, Array],
     ) -> None:
-        self.settings, self.blocks, self.sizes = settings, blocks, sizes
+        self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
         self.forward = Forward(evaluate, dy, settings.step)
 
     def report(self) -> Report:
@@ -157,14 +159,15 @@ class Comparison:
         failed = [b for b in blocks if any(j.verdict != "right" for j in found[b.name])]
         findings = [self._look_at(b, found[b.name]) for b in failed]
         wrong = [f for f in findings if f.verdict == "wrong"]
-        narrow = [b.name for b in blocks if is_float32(asnumpy(b.grad))]
+        dy = self.forward.dy.reshape(self.forward.shape)
+        narrow = [(b.name, float32_digits(asnumpy(b.grad), dy)) for b in blocks]
+        narrow = [found for found in narrow if found[1] and settings.tolerance <= 1e-6]
         if wrong:
             cause, message = self._explain(wrong, findings)
         elif findings:
             cause, message = self._cannot_tell(findings[-1])
-        elif narrow and settings.tolerance <= 1e-6:
-            text = f"each number of the gradient of {narrow[-1]} is one of float32: backward"
-            cause, message = "precision", f"{text} computes in less than float64."
+        elif narrow:
+            cause, message = "precision", "the gradient of {} is wrong. {}".format(*narrow[-1])
         else:
             return Report(settings.name, error, settings.tolerance, settings.seed, checks)
         verdict = "cannot tell" if findings and not wrong else "wrong"
@@ -191,8 +194,8 @@ class Comparison:
         self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
         smaller, larger = range(1, FINEST + 1), range(-1, COARSEST - 1, -1)
         order = [0, *smaller, *larger] if ladder.secant() else [0, *larger]
-        ladder.rung(COARSEST)  # an output that does not move there either depends on nothing
-        for i in larger:
+        ladder.rung(FARTHEST)  # an output that does not move there either does not depend on x
+        for i in range(-1, FARTHEST, -1):
             if ladder.secant() or ladder.rung(i) is None:
                 break
         for i in order:
@@ -206,7 +209,8 @@ class Comparison:
             ):
                 return judged(slope, "right")
             far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in seen[-2:])
-            if one and far and one.distance(other.value) <= 4 * other.width:
+            agree = one and one.consistent and other.consistent
+            if agree and far and one.distance(other.value) <= 4 * other.width:
                 return judged(min(one, other, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
@@ -230,7 +234,7 @@ class Comparison:
             largest = max(size, abs(slope.value))
         else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
             largest = ladder.secant()
-            if not largest and ladder.found.get(COARSEST):
+            if ladder.never_moves():
                 return True
         return slope.width <= RESOLVED * tolerance * largest
 
@@ -254,11 +258,9 @@ class Comparison:
         with np.errstate(divide="ignore"):
             decades = np.log10(largest / np.where(weights > 0, weights, 1)) if largest else 0 * g
         group = np.where(weights > 0, np.minimum(decades // 2, 5), -1)
-        return [
-            self._along(block, direction(block, group == k, self.settings.rng), f"{k:.0f}.{n}")
-            for k in np.unique(group)
-            for n in range(self.settings.directions)
-        ]
+        where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
+        moves = [direction(block, some, self.settings.rng) for some in where]
+        return [self._along(block, v, f"direction {n}") for n, v in enumerate(moves, 1)]
 
     def _coordinate(self, block: Block, index: tuple[Any, ...]) -> Judged:
         # Of another shape it is compared with nothing: the slope alone is wanted.
@@ -271,7 +273,7 @@ class Comparison:
         moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
         slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
         size, g = float(np.linalg.norm(terms)), float(terms.sum())
-        return self._judge(f"{block.name}, direction {label}", Moves(block, v), g, size, slack)
+        return self._judge(f"{block.name}, {label}", Moves(block, v), g, size, slack)
 
     def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
         """Return the index of an entry that is wrong, halving the direction v that showed it."""
@@ -310,7 +312,13 @@ class Comparison:
             rows.append(j.slope.row if j.slope else 0 * self.forward.y)
         jacobian = np.array(rows).reshape(-1, *dy.shape) if len(rows) == value.size else None
         given = asnumpy(block.grad)
-        return Evidence(block.name, value, given, right, width, doubtful, dy, jacobian, self.sizes)
+        arrays = {name: asnumpy(a) for name, a in self.arrays.items()}
+        arrays |= {block.name: value, "y": self.forward.y.reshape(dy.shape)}
+        return Evidence(
+            *(block.name, value, given, right, width, doubtful, dy, jacobian),
+            sizes=self.sizes,
+            arrays=arrays,
+        )
 
     # --- what to say
 

@@ -33,11 +33,16 @@ class Evidence:
     jacobian: Numbers | None = None  # (value.size, *y.shape), if all of it was measured
     sizes: Mapping[str, int] = field(default_factory=dict)  # the batch's and the like, by name
     others: dict[str, Evidence] = field(default_factory=dict)  # of the other wrong blocks
+    arrays: Mapping[str, Numbers] = field(default_factory=dict)  # all arguments, and y, by name
 
     @property
     def known(self) -> Numbers:
         """Where the right gradient is known, (...) bool."""
         return np.isfinite(self.right) & ~self.doubtful
+
+    def count(self) -> int:
+        """Return how many numbers there are to explain."""
+        return int(((self.right != 0) | (self.given != 0))[self.known].sum())
 
     def close(self, a: Numbers, b: Numbers) -> Numbers:
         """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
@@ -82,7 +87,12 @@ def close(a: Numbers, b: Numbers, fit: float = FIT) -> bool:
 
 def explain(evidence: Evidence) -> tuple[str, str]:
     """Return the name of the simplest cause that fits and a sentence on it, or two empty texts."""
-    for cause in WRONG_SHAPES if evidence.given.shape != evidence.value.shape else CAUSES:
+    causes = CAUSES
+    if evidence.given.shape != evidence.value.shape:
+        causes = WRONG_SHAPES
+    elif evidence.count() < 3:
+        causes = CAUSES_OF_FEW  # almost anything fits so few numbers
+    for cause in causes:
         sentence = cause(evidence)
         if sentence:
             return cause.__name__.replace("_", " "), sentence
@@ -190,9 +200,13 @@ def order(e: Evidence) -> str | None:
 
 
 def passed_on(e: Evidence) -> str | None:
-    """Say whether it is dy alone, without the derivative."""
-    if e.dy.shape == e.value.shape and e.fits(e.dy):
-        return "It is dy itself: the derivative of the forward pass is missing."
+    """Say whether it is dy alone, or its sum, without the derivative."""
+    n, ones = e.dy.ndim - e.value.ndim, (1,) * (e.dy.ndim - e.value.ndim)
+    for shape in (ones + e.value.shape, e.value.shape + ones) if n >= 0 else ():
+        dy = e.dy.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+        if dy.shape == shape and e.fits(dy.reshape(e.value.shape)):
+            what = "dy itself" if dy.shape == e.dy.shape else "the sum of dy"
+            return f"It is {what}: the derivative of the forward pass is missing."
     return None
 
 
@@ -285,16 +299,87 @@ def quantity(e: Evidence) -> str | None:
 
 def precision(e: Evidence) -> str | None:
     """Say whether its digits, or those of its ratio to dy, are float32's."""
-    if is_float32(e.given):
+    return float32_digits(e.given, e.dy) or None
+
+
+def float32_digits(given: Numbers, dy: Numbers) -> str:
+    """Return a sentence if a gradient's digits, or those of its ratio to dy, are float32's."""
+    if is_float32(given):
         return "Each of its numbers is one of float32: backward computes in less than float64."
-    if e.given.shape != e.dy.shape or not e.dy.all():
-        return None
-    ratio = (e.given / e.dy)[e.given != 0]
-    narrow = np.float64(np.float32(ratio))
+    if given.shape != dy.shape or not dy.all():
+        return ""
+    ratio = (given / dy)[given != 0]
+    with np.errstate(all="ignore"):
+        narrow = np.float64(np.float32(ratio))
     # A product and a quotient in float64 are off by two units in the last place at most.
     if is_float32(narrow) and (np.abs(ratio - narrow) <= 1e-15 * np.abs(ratio)).all():
         return "Each of its numbers is dy times one of float32: a part of backward computes in it."
+    return ""
+
+
+# ------------------------------------------------------------------------- what is missing
+
+
+FACTORS: tuple[tuple[str, Callable[[Numbers], Numbers]], ...] = (
+    ("{}", lambda a: a),
+    ("{}^2", lambda a: a * a),
+    ("(1 - {})", lambda a: 1 - a),
+    ("(1 + {})", lambda a: 1 + a),
+    ("exp({})", np.exp),
+    ("exp({} / 2)", lambda a: np.exp(a / 2)),
+)
+
+
+def missing_factor(e: Evidence) -> str | None:
+    """Say whether it lacks a factor made of an argument or of y, or has it once too often."""
+    for name, a in _alike(e):
+        for text, f in FACTORS:
+            with np.errstate(all="ignore"):
+                factor = f(a)
+                if e.fits(e.right / factor):
+                    return f"It lacks the factor {text.format(name)}."
+                if e.fits(e.right * factor):
+                    return f"The factor {text.format(name)} enters once too often."
     return None
+
+
+def missing_term(e: Evidence) -> str | None:
+    """Say whether a multiple of a simple term is missing: everywhere the same, or along an axis."""
+    dy = _aligned(e.dy, e.value.shape)
+    terms = [("dy", dy)] if dy is not None else []
+    terms += [(f"dy {name}", dy * a) for name, a in _alike(e) if dy is not None]
+    terms += [] if dy is None else [(f"dy sign({e.name})", dy * np.sign(e.value))]
+    error = np.where(e.known, e.right - e.given, 0)
+    for text, term in terms:
+        c = float((error * term)[e.known].sum() / max((term * term)[e.known].sum(), 1e-300))
+        if c and e.close(e.given + c * term, e.right).all():
+            return f"The term {c:.6g} {text} is missing."
+    for text, term in _alike(e):
+        for axis, n in enumerate(e.value.shape):
+            if n < 2 or e.value.size - e.value.size // n < 2 or not e.known.all():
+                continue  # as many unknown multiples as there are numbers fit always
+            c_ = (error * term).sum(axis, keepdims=True) / (term * term).sum(axis, keepdims=True)
+            if np.isfinite(c_).all() and e.close(e.given + c_ * term, e.right).all():
+                return (
+                    f"What is missing is {text} times one number for all of axis {axis}: a sum "
+                    "over that axis, such as the derivative of a mean or a norm."
+                )
+    return None
+
+
+def _alike(e: Evidence) -> Iterator[tuple[str, Numbers]]:
+    """Yield the arguments, and y, that have the shape of the gradient or are broadcast to it."""
+    for name, a in e.arrays.items():
+        aligned = _aligned(a, e.value.shape)
+        if aligned is not None and np.unique(aligned[e.known]).size > 1:
+            yield name, aligned
+
+
+def _aligned(a: Numbers, shape: tuple[int, ...]) -> Numbers | None:
+    """Return an array broadcast to a shape, its first axes to the first ones; None if none fits."""
+    if a.shape != shape[: a.ndim]:
+        return None
+    return np.broadcast_to(a.reshape(a.shape + (1,) * (len(shape) - a.ndim)), shape)
 
 
 # ------------------------------------------------------------------------- where it is wrong
@@ -367,9 +452,10 @@ def _sums_to(summands: Numbers, right: Numbers) -> bool:
 
 Cause: TypeAlias = Callable[[Evidence], str | None]
 
+CAUSES_OF_FEW: tuple[Cause, ...] = (zero, sign, factor)
 CAUSES: tuple[Cause, ...] = (
-    *(zero, sign, factor, precision, swapped, transposed, order),
+    *(*CAUSES_OF_FEW, precision, swapped, transposed, order),
     *(passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only, wrong_axis),
-    some_coordinates,
+    *(some_coordinates, missing_factor, missing_term),
 )
 WRONG_SHAPES: tuple[Cause, ...] = (right_numbers_in_another_shape, not_summed)

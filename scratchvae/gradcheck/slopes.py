@@ -16,10 +16,13 @@ from scratchvae.backend import Array, asnumpy, namespace
 Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 STEP = 2.0**-6  # the first of three steps, in units of the argument's own size
-FINEST, COARSEST = (
-    13,
-    -16,
-)  # the last sets of three steps: each is 4 times smaller than the one before
+# Each step is smaller than the one before by this factor. Were it whole, a step of many periods of
+# a wave would be followed by others, and they would agree on nothing but each other.
+RATIO = 3.7
+# Three of the steps serve at once. From which they begin: the smallest are 1e-11, and none is
+# larger than the argument, which would bring rounding of its own. To see whether y depends on it at
+# all, it may move much farther.
+FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
 
 
@@ -75,8 +78,8 @@ class Slope(NamedTuple):
 
     @property
     def consistent(self) -> bool:
-        """Whether the three steps agree to a tenth."""
-        return self.width <= 0.1 * abs(self.value)
+        """Whether the three steps agree, to a tenth or to rounding."""
+        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened by 4 for safety."""
@@ -116,7 +119,7 @@ class Forward:
         Over tiny steps any smooth f is a parabola, so that its fourth differences are rounding
         alone, with 1 + 16 + 36 + 16 + 1 = 70 times the variance: J. J. Moré and S. M. Wild,
         "Estimating Computational Noise", 2011. Of each output the smallest steps count by which it
-        moves at all, and of the differences the median, which a kink does not change.
+        moves at all. A kink changes few of the differences, and so not their median.
         """
         if self.noise_is_known:
             return
@@ -130,14 +133,15 @@ class Forward:
                 continue
             values = np.array(found)  # (13, y.size)
             moved = unseen & ((np.diff(values, axis=0) != 0).mean(axis=0) > 0.5)
-            sizes = np.median(np.abs(np.diff(values, 4, axis=0)), axis=0)
-            noise = 4 * sizes / (0.6745 * 70**0.5)  # the median of |N(0, 1)| is 0.6745
+            fourth = np.diff(values, 4, axis=0)
+            limit = 5 * np.median(np.abs(fourth), axis=0)
+            noise = 4 * np.minimum(np.sqrt((fourth**2).mean(axis=0)), limit) / 70**0.5
             self.rounding[moved] = np.maximum(self.rounding, noise)[moved]
             unseen &= ~moved
 
 
 class Ladder:
-    """The slope along one direction, by steps of which each is a quarter of the one before."""
+    """The slope along one direction, by smaller and smaller steps."""
 
     def __init__(self, forward: Forward, moves: Moves, slack: float = 0.0) -> None:
         self.forward, self.moves, self.slack = forward, moves, slack
@@ -146,7 +150,7 @@ class Ladder:
     def rung(self, i: int) -> tuple[float, Numbers, Numbers] | None:
         """Return h, y(h) - y and y(-h) - y of the i-th step; None where y is not defined."""
         if i not in self.found:
-            h, x = self.moves.unit * self.forward.step * 4.0**-i, self.moves.x
+            h, x = self.moves.unit * self.forward.step * RATIO**-i, self.moves.x
             h = (x + h) - x  # what x + h adds after rounding: so x itself is not rounded
             ends = [self.forward.change([self.moves], t) for t in (h, -h)]
             self.found[i] = None if ends[0] is None or ends[1] is None else (h, ends[0], ends[1])
@@ -160,16 +164,19 @@ class Ladder:
         h = np.array([r[0] for r in rungs])[:, None]
         up, down = (np.array([r[k] for r in rungs]) for k in (1, 2))  # (3, y.size) each
         # [finite-differences-interval]
-        row, curvature = extrapolate((up - down) / (2 * h), 16.0)
-        gap, gap_error = extrapolate((up + down) / h, 4.0)
-        still = self.still()
-        rounding = self.forward.rounding / np.where(still >= h[0], still, h[2])
+        row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
+        gap, gap_error = extrapolate((up + down) / h, RATIO)
+        still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
+        rounding = self.forward.rounding + 2 * EPSILON * ends  # of |y| there
+        rounding = rounding / np.where(still >= h[0], still, h[2])
         # The slopes from the two sides differ: at a kink the interval holds both.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, np.abs(gap) / 2, 0.0)
         weights = np.abs(self.forward.dy)
         parts = [float((weights * part).sum()) for part in (curvature, rounding, kink)]
-        parts[1] += self.slack / float(h[2, 0])
-        return Slope(float((self.forward.dy * row).sum()), sum(parts), *parts, row)
+        value = float((self.forward.dy * row).sum())
+        # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
+        parts[1] += (self.slack + EPSILON * abs(self.moves.x * value)) / float(h[2, 0])
+        return Slope(value, sum(parts), *parts, row)
 
     def still(self) -> Numbers:
         """Return, for every output, the largest step up to which it does not move at all."""
@@ -187,21 +194,29 @@ class Ladder:
         largest = 0.0
         for i in sorted(self.found, reverse=True):
             rung = self.found[i]
-            if rung is not None and (i >= 0 or not largest):
+            if rung is not None and i > FARTHEST and (i >= 0 or not largest):
                 h, up, down = rung
                 sizes = np.maximum(np.abs(up), np.abs(down)) / h
                 largest = max(largest, float((np.abs(self.forward.dy) * sizes).sum()))
         return largest
 
+    def never_moves(self) -> bool:
+        """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
+        return FARTHEST in self.found and not any(
+            rung is not None and (rung[1].any() or rung[2].any()) for rung in self.found.values()
+        )
+
 
 def extrapolate(values: Numbers, q: float) -> tuple[Numbers, Numbers]:
-    """Return the limit for h -> 0 of values at h, h/4, h/16, and an estimate of its error.
+    """Return the limit for h -> 0 of values at three steps, and an estimate of its error.
 
-    The terms that vanish are those of order h^2 and h^4 for q = 16, h and h^3 for q = 4.
+    The terms of order h^2 and h^4 vanish for q = RATIO^2, those of order h and h^3 for q = RATIO.
     """
     coarse, fine = ((q * b - a) / (q - 1) for a, b in ((values[0], values[1]), values[1:]))
-    best = (16 * q * fine - coarse) / (16 * q - 1)
-    return best, np.abs(best - fine) + np.abs(fine - coarse) / 64
+    r = q * RATIO**2
+    best, apart = (r * fine - coarse) / (r - 1), np.abs(fine - coarse)
+    # Where the steps do not agree to a tenth the series says nothing yet.
+    return best, np.where(apart <= 0.1 * np.abs(best), np.abs(best - fine) + apart / 64, apart)
 
 
 def sizes_of(value: Array) -> Numbers:

@@ -38,26 +38,26 @@ def elementwise(name, f, df, *mistakes, draw=None, scales=(-2, 2), **options):
 
 elementwise(
     "cube", lambda x: x**3, lambda x: 3 * x**2,
-    ("power", lambda x: 3 * x, ""), ("2 for 3", lambda x: 2 * x**2, "factor"),
+    ("power", lambda x: 3 * x, "missing factor"), ("2 for 3", lambda x: 2 * x**2, "factor"),
 )  # fmt: skip
 elementwise(
     "tanh", np.tanh, lambda x: 1 - np.tanh(x) ** 2,
-    ("no square", lambda x: 1 - np.tanh(x), ""), ("x for y", lambda x: 1 - x**2, ""),
+    ("no square", lambda x: 1 - np.tanh(x), "missing factor"), ("x for y", lambda x: 1 - x**2, ""),
     ("one", np.ones_like, "passed on"), scales=(-3, 1),
 )  # fmt: skip
 elementwise(
     "sigmoid", special.expit, lambda x: special.expit(x) * special.expit(-x),
-    ("one factor", special.expit, ""), ("sign", lambda x: -special.expit(x) * special.expit(-x),
-     "sign"), scales=(-3, 1),
+    ("one factor", special.expit, "missing factor"),
+    ("sign", lambda x: -special.expit(x) * special.expit(-x), "sign"), scales=(-3, 1),
 )  # fmt: skip
 elementwise(
     "softplus", lambda x: np.logaddexp(0, x), special.expit,
-    ("of -x", lambda x: special.expit(-x), ""), scales=(-3, 1),
+    ("of -x", lambda x: special.expit(-x), "quantity"), scales=(-3, 1),
 )  # fmt: skip
 elementwise(
     "gelu", lambda x: x * special.ndtr(x),
     lambda x: special.ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi),
-    ("one term", special.ndtr, ""), scales=(-3, 0),
+    ("one term", special.ndtr, "missing term"), scales=(-3, 0),
 )  # fmt: skip
 elementwise("exp", np.exp, np.exp, ("one", np.ones_like, "passed on"), scales=(-3, 1))
 elementwise(
@@ -80,7 +80,7 @@ elementwise(
 elementwise(
     "relu", lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0,
     ("everywhere", np.ones_like, "some coordinates", "passed on"),
-    ("other side", lambda x: (x < 0) * 1.0, ""),
+    ("other side", lambda x: (x < 0) * 1.0, "missing term"),
 )  # fmt: skip
 elementwise(
     "leaky relu", lambda x: np.where(x > 0, x, 0.1 * x), lambda x: np.where(x > 0, 1, 0.1),
@@ -132,7 +132,7 @@ elementwise(
     scales=(-1, 1),
 )  # fmt: skip
 elementwise(
-    "x log x", lambda x: x * np.log(x), lambda x: 1 + np.log(x), ("no 1", np.log, ""),
+    "x log x", lambda x: x * np.log(x), lambda x: 1 + np.log(x), ("no 1", np.log, "missing term"),
     draw=positive("bd"),
 )  # fmt: skip
 elementwise(
@@ -154,7 +154,7 @@ elementwise(
 )  # fmt: skip
 elementwise(
     "slow sine", lambda x: np.sin(1e-8 * x), lambda x: 1e-8 * np.cos(1e-8 * x),
-    ("no chain", lambda x: np.cos(1e-8 * x), "factor"), scales=(-3, 12),
+    ("no chain", lambda x: np.cos(1e-8 * x), "factor", "passed on"), scales=(-3, 12),
 )  # fmt: skip
 elementwise(
     "square on 1e12", lambda x: 1e12 + x**2, lambda x: 2 * x, ("zero", np.zeros_like, "zero"),
@@ -166,7 +166,7 @@ elementwise(
 )  # fmt: skip
 elementwise(
     "steep and a kink", lambda x: 1e4 * x + np.maximum(x, 0), lambda x: 1e4 + (x > 0),
-    ("no steep", lambda x: (x > 0) * 1.0, ""), draw=lambda rng, b, d, s: [
+    ("no steep", lambda x: (x > 0) * 1.0, "missing term", "zero"), draw=lambda rng, b, d, s: [
         s * 1e-5 * rng.standard_normal((b, d))],
 )  # fmt: skip
 elementwise(
@@ -177,11 +177,11 @@ elementwise(
 )  # fmt: skip
 elementwise(
     "polynomial with a small term", lambda x: x + 1e-6 * x**2 / 2, lambda x: 1 + 1e-6 * x,
-    ("small term missing", np.ones_like, "passed on"), scales=(-1, 3),
+    ("small term missing", np.ones_like, "passed on", "missing term"), scales=(-1, 3),
 )  # fmt: skip
 elementwise(
     "quadratic with a small term", lambda x: x**2 + 1e-6 * x**2, lambda x: 2 * x + 2e-6 * x,
-    ("small term missing", lambda x: 2 * x, "factor"), scales=(-1, 3),
+    ("small term missing", lambda x: 2 * x, "factor", "missing term"), scales=(-1, 3),
 )  # fmt: skip
 elementwise(
     "float32 derivative", lambda x: np.sin(x) + x, lambda x: np.cos(x) + 1,
@@ -203,7 +203,8 @@ def mse_backward(dy, cache):
 
 
 add(mse, mse_backward, normal("bd", "bd"), sign(mse_backward, 1), factor(mse_backward, 0.5, 0),
-    swapped(mse_backward), missing(mse_backward, 1), scales=(-6, 6))  # fmt: skip
+    wrong("swapped", lambda dy, c: mse_backward(dy, c)[::-1], "swapped", "sign"),
+    missing(mse_backward, 1), scales=(-6, 6))  # fmt: skip
 add(mse, lambda dy, c: mse_backward(dy, c)[0], normal("bd", "bd"),
     wrong("no mean", lambda dy, c: mse_backward(dy, c)[0] * c[0].size, "factor"),
     wrong("sign", lambda dy, c: mse_backward(dy, c)[1] * 3, "factor"),
@@ -220,7 +221,7 @@ def bce_backward(dy, cache):
 
 add(bce, bce_backward, lambda rng, b, d, s: [s * rng.standard_normal((b, d)),
                                              rng.integers(0, 2, (b, d)).astype(float)],
-    sign(bce_backward), wrong("no sigmoid", lambda dy, c: dy * (c[0] - c[1])),
+    sign(bce_backward), wrong("no sigmoid", lambda dy, c: dy * (c[0] - c[1]), "missing term"),
     scales=(-3, 1))  # fmt: skip
 
 
@@ -298,7 +299,8 @@ def gaussian_nll_backward(dy, cache):
 add(gaussian_nll, gaussian_nll_backward, normal("bd", "bd", "bd"), sign(gaussian_nll_backward, 1),
     missing(gaussian_nll_backward, 0),
     wrong("variance for sigma", lambda dy, c: (gaussian_nll_backward(dy, c)[0] * np.exp(-c[1] / 2),
-                                               gaussian_nll_backward(dy, c)[1])),
+                                               gaussian_nll_backward(dy, c)[1]),
+          "missing factor"),
     scales=(-3, 0), wrt=(1, 2))  # fmt: skip
 
 
@@ -345,7 +347,7 @@ def with_tiny_weight(rng, b, d, s):
 
 
 add(l1_penalised, l1_backward, with_tiny_weight, sign(l1_backward),
-    wrong("penalty missing", lambda dy, w: dy * 2 * w), scales=(-1, 1))  # fmt: skip
+    wrong("penalty missing", lambda dy, w: dy * 2 * w, "missing term"), scales=(-1, 1))  # fmt: skip
 
 
 def cosine_similarity(a, b):
@@ -361,7 +363,7 @@ def cosine_backward(dy, cache):
 
 add(cosine_similarity, cosine_backward, normal("bk", "bk"), swapped(cosine_backward),
     wrong("norm held fixed", lambda dy, c: tuple(
-        dy[:, None] * v / (c[2] * c[3])[:, None] for v in (c[1], c[0]))),
+        dy[:, None] * v / (c[2] * c[3])[:, None] for v in (c[1], c[0])), "missing term"),
     scales=(-6, 6))  # fmt: skip
 
 
@@ -385,7 +387,7 @@ def noised(x, noise):
 
 
 add(noised, lambda dy, c: dy * (2 * c[0] + c[1]), normal("bd", "bd"),
-    wrong("no noise", lambda dy, c: dy * 2 * c[0]), scales=(-3, 3))  # fmt: skip
+    wrong("no noise", lambda dy, c: dy * 2 * c[0], "missing term"), scales=(-3, 3))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------- normalisations
@@ -403,8 +405,9 @@ def softmax_backward(dy, y):
 
 add(softmax, softmax_backward, normal("bk"), factor(softmax_backward, 2),
     wrong("diagonal", lambda dy, y: y * (1 - y) * dy, "diagonal only"),
-    wrong("no sum", lambda dy, y: y * dy),
-    wrong("wrong axis", lambda dy, y: y * (dy - (dy * y).sum(axis=0, keepdims=True))),
+    wrong("no sum", lambda dy, y: y * dy, "missing term"),
+    wrong("wrong axis", lambda dy, y: y * (dy - (dy * y).sum(axis=0, keepdims=True)),
+          "diagonal only", "missing term"),
     scales=(-3, 1))  # fmt: skip
 
 
@@ -434,7 +437,8 @@ def logsumexp_backward(dy, cache):
 
 
 add(logsumexp, logsumexp_backward, normal("bd"), sign(logsumexp_backward),
-    wrong("no y", lambda dy, c: dy[:, None] * np.exp(c[0])), scales=(-3, 1))  # fmt: skip
+    wrong("no y", lambda dy, c: dy[:, None] * np.exp(c[0]), "missing factor"),
+    scales=(-3, 1))  # fmt: skip
 
 
 def layernorm(x, gain, bias):
@@ -458,10 +462,11 @@ def layernorm_half(dy, cache):
 
 
 add(layernorm, layernorm_backward, normal("bk", "k", "k"), factor(layernorm_backward, 2, 1),
-    wrong("variance held fixed", layernorm_half),
+    wrong("variance held fixed", layernorm_half, "missing term", "factor"),
     wrong("bias not summed", lambda dy, c: (*layernorm_backward(dy, c)[:2], dy), "not summed",
           "right numbers in another shape"),
-    wrong("gain not used", lambda dy, c: layernorm_backward(dy, (*c[:2], np.ones_like(c[2])))),
+    wrong("gain not used", lambda dy, c: layernorm_backward(dy, (*c[:2], np.ones_like(c[2]))),
+          "factor"),
     scales=(-1, 2))  # fmt: skip
 
 
@@ -497,7 +502,8 @@ def biased_batchnorm_backward(dy, cache):
 
 add(biased_batchnorm, biased_batchnorm_backward,
     lambda rng, b, d, s: [s * rng.standard_normal((b + 2, d)), rng.standard_normal(d)],
-    wrong("bias gets dy", lambda dy, c: (biased_batchnorm_backward(dy, c)[0], dy.sum(axis=0))),
+    wrong("bias gets dy", lambda dy, c: (biased_batchnorm_backward(dy, c)[0], dy.sum(axis=0)),
+          "passed on"),
     name="bias before batchnorm", scales=None)  # fmt: skip
 
 
@@ -515,7 +521,7 @@ def rmsnorm_backward(dy, cache):
 add(rmsnorm, rmsnorm_backward, normal("bk", "k"), missing(rmsnorm_backward, 1),
     wrong("sum for mean", lambda dy, c: (
         c[1] * dy * c[2] - c[0] * c[1] ** 3 * (dy * c[2] * c[0]).sum(axis=1, keepdims=True),
-        rmsnorm_backward(dy, c)[1])), scales=(-1, 3))  # fmt: skip
+        rmsnorm_backward(dy, c)[1]), "missing term"), scales=(-1, 3))  # fmt: skip
 
 
 def unit_length(x):
@@ -529,8 +535,8 @@ def unit_length_backward(dy, cache):
 
 
 add(unit_length, unit_length_backward, normal("bk"), sign(unit_length_backward),
-    wrong("norm held fixed", lambda dy, c: dy / c[1]),
-    wrong("norm twice", lambda dy, c: unit_length_backward(dy, c) / c[1]),
+    wrong("norm held fixed", lambda dy, c: dy / c[1], "missing term"),
+    wrong("norm twice", lambda dy, c: unit_length_backward(dy, c) / c[1], "factor"),
     scales=(-8, 8))  # fmt: skip
 
 
@@ -578,7 +584,8 @@ def scale_rows_backward(dy, cache):
 
 
 add(scale_rows, scale_rows_backward, normal("bd", "b"), factor(scale_rows_backward, -3, 1),
-    wrong("dy for dy x", lambda dy, c: (scale_rows_backward(dy, c)[0], dy.sum(axis=1))),
+    wrong("dy for dy x", lambda dy, c: (scale_rows_backward(dy, c)[0], dy.sum(axis=1)),
+          "passed on"),
     scales=(-6, 6))  # fmt: skip
 
 
@@ -695,7 +702,7 @@ def sort_rows_backward(dy, i):
 add(sort_rows, sort_rows_backward, normal("bk"),
     wrong("gather for scatter", lambda dy, i: np.take_along_axis(dy, i, axis=1),
           "jacobian not transposed"),
-    wrong("dy", lambda dy, i: dy, "passed on"), scales=(-6, 6))  # fmt: skip
+    wrong("dy", lambda dy, i: dy, "passed on", "order"), scales=(-6, 6))  # fmt: skip
 
 
 # ---------------------------------------------------------------- attention, convolution, pooling
@@ -737,7 +744,7 @@ def scores_and_mask(rng, b, d, s):
 
 
 add(masked_softmax, softmax_backward, scores_and_mask, sign(softmax_backward),
-    wrong("no sum", lambda dy, y: y * dy), scales=(-2, 1))  # fmt: skip
+    wrong("no sum", lambda dy, y: y * dy, "missing term"), scales=(-2, 1))  # fmt: skip
 
 
 def nan_loss(pred, data):
@@ -822,7 +829,7 @@ def halves(rng, b, d, s):
 
 add(maxpool, maxpool_backward, halves,
     wrong("both", lambda dy, f: np.repeat(dy, 2, axis=1), "some coordinates"),
-    wrong("other", lambda dy, f: maxpool_backward(dy, ~f)), scales=(-6, 6))  # fmt: skip
+    wrong("other", lambda dy, f: maxpool_backward(dy, ~f), "order"), scales=(-6, 6))  # fmt: skip
 add(maxpool, maxpool_backward, lambda rng, b, d, s: [rng.integers(0, 3, (b, 2 * d)).astype(float)],
     name="maxpool with ties", scales=(0, 1))  # fmt: skip
 
@@ -857,7 +864,8 @@ def embedding_lost(dy, cache):
 
 add(embedding, embedding_backward,
     lambda rng, b, d, s: [s * rng.standard_normal((b + 1, d)), rng.integers(0, b + 1, (3, b))],
-    wrong("twice counts once", embedding_lost, "some coordinates"), scales=(-6, 6))  # fmt: skip
+    wrong("twice counts once", embedding_lost, "some coordinates", "wrong axis"),
+    scales=(-6, 6))  # fmt: skip
 
 
 def dropout(x, mask):
@@ -866,7 +874,7 @@ def dropout(x, mask):
 
 add(dropout, lambda dy, mask: dy * mask / 0.8,
     lambda rng, b, d, s: [s * rng.standard_normal((b, d)), rng.random((b, d)) < 0.8],
-    wrong("not rescaled", lambda dy, mask: dy * mask, "factor"),
+    wrong("not rescaled", lambda dy, mask: dy * mask, "factor", "passed on"),
     wrong("no mask", lambda dy, mask: dy / 0.8, "some coordinates", "factor"),
     scales=(-6, 6))  # fmt: skip
 add(dropout, lambda dy, mask: dy * mask / 0.8,
@@ -897,7 +905,7 @@ def rnn_backward(dh, cache, steps=10):
 
 add(rnn, rnn_backward, normal("bd", "dd"),
     wrong("last step only", lambda dy, c: rnn_backward(dy, c, 1)),
-    wrong("truncated", lambda dy, c: rnn_backward(dy, c, 5)),
+    wrong("truncated", lambda dy, c: rnn_backward(dy, c, 5), "some coordinates"),
     wrong("no transpose", lambda dy, c: rnn_backward(dy, (c[0].T, c[1]))),
     scales=(-2, 0))  # fmt: skip
 
@@ -1104,7 +1112,8 @@ def two_outputs_backward(dy, x):
 
 
 add(two_outputs, two_outputs_backward, lambda rng, b, d, s: [rng.standard_normal((b, 2))],
-    wrong("cosine missing", change(two_outputs_backward, second_zero), "some coordinates"),
+    wrong("cosine missing", change(two_outputs_backward, second_zero), "some coordinates",
+          "wrong axis"),
     scales=None)  # fmt: skip
 
 

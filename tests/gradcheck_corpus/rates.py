@@ -198,6 +198,7 @@ def measure(job: tuple[str, int, str, int, int]) -> list[Result]:
         except Exception as crash:
             verdict, cause, message = "refused", "", f"{type(crash).__name__}: {crash}"
         seconds = time.perf_counter() - before
+        cause = cause if verdict == "wrong" else ""
         if case.mistake and cause:
             cause = "true" if cause in case.mistake.causes else f"false: {cause}"
         mistake = case.mistake.name if case.mistake else ""
