@@ -10,7 +10,7 @@ import pytest
 from scratchvae import VAE, Linear
 from scratchvae.activations import tanh, tanh_backward
 from scratchvae.gaussian import kl_standard_normal, kl_standard_normal_backward
-from scratchvae.gradcheck import GradientError, adjoint, taylor
+from scratchvae.gradcheck import GradientError, taylor
 
 
 def wrong_kl_backward(dkl, cache):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,8 +135,9 @@ class Case(NamedTuple):
             raise errors[0]
         # Of what is assumed here only a cause that leaves no doubt is worth naming.
         named = (e for e in errors if e.report.cause not in ("", "some coordinates"))
-        error = next(named, errors[0])
-        report, names = error.report, [b.name for b in self.choices[errors.index(error)]]
+        likeliest = next(named, errors[0])
+        report, blocks = likeliest.report, self.choices[errors.index(likeliest)]
+        names = [b.name for b in blocks]
         assumed = f"This takes the gradients to be those of {', '.join(names)}: wrt= says which."
         raise settings.error(
             f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}",
@@ -155,6 +156,8 @@ def prepared(
     """Call forward and backward of what `check` takes, check their contract, restore in the end."""
     forward, backward, args, names, parameters = _unpack(f, pair_and_args)
     args = [_own(f"argument {n} of {settings.name}", a) for n, a in zip(names, args, strict=True)]
+    if args and not parameters and not any(map(_usable, args)):
+        _check_float64(f"argument {names[0]} of {settings.name}", args[0])
     pair = _Pair(settings, forward, backward, parameters, names)
     watched = [*zip(names, args, strict=True), *((n, p.value) for n, p in parameters)]
     saved = [(p, p.value.copy(), p.grad.copy()) for _, p in parameters]
@@ -281,12 +284,12 @@ class _Pair:
             redrawn = other(self.forward(*args)[1])
             self.settings.require(not redrawn, "noise", REDRAWN.format(name))
             self.settings.require(False, "cache", USED_UP.format(name))
-        for moved in (lambda a: namespace(a).flip(a), lambda a: 1.0625 * a):
-            try:  # these arguments the user never gave: they may lie outside of a domain
-                self.forward(*(moved(a) if _floating(a) else a for a in args))
-            except (InputError, GradientError):
-                continue
-            break
+        flipped = [namespace(a).flip(a) if _floating(a) else a for a in args]
+        scaled = [1.0625 * a if _floating(a) else a for a in args]
+        for moved in (flipped, scaled):
+            with suppress(InputError):  # arguments the user never gave may lie outside a domain
+                self.forward(*moved)
+                break
         name = other(cache)
         self.settings.require(not name, "hidden state", STATE.format(name))
         # Not larger than the gradient, or adding would round that.
@@ -355,9 +358,11 @@ def _unpack(
             raise InputError(text)
     if isinstance(rest[-1], Mapping):
         names = list(rest[-1])
-        by_name = forward
-        forward = lambda *args: by_name(**dict(zip(names, args, strict=True)))  # noqa: E731
-        return forward, backward, list(rest[-1].values()), names, parameters
+
+        def by_name(*args: Any) -> Any:
+            return forward(**dict(zip(names, args, strict=True)))
+
+        return by_name, backward, list(rest[-1].values()), names, parameters
     args = list(rest[-1]) if isinstance(rest[-1], tuple | list) else [rest[-1]]
     return forward, backward, args, _argument_names(forward, len(args)), parameters
 
@@ -374,7 +379,7 @@ def _with_gradient(
     Each is a list of (position, gradient). None stands for the gradient of an argument without one.
     """
     n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
-    usable = [i for i in floating if args[i].dtype == np.float64 and _finite(args[i])]
+    usable = [i for i in floating if _usable(args[i])]
     floating = usable if len(usable) >= n else floating
     if wrt is not None:
         choices = [list(wrt)]
@@ -457,6 +462,11 @@ def _is_array(x: Any) -> bool:
 
 def _floating(x: Any) -> bool:
     return _is_array(x) and x.dtype.kind == "f"
+
+
+def _usable(x: Any) -> bool:
+    """Tell whether it may have a gradient."""
+    return _is_array(x) and x.dtype == np.float64 and _finite(x)
 
 
 def _finite(x: Array) -> bool:

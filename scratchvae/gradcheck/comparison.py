@@ -203,15 +203,14 @@ class Comparison:
             if slope is None:
                 continue
             seen.append(slope)
-            one, other = seen[-2:] if len(seen) > 1 else (None, slope)
             if self._agrees(slope, g, size, ladder) and (
                 (size and i >= 0) or all(s.distance(g) <= 0 for s in seen if s.consistent)
             ):
                 return judged(slope, "right")
-            far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in seen[-2:])
-            agree = one and one.consistent and other.consistent
-            if agree and far and one.distance(other.value) <= 4 * other.width:
-                return judged(min(one, other, key=lambda s: s.width), "wrong")
+            pair, gap = seen[-2:], [abs(s.value - (g if finite else 0)) for s in seen[-2:]]
+            far = all(100 * s.width < d and s.consistent for s, d in zip(pair, gap, strict=True))
+            if len(pair) == 2 and far and pair[0].distance(pair[1].value) <= 4 * pair[1].width:
+                return judged(min(pair, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
         # [finite-differences-verdict]

@@ -2,7 +2,7 @@
 
 Each explanation below is a function of the `Evidence`. It returns a sentence, or None where it does
 not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate
-that is known, to a millionth of it or as well as the differences know it.
+that is known, to nine digits or as well as the differences know it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from .slopes import Numbers, is_float32
 
-FIT = 1e-6
+FIT = 1e-9
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Evidence:
     def close(self, a: Numbers, b: Numbers) -> Numbers:
         """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
 
-        To agree is to differ by a millionth of the entry, or by what the differences may be off.
+        To agree is to share nine digits, or as many as the differences know.
         """
         known, known_width = self.known, self.width[self.known]
         a, b = a[known], b[known]
@@ -310,7 +310,7 @@ def float32_digits(given: Numbers, dy: Numbers) -> str:
         return ""
     ratio = (given / dy)[given != 0]
     with np.errstate(all="ignore"):
-        narrow = np.float64(np.float32(ratio))
+        narrow = ratio.astype(np.float32).astype(np.float64)
     # A product and a quotient in float64 are off by two units in the last place at most.
     if is_float32(narrow) and (np.abs(ratio - narrow) <= 1e-15 * np.abs(ratio)).all():
         return "Each of its numbers is dy times one of float32: a part of backward computes in it."
@@ -455,7 +455,7 @@ Cause: TypeAlias = Callable[[Evidence], str | None]
 CAUSES_OF_FEW: tuple[Cause, ...] = (zero, sign, factor)
 CAUSES: tuple[Cause, ...] = (
     *(*CAUSES_OF_FEW, precision, swapped, transposed, order),
-    *(passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only, wrong_axis),
+    *(wrong_axis, passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only),
     *(some_coordinates, missing_factor, missing_term),
 )
 WRONG_SHAPES: tuple[Cause, ...] = (right_numbers_in_another_shape, not_summed)

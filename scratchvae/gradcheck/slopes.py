@@ -70,11 +70,15 @@ class Slope(NamedTuple):
     """An interval for the slope of f = sum(dy * y), and what makes it wide."""
 
     value: float
-    width: float  # half of it: the sum of the next three
     curvature: float
     rounding: float
     kink: float
     row: Numbers  # (y.size,): the slope of every output
+
+    @property
+    def width(self) -> float:
+        """Half the width of the interval."""
+        return self.curvature + self.rounding + self.kink
 
     @property
     def consistent(self) -> bool:
@@ -93,10 +97,11 @@ class Forward:
         self.evaluate, self.step, self.shape = evaluate, step, dy.shape
         self.dy = asnumpy(dy).ravel()
         self.y = asnumpy(evaluate()).ravel().astype(np.float64)
-        # Half a unit in the last place is the least that rounding does; noise measures the rest.
-        self.rounding = 2 * EPSILON * np.abs(self.y)  # (y.size,)
-        self.noise_is_known = False
         self.is_float32 = is_float32(self.y)  # in its digits
+        # Half a unit in the last place is the least that rounding does; noise measures the rest.
+        self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
+        self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
+        self.noise_is_known = False
 
     def change(self, moves: Sequence[Moves], t: float) -> Numbers | None:
         """Return y(x + t v) - y(x), or None where the forward pass is not defined."""
@@ -116,10 +121,11 @@ class Forward:
     def measure_noise(self, blocks: Sequence[Block], rng: np.random.Generator) -> None:
         """Raise `rounding` to what the forward pass shows along one direction of all blocks.
 
-        Over tiny steps any smooth f is a parabola, so that its fourth differences are rounding
-        alone, with 1 + 16 + 36 + 16 + 1 = 70 times the variance: J. J. Moré and S. M. Wild,
-        "Estimating Computational Noise", 2011. Of each output the smallest steps count by which it
-        moves at all. A kink changes few of the differences, and so not their median.
+        Over tiny steps any smooth f is a cubic, so that what is left of a fit of one is rounding:
+        the idea of J. J. Moré and S. M. Wild, "Estimating Computational Noise", 2011. The steps are
+        random, for rounding that comes in leaps may keep time with even ones. Of each output the
+        smallest steps count by which it moves at all; a kink changes few of the residues, and so
+        not their median.
         """
         if self.noise_is_known:
             return
@@ -127,15 +133,17 @@ class Forward:
         moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), rng)) for b in blocks]
         unseen = np.ones(self.y.shape, bool)
         for spacing in (2.0**-34, 2.0**-27, 2.0**-20, 2.0**-13):
-            some = [self.change(moves, k * spacing) for k in range(-6, 7)]
+            t = np.sort(rng.uniform(-6, 6, 13))
+            some = [self.change(moves, spacing * k) for k in t]
             found = [c for c in some if c is not None]
-            if len(found) < 13 or not unseen.any():
+            if len(found) < len(t) or not unseen.any():
                 continue
             values = np.array(found)  # (13, y.size)
             moved = unseen & ((np.diff(values, axis=0) != 0).mean(axis=0) > 0.5)
-            fourth = np.diff(values, 4, axis=0)
-            limit = 5 * np.median(np.abs(fourth), axis=0)
-            noise = 4 * np.minimum(np.sqrt((fourth**2).mean(axis=0)), limit) / 70**0.5
+            cubics = np.vander(t, 4)
+            residue = values - cubics @ (np.linalg.pinv(cubics) @ values)
+            limit = 5 * np.median(np.abs(residue), axis=0)
+            noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 4)), limit)
             self.rounding[moved] = np.maximum(self.rounding, noise)[moved]
             unseen &= ~moved
 
@@ -167,16 +175,15 @@ class Ladder:
         row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
         gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
-        rounding = self.forward.rounding + 2 * EPSILON * ends  # of |y| there
+        rounding = self.forward.rounding + 2 * self.forward.epsilon * ends  # of |y| there
         rounding = rounding / np.where(still >= h[0], still, h[2])
         # The slopes from the two sides differ: at a kink the interval holds both.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, np.abs(gap) / 2, 0.0)
-        weights = np.abs(self.forward.dy)
-        parts = [float((weights * part).sum()) for part in (curvature, rounding, kink)]
-        value = float((self.forward.dy * row).sum())
+        value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
-        parts[1] += (self.slack + EPSILON * abs(self.moves.x * value)) / float(h[2, 0])
-        return Slope(value, sum(parts), *parts, row)
+        of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
+        parts = (float((weights * part).sum()) for part in (curvature, rounding, kink))
+        return Slope(value, next(parts), next(parts) + of_x, next(parts), row)
 
     def still(self) -> Numbers:
         """Return, for every output, the largest step up to which it does not move at all."""
