@@ -177,10 +177,19 @@ def prepared(
 
         choices = _with_gradient(settings.name, names, args, given, wrt)
         own = [Block(n, p.value, g) for (n, p), g in zip(parameters, d_parameters, strict=True)]
-        blocks = [[Block(names[i], args[i], g) for i, g in c] + own for c in choices]
+        blocks = [
+            [
+                Block(names[i], args[i], g)
+                for i, g in zip(choice, given, strict=True)
+                if g is not None and (wrt is not None or _floating(args[i]))
+            ]
+            + own
+            for choice in choices
+        ]
         for block in blocks[0]:
             _check_float64(f"argument {block.name} of {settings.name}", block.value)
-        pair.check_contract(given, d_parameters, args, dy, cache)
+        labels = [*(names[i] for i in choices[0]), *(n for n, _ in parameters)]
+        pair.check_contract(labels, [*given, *d_parameters], args, dy, cache)
         arrays = {n: a for n, a in zip(names, args, strict=True) if _floating(a)}
         sizes = _sizes(names, args, y)
         yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays)
@@ -259,22 +268,19 @@ class _Pair:
 
     def check_contract(
         self,
-        given: list[Array | None],
-        d_parameters: list[Array],
+        labels: list[str],
+        first: list[Array | None],
         args: list[Array],
         dy: Array,
         cache: Any,
     ) -> None:
         """Require that backward reads nothing but dy and cache, and adds to old gradients."""
-        labels = self.names if len(given) == len(self.names) else _numbered("gradient", len(given))
-        labels = [*labels, *(n for n, _ in self.parameters)]
-        first = [*given, *d_parameters]
 
         def other(cache: Any, start: Sequence[Array] | None = None) -> str:
             """Return the name of a gradient that differs from the first time, or nothing."""
             again, added = self.backward(dy, cache, start)
             added = [a - s for a, s in zip(added, start, strict=True)] if start else added
-            for label, a, b in zip(labels, first, [*again, *added], strict=False):
+            for label, a, b in zip(labels, first, [*again, *added], strict=True):
                 if (a is None) != (b is None) or (a is not None and _differ(a, b, dy)):
                     return label
             return ""
@@ -293,6 +299,7 @@ class _Pair:
         name = other(cache)
         self.settings.require(not name, "hidden state", STATE.format(name))
         # Not larger than the gradient, or adding would round that.
+        d_parameters = [g for g in first[len(first) - len(self.parameters) :] if g is not None]
         start = [g[..., ::-1] if g.ndim else -g for g in d_parameters]
         start = [s if bool(s.any()) else s + 1 for s in start]
         name = other(cache, start)
@@ -373,11 +380,8 @@ def _with_gradient(
     args: list[Any],
     given: list[Array | None],
     wrt: Sequence[int] | None,
-) -> list[list[tuple[int, Array]]]:
-    """Return the choices of arguments that the gradients may belong to, the likeliest first.
-
-    Each is a list of (position, gradient). None stands for the gradient of an argument without one.
-    """
+) -> list[list[int]]:
+    """Return the choices of arguments that the gradients may belong to, the likeliest first."""
     n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
     usable = [i for i in floating if _usable(args[i])]
     floating = usable if len(usable) >= n else floating
@@ -396,15 +400,7 @@ def _with_gradient(
             f"{name}'s backward returns {n} gradients for {len(args)} arguments, {names}: say "
             "which ones with wrt="
         )
-    if wrt is None:  # what is no number has no gradient, whatever stands in its place
-        keep = {i for i in range(len(args)) if _floating(args[i]) or n < len(args)}
-        keep = keep if keep & set(choices[0]) else set(range(len(args)))
-    else:
-        keep = set(wrt)
-    return [
-        [(i, g) for i, g in zip(c, given, strict=True) if g is not None and i in keep]
-        for c in choices
-    ]
+    return choices
 
 
 def _fits(choice: Sequence[int], args: list[Any], given: list[Array | None]) -> bool:
@@ -486,7 +482,7 @@ def _check_float64(what: str, x: Any) -> None:
 
 def _as_array(what: str, x: Any) -> Array:
     """Return an array, or a number as one; raise InputError for all else."""
-    if isinstance(x, float):
+    if isinstance(x, float | int):
         return np.asarray(x)
     x = _own(what, x) if not isinstance(x, np.ndarray) else x
     if not _is_array(x) and not isinstance(x, np.generic):
@@ -510,7 +506,8 @@ def _differ(a: Array, b: Array, dy: Array | None = None) -> bool:
     largest = np.maximum(np.abs(a), np.abs(b)).max(initial=0.0)
     if dy is not None and not largest > 1e-12 * float(abs(dy).max() if dy.size else 0):
         return False  # a sum that cancels: what is left of it is rounding
-    return bool((np.abs(a - b) > 1e-10 * largest).any())
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return bool((np.abs(a - b) > 1e-10 * largest).any())
 
 
 def seed_of(rng: RandomSource) -> int:

@@ -140,7 +140,9 @@ class Comparison:
         arrays: Mapping[str, Array],
     ) -> None:
         self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
-        self.forward = Forward(evaluate, dy, settings.step)
+        values = [*arrays.values(), *(b.value for b in blocks)]
+        largest = max((float(abs(a).max()) for a in values if a.size), default=0.0)
+        self.forward = Forward(evaluate, dy, settings.step, largest)
 
     def report(self) -> Report:
         """Compare block by block; return the report or raise with the diagnosis."""
@@ -185,7 +187,7 @@ class Comparison:
 
         def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
             value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
-            check = Check(label, g, value, self._error(g, value, size, ladder), width)
+            check = Check(label, g, value, self._error(g, value, width, size, ladder), width)
             return Judged(check, moves, verdict, slope, reason)
 
         slope = ladder.slope(0)
@@ -237,13 +239,17 @@ class Comparison:
                 return True
         return slope.width <= RESOLVED * tolerance * largest
 
-    def _error(self, g: float, value: float, size: float, ladder: Ladder) -> float:
-        """Return the error relative to the slope, or, where that is 0, to the secants around it."""
-        difference = abs(g - value)
-        scale = max(abs(g), abs(value), size) if size else max(abs(value), ladder.secant())
-        if not math.isfinite(difference):
+    def _error(self, g: float, value: float, width: float, size: float, ladder: Ladder) -> float:
+        """Return the error relative to the slope, or, where that is 0, to the secants around it.
+
+        Where the interval is wide it is relative to that, so that a right slope has an error of the
+        tolerance at most.
+        """
+        if not math.isfinite(g - value):
             return math.inf
-        return difference / scale if scale else 0.0
+        scale = max(abs(g), abs(value), size) if size else max(abs(value), ladder.secant())
+        scale += width / self.settings.tolerance
+        return abs(g - value) / scale if scale else 0.0
 
     def _slopes(self, block: Block) -> list[Judged]:
         """Along every coordinate of a small block, along random directions of a large one."""
@@ -377,7 +383,7 @@ class Comparison:
 
 _ADVICE = {
     "kink": "The forward pass has a kink or a jump at {0}: the slopes from its two sides differ. "
-    "Check at other arguments (avoid_kinks shifts the biases before a ReLU).",
+    "Check at other arguments.",
     "rounding": "Rounding hides it: moving {0} changes the result by too few of its digits. Take "
     "arguments and results of about unit size, or a larger step=.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "

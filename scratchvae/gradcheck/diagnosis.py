@@ -137,12 +137,12 @@ def _factors(sizes: Mapping[str, int]) -> Iterator[tuple[float, str]]:
         yield minus / 2, f"{prefix}there is a factor 1/2 too many, or one of two terms is missing"
         for name, n in named:
             yield minus * n, f"{prefix}{n} is {name}, so a mean over it is missing"
-            twice = "a mean over it is taken twice, or in place of a sum"
+            twice = "a mean over it is taken twice, or instead of a sum"
             yield minus / n, f"{prefix}1 / {n} where {n} is {name}, so {twice}"
         for (name1, n1), (name2, n2) in itertools.combinations(named, 2):
             both = f"{n1 * n2} is {name1} times {name2}, so a mean over both is"
             yield minus * n1 * n2, f"{prefix}{both} missing"
-            yield minus / (n1 * n2), f"{prefix}1 / {n1 * n2} where {both} taken in place of a sum"
+            yield minus / (n1 * n2), f"{prefix}1 / {n1 * n2} where {both} taken instead of a sum"
 
 
 # -------------------------------------------------------------- the right numbers, elsewhere
@@ -227,7 +227,7 @@ def wrong_axis(e: Evidence) -> str | None:
         total = e.dy.sum(axis=axis, keepdims=True)
         for what, dy in (("sum", total), ("mean", total / n)):
             if e.pulls_back(np.broadcast_to(dy, e.dy.shape)):
-                return f"It is the gradient for the {what} of dy over axis {axis} in place of dy."
+                return f"It is the gradient for the {what} of dy over axis {axis} instead of dy."
         for i in range(n):
             alone = np.zeros_like(e.dy)
             index = (slice(None),) * axis + (i,)

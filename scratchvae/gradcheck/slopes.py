@@ -86,14 +86,16 @@ class Slope(NamedTuple):
         return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding
 
     def distance(self, slope: float) -> float:
-        """Return how far a number lies outside the interval, widened by 4 for safety."""
-        return abs(slope - self.value) - 4 * self.width
+        """Return how far a number lies outside the interval, widened for safety but for a kink."""
+        return abs(slope - self.value) - self.kink - 4 * (self.curvature + self.rounding)
 
 
 class Forward:
     """The forward pass as a function of the blocks, which it moves and puts back."""
 
-    def __init__(self, evaluate: Callable[[], Array], dy: Array, step: float) -> None:
+    def __init__(
+        self, evaluate: Callable[[], Array], dy: Array, step: float, largest: float = 0.0
+    ) -> None:
         self.evaluate, self.step, self.shape = evaluate, step, dy.shape
         self.dy = asnumpy(dy).ravel()
         self.y = asnumpy(evaluate()).ravel().astype(np.float64)
@@ -102,6 +104,8 @@ class Forward:
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
         self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
         self.noise_is_known = False
+        # A change as small as this may be rounding of the largest numbers around.
+        self.tiny = 1e4 * self.epsilon * max(largest, float(np.abs(self.y).max(initial=0.0)))
 
     def change(self, moves: Sequence[Moves], t: float) -> Numbers | None:
         """Return y(x + t v) - y(x), or None where the forward pass is not defined."""
@@ -133,7 +137,7 @@ class Forward:
         moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), rng)) for b in blocks]
         unseen = np.ones(self.y.shape, bool)
         for spacing in (2.0**-34, 2.0**-27, 2.0**-20, 2.0**-13):
-            t = np.sort(rng.uniform(-6, 6, 13))
+            t = np.sort(rng.uniform(1, 13, 13))  # not 0: what has a kink has it at x itself
             some = [self.change(moves, spacing * k) for k in t]
             found = [c for c in some if c is not None]
             if len(found) < len(t) or not unseen.any():
@@ -176,6 +180,8 @@ class Ladder:
         gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
         rounding = self.forward.rounding + 2 * self.forward.epsilon * ends  # of |y| there
+        leap = np.where(still > 0, self.leap(), 0)  # what moves y by less may move it by nothing
+        rounding = np.where(leap < self.forward.tiny, np.maximum(rounding, leap), rounding)
         rounding = rounding / np.where(still >= h[0], still, h[2])
         # The slopes from the two sides differ: at a kink the interval holds both.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, np.abs(gap) / 2, 0.0)
@@ -195,6 +201,13 @@ class Ladder:
                 moved |= (up != 0) | (down != 0)
                 still[~moved] = h
         return still
+
+    def leap(self) -> Numbers:
+        """Return, for every output, the smallest change seen that is not 0; 0 if there is none."""
+        rungs = [r for i, r in self.found.items() if r is not None and i > FARTHEST]
+        changes = np.abs([end for r in rungs for end in r[1:]])  # (2 n, y.size)
+        smallest = np.where(changes > 0, changes, np.inf).min(axis=0)
+        return np.where(np.isfinite(smallest), smallest, 0.0)
 
     def secant(self) -> float:
         """Return the size of the secants' slopes, by the first steps that move anything, else 0."""
