@@ -140,9 +140,7 @@ class Comparison:
         arrays: Mapping[str, Array],
     ) -> None:
         self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
-        values = [*arrays.values(), *(b.value for b in blocks)]
-        largest = max((float(abs(a).max()) for a in values if a.size), default=0.0)
-        self.forward = Forward(evaluate, dy, settings.step, largest)
+        self.forward = Forward(evaluate, dy, settings.step)
 
     def report(self) -> Report:
         """Compare block by block; return the report or raise with the diagnosis."""
@@ -177,21 +175,30 @@ class Comparison:
 
     # --- measuring
 
-    def _judge(self, label: str, moves: Moves, g: float, size: float, slack: float) -> Judged:
+    def _judge(
+        self, label: str, moves: Moves, g: float, size: float, slack: float, block: float = 0.0
+    ) -> Judged:
         """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
+
+        An interval has to be small against that; in a large `block` against the block's.
 
         The steps are those of unit size first, then smaller and then larger ones, until three agree
         well enough to decide.
         """
-        ladder, seen, finite = Ladder(self.forward, moves, slack), list[Slope](), math.isfinite(g)
+        ladder, seen, finite = (
+            Ladder(self.forward, moves, slack),
+            dict[int, Slope](),
+            math.isfinite(g),
+        )
 
         def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
             value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
-            check = Check(label, g, value, self._error(g, value, width, size, ladder), width)
+            wide = width / self.settings.tolerance if verdict == "right" else 0.0
+            check = Check(label, g, value, self._error(g, value, wide, size, ladder), width)
             return Judged(check, moves, verdict, slope, reason)
 
         slope = ladder.slope(0)
-        if slope and self._agrees(slope, g, size, ladder):
+        if slope and self._agrees(slope, g, size, block, ladder):
             return judged(slope, "right")
         self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
         smaller, larger = range(1, FINEST + 1), range(-1, COARSEST - 1, -1)
@@ -204,52 +211,63 @@ class Comparison:
             slope = ladder.slope(i)
             if slope is None:
                 continue
-            seen.append(slope)
-            if self._agrees(slope, g, size, ladder) and (
-                (size and i >= 0) or all(s.distance(g) <= 0 for s in seen if s.consistent)
+            seen[i] = slope
+            if self._agrees(slope, g, size, block, ladder) and (
+                (size and i >= 0) or all(s.distance(g) <= 0 for s in seen.values() if s.consistent)
             ):
                 return judged(slope, "right")
-            pair, gap = seen[-2:], [abs(s.value - (g if finite else 0)) for s in seen[-2:]]
-            far = all(100 * s.width < d and s.consistent for s, d in zip(pair, gap, strict=True))
-            if len(pair) == 2 and far and pair[0].distance(pair[1].value) <= 4 * pair[1].width:
+            pair = list(seen.values())[-2:]
+            far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
+            alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
+            clear = far and alike and all(s.resolved for s in pair)
+            if clear and (not finite or self._excluded(g, size, seen)):
                 return judged(min(pair, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
-        # [finite-differences-verdict]
-        best = min(seen, key=lambda s: s.width)
-        evidence = [best, *(s for s in seen if s.consistent)]
-        outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
-        if outside and finite and len({s.value > g for s in evidence}) == 1:
+        best = min(seen.values(), key=lambda s: s.width)
+        if finite and self._excluded(g, size, seen):
             return judged(best, "wrong")
-        if any(s.kink > s.rounding + s.curvature for s in seen):
+        if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")
         reason = "rounding" if best.rounding >= best.curvature else "curvature"
         return judged(best, "cannot tell", reason)
 
-    def _agrees(self, slope: Slope, g: float, size: float, ladder: Ladder) -> bool:
+    def _excluded(self, g: float, size: float, seen: dict[int, Slope]) -> bool:
+        """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
+
+        Those count that are as large as the ones of the narrowest interval, or larger: where small
+        steps see another slope than these, as within a leap of rounding, they do not decide alone.
+        """
+        # [finite-differences-verdict]
+        narrowest = min(seen, key=lambda i: seen[i].width)
+        evidence = [
+            s for i, s in seen.items() if i == narrowest or (i < narrowest and s.consistent)
+        ]
+        outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
+        return outside and len({s.value > g for s in evidence}) == 1
+
+    def _agrees(self, slope: Slope, g: float, size: float, block: float, ladder: Ladder) -> bool:
         """Tell whether g lies in the interval, which is small against the slope."""
         tolerance = self.settings.tolerance
         if not (math.isfinite(g) and abs(g - slope.value) <= slope.width + tolerance * size):
             return False
-        if size:
-            largest = max(size, abs(slope.value))
+        if size or block:
+            largest = max(size, block, abs(slope.value))
         else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
             largest = ladder.secant()
             if ladder.never_moves():
                 return True
         return slope.width <= RESOLVED * tolerance * largest
 
-    def _error(self, g: float, value: float, width: float, size: float, ladder: Ladder) -> float:
+    def _error(self, g: float, value: float, wide: float, size: float, ladder: Ladder) -> float:
         """Return the error relative to the slope, or, where that is 0, to the secants around it.
 
-        Where the interval is wide it is relative to that, so that a right slope has an error of the
-        tolerance at most.
+        Of a right slope it is relative to what is `wide` too, so that it is the tolerance at most.
         """
         if not math.isfinite(g - value):
             return math.inf
         scale = max(abs(g), abs(value), size) if size else max(abs(value), ladder.secant())
-        scale += width / self.settings.tolerance
-        return abs(g - value) / scale if scale else 0.0
+        return abs(g - value) / (scale + wide) if scale + wide else 0.0
 
     def _slopes(self, block: Block) -> list[Judged]:
         """Along every coordinate of a small block, along random directions of a large one."""
@@ -265,20 +283,22 @@ class Comparison:
         group = np.where(weights > 0, np.minimum(decades // 2, 5), -1)
         where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
         moves = [direction(block, some, self.settings.rng) for some in where]
-        return [self._along(block, v, f"direction {n}") for n, v in enumerate(moves, 1)]
+        size = max(float(np.linalg.norm(g * asnumpy(v))) for v in moves)
+        return [self._along(block, v, size, f"direction {n}") for n, v in enumerate(moves, 1)]
 
     def _coordinate(self, block: Block, index: tuple[Any, ...]) -> Judged:
         # Of another shape it is compared with nothing: the slope alone is wanted.
         g = float(block.grad[index]) if block.grad.shape == block.value.shape else math.nan
         return self._judge(_label(block, index), coordinate(block, index), g, abs(g), 0.0)
 
-    def _along(self, block: Block, v: Array, label: str = "") -> Judged:
+    def _along(self, block: Block, v: Array, size_of_block: float, label: str = "") -> Judged:
         """Along a direction that moves many entries."""
         terms = asnumpy(block.grad * v).ravel()
         moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
         slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
         size, g = float(np.linalg.norm(terms)), float(terms.sum())
-        return self._judge(f"{block.name}, {label}", Moves(block, v), g, size, slack)
+        name = f"{block.name}, {label}"
+        return self._judge(name, Moves(block, v), g, size, slack, size_of_block)
 
     def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
         """Return the index of an entry that is wrong, halving the direction v that showed it."""
@@ -288,7 +308,7 @@ class Comparison:
             half = np.zeros_like(v_)
             half[low:middle] = v_[low:middle]
             half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
-            wrong = half.any() and self._along(block, half_).verdict == "wrong"
+            wrong = half.any() and self._along(block, half_, 0.0).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
         return np.unravel_index(low, block.value.shape)
 

@@ -93,7 +93,8 @@ def explain(evidence: Evidence) -> tuple[str, str]:
     elif evidence.count() < 3:
         causes = CAUSES_OF_FEW  # almost anything fits so few numbers
     for cause in causes:
-        sentence = cause(evidence)
+        with np.errstate(all="ignore"):
+            sentence = cause(evidence)
         if sentence:
             return cause.__name__.replace("_", " "), sentence
     return "", ""
@@ -287,8 +288,7 @@ def quantity(e: Evidence) -> str | None:
     if np.unique(e.value[e.known]).size < 2:
         return None  # a constant ratio is a factor
     for ratio, text in QUANTITIES:
-        with np.errstate(all="ignore"):
-            guess = ratio(e.value) * e.right
+        guess = ratio(e.value) * e.right
         if np.isfinite(guess[e.known]).all() and e.fits(guess):
             return f"It is {text.format(e.name)}."
     return None
@@ -334,12 +334,11 @@ def missing_factor(e: Evidence) -> str | None:
     """Say whether it lacks a factor made of an argument or of y, or has it once too often."""
     for name, a in _alike(e):
         for text, f in FACTORS:
-            with np.errstate(all="ignore"):
-                factor = f(a)
-                if e.fits(e.right / factor):
-                    return f"It lacks the factor {text.format(name)}."
-                if e.fits(e.right * factor):
-                    return f"The factor {text.format(name)} enters once too often."
+            factor = f(a)
+            if e.fits(e.right / factor):
+                return f"It lacks the factor {text.format(name)}."
+            if e.fits(e.right * factor):
+                return f"The factor {text.format(name)} enters once too often."
     return None
 
 

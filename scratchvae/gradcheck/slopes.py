@@ -85,6 +85,11 @@ class Slope(NamedTuple):
         """Whether the three steps agree, to a tenth or to rounding."""
         return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding
 
+    @property
+    def resolved(self) -> bool:
+        """Whether it is known to a tenth, or nothing moved at all."""
+        return self.width <= 0.1 * abs(self.value) or not self.row.any()
+
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
         return abs(slope - self.value) - self.kink - 4 * (self.curvature + self.rounding)
@@ -93,19 +98,15 @@ class Slope(NamedTuple):
 class Forward:
     """The forward pass as a function of the blocks, which it moves and puts back."""
 
-    def __init__(
-        self, evaluate: Callable[[], Array], dy: Array, step: float, largest: float = 0.0
-    ) -> None:
+    def __init__(self, evaluate: Callable[[], Array], dy: Array, step: float) -> None:
         self.evaluate, self.step, self.shape = evaluate, step, dy.shape
         self.dy = asnumpy(dy).ravel()
         self.y = asnumpy(evaluate()).ravel().astype(np.float64)
         self.is_float32 = is_float32(self.y)  # in its digits
-        # Half a unit in the last place is the least that rounding does; noise measures the rest.
+        # Half a unit in the last place is the least that rounding does; `noise` measures the rest.
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
         self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
-        self.noise_is_known = False
-        # A change as small as this may be rounding of the largest numbers around.
-        self.tiny = 1e4 * self.epsilon * max(largest, float(np.abs(self.y).max(initial=0.0)))
+        self.noise: list[tuple[float, Numbers]] = []  # of y, within a reach in units of size
 
     def change(self, moves: Sequence[Moves], t: float) -> Numbers | None:
         """Return y(x + t v) - y(x), or None where the forward pass is not defined."""
@@ -123,33 +124,32 @@ class Forward:
         return y - self.y if y.shape == self.y.shape and np.isfinite(y).all() else None
 
     def measure_noise(self, blocks: Sequence[Block], rng: np.random.Generator) -> None:
-        """Raise `rounding` to what the forward pass shows along one direction of all blocks.
+        """Measure what rounding shows of itself along one direction of all blocks, at four scales.
 
-        Over tiny steps any smooth f is a cubic, so that what is left of a fit of one is rounding:
+        Over tiny steps any smooth f is a polynomial, so that what a fit of one leaves is rounding:
         the idea of J. J. Moré and S. M. Wild, "Estimating Computational Noise", 2011. The steps are
-        random, for rounding that comes in leaps may keep time with even ones. Of each output the
-        smallest steps count by which it moves at all; a kink changes few of the residues, and so
-        not their median.
+        random, for rounding that comes in leaps may keep time with even ones, and to one side, for
+        what has a kink has it at x itself. Other kinks change few residues, and not their median.
         """
-        if self.noise_is_known:
+        if self.noise:
             return
-        self.noise_is_known = True
         moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), rng)) for b in blocks]
-        unseen = np.ones(self.y.shape, bool)
         for spacing in (2.0**-34, 2.0**-27, 2.0**-20, 2.0**-13):
-            t = np.sort(rng.uniform(1, 13, 13))  # not 0: what has a kink has it at x itself
+            t = np.sort(rng.uniform(1, 13, 13))
             some = [self.change(moves, spacing * k) for k in t]
-            found = [c for c in some if c is not None]
-            if len(found) < len(t) or not unseen.any():
-                continue
-            values = np.array(found)  # (13, y.size)
-            moved = unseen & ((np.diff(values, axis=0) != 0).mean(axis=0) > 0.5)
-            cubics = np.vander(t, 4)
-            residue = values - cubics @ (np.linalg.pinv(cubics) @ values)
-            limit = 5 * np.median(np.abs(residue), axis=0)
-            noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 4)), limit)
-            self.rounding[moved] = np.maximum(self.rounding, noise)[moved]
-            unseen &= ~moved
+            values = np.array([c for c in some if c is not None])  # (13, y.size)
+            noise = 0 * self.y
+            if len(values) == len(t):
+                powers = np.vander(t / 13, 6)
+                residue = values - powers @ (np.linalg.pinv(powers) @ values)
+                limit = 5 * np.median(np.abs(residue), axis=0)
+                noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
+            self.noise.append((13 * spacing, noise))
+
+    def rounding_within(self, reach: float) -> Numbers:
+        """Return by how much y may be off, as steps of that size see it, (y.size,)."""
+        noises = [noise for scale, noise in self.noise if scale <= reach]
+        return np.asarray(np.max([self.rounding, *noises], axis=0))
 
 
 class Ladder:
@@ -179,12 +179,11 @@ class Ladder:
         row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
         gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
-        rounding = self.forward.rounding + 2 * self.forward.epsilon * ends  # of |y| there
-        leap = np.where(still > 0, self.leap(), 0)  # what moves y by less may move it by nothing
-        rounding = np.where(leap < self.forward.tiny, np.maximum(rounding, leap), rounding)
+        rounding = self.forward.rounding_within(self.forward.step * RATIO**-i)
+        rounding = rounding + 2 * self.forward.epsilon * ends  # of |y| there
         rounding = rounding / np.where(still >= h[0], still, h[2])
-        # The slopes from the two sides differ: at a kink the interval holds both.
-        kink = np.where(np.abs(gap) > gap_error + 6 * rounding, np.abs(gap) / 2, 0.0)
+        # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
+        kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
         of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
@@ -201,13 +200,6 @@ class Ladder:
                 moved |= (up != 0) | (down != 0)
                 still[~moved] = h
         return still
-
-    def leap(self) -> Numbers:
-        """Return, for every output, the smallest change seen that is not 0; 0 if there is none."""
-        rungs = [r for i, r in self.found.items() if r is not None and i > FARTHEST]
-        changes = np.abs([end for r in rungs for end in r[1:]])  # (2 n, y.size)
-        smallest = np.where(changes > 0, changes, np.inf).min(axis=0)
-        return np.where(np.isfinite(smallest), smallest, 0.0)
 
     def secant(self) -> float:
         """Return the size of the secants' slopes, by the first steps that move anything, else 0."""

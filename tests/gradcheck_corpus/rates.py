@@ -200,7 +200,9 @@ def measure(job: tuple[str, int, str, int, int]) -> list[Result]:
         seconds = time.perf_counter() - before
         cause = cause if verdict == "wrong" else ""
         if case.mistake and cause:
-            cause = "true" if cause in case.mistake.causes else f"false: {cause}"
+            # That some coordinates are wrong, or a shape, is no explanation, but never false.
+            plain = "" if cause in ("some coordinates", "shape") else f"false: {cause}"
+            cause = "true" if cause in case.mistake.causes else plain
         mistake = case.mistake.name if case.mistake else ""
         found.append(
             Result(case.entry, mistake, case.seed, error, verdict, cause, forward.calls, seconds,
