@@ -133,9 +133,11 @@ class Case(NamedTuple):
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
-        # Of what is assumed here only a cause that leaves no doubt is worth naming.
-        named = (e for e in errors if e.report.cause not in ("", "some coordinates"))
-        likeliest = next(named, errors[0])
+        # What is wrong must be so whatever is assumed; then only a cause that leaves no doubt is
+        # worth naming.
+        named = [e for e in errors if e.report.cause not in ("", "some coordinates")]
+        unsure = [e for e in errors if e.report.verdict != "wrong"]
+        likeliest = [*unsure, *named, *errors][0]
         report, blocks = likeliest.report, self.choices[errors.index(likeliest)]
         names = [b.name for b in blocks]
         assumed = f"This takes the gradients to be those of {', '.join(names)}: wrt= says which."

@@ -73,6 +73,7 @@ class Slope(NamedTuple):
     curvature: float
     rounding: float
     kink: float
+    noise: float  # what more there may be, by the coarser scales: nothing is called wrong within it
     row: Numbers  # (y.size,): the slope of every output
 
     @property
@@ -83,7 +84,7 @@ class Slope(NamedTuple):
     @property
     def consistent(self) -> bool:
         """Whether the three steps agree, to a tenth or to rounding."""
-        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding
+        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding + self.noise
 
     @property
     def resolved(self) -> bool:
@@ -92,7 +93,8 @@ class Slope(NamedTuple):
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
-        return abs(slope - self.value) - self.kink - 4 * (self.curvature + self.rounding)
+        unsure = self.curvature + self.rounding + self.noise
+        return abs(slope - self.value) - self.kink - 4 * unsure
 
 
 class Forward:
@@ -146,10 +148,10 @@ class Forward:
                 noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
             self.noise.append((13 * spacing, noise))
 
-    def rounding_within(self, reach: float) -> Numbers:
-        """Return by how much y may be off, as steps of that size see it, (y.size,)."""
-        noises = [noise for scale, noise in self.noise if scale <= reach]
-        return np.asarray(np.max([self.rounding, *noises], axis=0))
+    def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
+        """Return by how much y may be off, by the finest scale and by all up to `reach`."""
+        noises = [self.rounding, *(noise for scale, noise in self.noise if scale <= reach)]
+        return np.max(noises[:2], axis=0), np.max(noises, axis=0)
 
 
 class Ladder:
@@ -179,16 +181,19 @@ class Ladder:
         row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
         gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
-        rounding = self.forward.rounding_within(self.forward.step * RATIO**-i)
-        rounding = rounding + 2 * self.forward.epsilon * ends  # of |y| there
-        rounding = rounding / np.where(still >= h[0], still, h[2])
+        finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
+        finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
+        rounding = finest / np.where(still >= h[0], still, h[2])
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
         of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
-        parts = (float((weights * part).sum()) for part in (curvature, rounding, kink))
-        return Slope(value, next(parts), next(parts) + of_x, next(parts), row)
+        parts = [
+            float((weights * part).sum()) for part in (curvature, rounding, kink, noise / h[2])
+        ]
+        parts[1] += of_x
+        return Slope(value, parts[0], parts[1], parts[2], parts[3], row)
 
     def still(self) -> Numbers:
         """Return, for every output, the largest step up to which it does not move at all."""
