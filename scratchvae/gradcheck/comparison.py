@@ -235,14 +235,14 @@ class Comparison:
     def _excluded(self, g: float, size: float, seen: dict[int, Slope]) -> bool:
         """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
 
-        Those count that are as large as the ones of the narrowest interval, or larger: where small
-        steps see another slope than these, as within a leap of rounding, they do not decide alone.
+        Where small steps see another slope than large ones, as within a leap of rounding, they do
+        not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
+        steps than the best count only if rounding leaves them something to say.
         """
         # [finite-differences-verdict]
-        narrowest = min(seen, key=lambda i: seen[i].width)
-        evidence = [
-            s for i, s in seen.items() if i == narrowest or (i < narrowest and s.consistent)
-        ]
+        best = min(seen, key=lambda i: seen[i].width)
+        evidence = [seen[best]]
+        evidence += [s for i, s in seen.items() if (s.consistent if i < best else s.informed)]
         outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
         return outside and len({s.value > g for s in evidence}) == 1
 

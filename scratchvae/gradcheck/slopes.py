@@ -87,6 +87,12 @@ class Slope(NamedTuple):
         return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding + self.noise
 
     @property
+    def informed(self) -> bool:
+        """Whether what is known to a tenth is the slope, or those of the two sides of a kink."""
+        unsure = self.curvature + self.rounding + self.noise
+        return unsure <= 0.1 * (abs(self.value) + self.kink)
+
+    @property
     def resolved(self) -> bool:
         """Whether it is known to a tenth, or nothing moved at all."""
         return self.width <= 0.1 * abs(self.value) or not self.row.any()
@@ -183,7 +189,8 @@ class Ladder:
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
         finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
-        rounding = finest / np.where(still >= h[0], still, h[2])
+        step = np.where(still >= h[0], still, h[2])
+        rounding, noise = finest / step, noise / step
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
