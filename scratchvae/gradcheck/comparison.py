@@ -220,19 +220,19 @@ class Comparison:
             far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
             alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
             clear = far and alike and all(s.resolved for s in pair)
-            if clear and (not finite or self._excluded(g, size, seen)):
+            if clear and (not finite or self._excluded(g, size, bool(block), seen)):
                 return judged(min(pair, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
         best = min(seen.values(), key=lambda s: s.width)
-        if finite and self._excluded(g, size, seen):
+        if finite and self._excluded(g, size, bool(block), seen):
             return judged(best, "wrong")
         if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")
         reason = "rounding" if best.rounding >= best.curvature else "curvature"
         return judged(best, "cannot tell", reason)
 
-    def _excluded(self, g: float, size: float, seen: dict[int, Slope]) -> bool:
+    def _excluded(self, g: float, size: float, many: bool, seen: dict[int, Slope]) -> bool:
         """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
 
         Where small steps see another slope than large ones, as within a leap of rounding, they do
@@ -243,6 +243,8 @@ class Comparison:
         best = min(seen, key=lambda i: seen[i].width)
         evidence = [seen[best]]
         evidence += [s for i, s in seen.items() if (s.consistent if i < best else s.informed)]
+        if many and any(s.kink for s in evidence):
+            return False  # of the kinks that a direction meets the jumps may cancel
         outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
         return outside and len({s.value > g for s in evidence}) == 1
 
@@ -308,7 +310,7 @@ class Comparison:
             half = np.zeros_like(v_)
             half[low:middle] = v_[low:middle]
             half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
-            wrong = half.any() and self._along(block, half_, 0.0).verdict == "wrong"
+            wrong = half.any() and self._along(block, half_, 1e-300).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
         return np.unravel_index(low, block.value.shape)
 
