@@ -200,8 +200,8 @@ def measure(job: tuple[str, int, str, int, int]) -> list[Result]:
         seconds = time.perf_counter() - before
         cause = cause if verdict == "wrong" else ""
         if case.mistake and cause:
-            # That some coordinates are wrong, or a shape, is no explanation, but never false.
-            plain = "" if cause in ("some coordinates", "shape") else f"false: {cause}"
+            # That it is zero, or wrong in some coordinates, explains nothing but is never false.
+            plain = "" if cause in ("some coordinates", "shape", "zero") else f"false: {cause}"
             cause = "true" if cause in case.mistake.causes else plain
         mistake = case.mistake.name if case.mistake else ""
         found.append(
