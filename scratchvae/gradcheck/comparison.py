@@ -30,6 +30,7 @@ from .slopes import (
 
 TOLERANCE = 1e-7
 RESOLVED = 100  # an interval that decides is no wider than so many tolerances of the slope
+FLOOR = 0.1  # and of a slope a thousandth of the block's largest, or less, than this of that one
 SMALL = 64  # a block of at most so many entries is checked along every coordinate
 FULL = 512  # and looked at along every coordinate, where it is wrong, if it has at most so many
 
@@ -176,11 +177,11 @@ class Comparison:
     # --- measuring
 
     def _judge(
-        self, label: str, moves: Moves, g: float, size: float, slack: float, block: float = 0.0
+        self, label: str, moves: Moves, g: float, size: float, slack: float, floor: float = 0.0
     ) -> Judged:
         """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
 
-        An interval has to be small against that; in a large `block` against the block's.
+        An interval has to be small against that, or else below the `floor` of its block.
 
         The steps are those of unit size first, then smaller and then larger ones, until three agree
         well enough to decide.
@@ -198,7 +199,7 @@ class Comparison:
             return Judged(check, moves, verdict, slope, reason)
 
         slope = ladder.slope(0)
-        if slope and self._agrees(slope, g, size, block, ladder):
+        if slope and self._agrees(slope, g, size, floor, ladder):
             return judged(slope, "right")
         self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
         smaller, larger = range(1, FINEST + 1), range(-1, COARSEST - 1, -1)
@@ -212,7 +213,7 @@ class Comparison:
             if slope is None:
                 continue
             seen[i] = slope
-            if self._agrees(slope, g, size, block, ladder) and (
+            if self._agrees(slope, g, size, floor, ladder) and (
                 (size and i >= 0) or all(s.distance(g) <= 0 for s in seen.values() if s.consistent)
             ):
                 return judged(slope, "right")
@@ -220,12 +221,12 @@ class Comparison:
             far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
             alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
             clear = far and alike and all(s.resolved for s in pair)
-            if clear and (not finite or self._excluded(g, size, bool(block), seen)):
+            if clear and (not finite or self._excluded(g, size, bool(slack), seen)):
                 return judged(min(pair, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
         best = min(seen.values(), key=lambda s: s.width)
-        if finite and self._excluded(g, size, bool(block), seen):
+        if finite and self._excluded(g, size, bool(slack), seen):
             return judged(best, "wrong")
         if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")
@@ -242,24 +243,24 @@ class Comparison:
         # [finite-differences-verdict]
         best = min(seen, key=lambda i: seen[i].width)
         evidence = [seen[best]]
-        evidence += [s for i, s in seen.items() if (s.consistent if i < best else s.informed)]
+        evidence += [s for i, s in seen.items() if s.informed or (i < best and s.consistent)]
         if many and any(s.kink for s in evidence):
             return False  # of the kinks that a direction meets the jumps may cancel
         outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
         return outside and len({s.value > g for s in evidence}) == 1
 
-    def _agrees(self, slope: Slope, g: float, size: float, block: float, ladder: Ladder) -> bool:
+    def _agrees(self, slope: Slope, g: float, size: float, floor: float, ladder: Ladder) -> bool:
         """Tell whether g lies in the interval, which is small against the slope."""
         tolerance = self.settings.tolerance
         if not (math.isfinite(g) and abs(g - slope.value) <= slope.width + tolerance * size):
             return False
-        if size or block:
-            largest = max(size, block, abs(slope.value))
+        if size or floor:
+            largest = max(size, abs(slope.value))
         else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
             largest = ladder.secant()
             if ladder.never_moves():
                 return True
-        return slope.width <= RESOLVED * tolerance * largest
+        return slope.width <= max(RESOLVED * tolerance * largest, floor)
 
     def _error(self, g: float, value: float, wide: float, size: float, ladder: Ladder) -> float:
         """Return the error relative to the slope, or, where that is 0, to the secants around it.
@@ -276,7 +277,9 @@ class Comparison:
         g = asnumpy(block.grad)
         if block.value.size <= SMALL or not np.isfinite(g).all():
             some = np.argwhere(~np.isfinite(g) | (block.value.size <= SMALL))[:SMALL]
-            return [self._coordinate(block, tuple(i)) for i in some]
+            sizes = np.abs(np.where(np.isfinite(g), g, 0)) * sizes_of(block.value)
+            floors = FLOOR * self.settings.tolerance * sizes.max() / sizes_of(block.value)
+            return [self._coordinate(block, tuple(i), float(floors[tuple(i)])) for i in some]
         # One direction for all would hide an error in what is small: entries of alike sizes each.
         weights = np.abs(g) * sizes_of(block.value)
         largest = weights.max()
@@ -286,21 +289,23 @@ class Comparison:
         where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
         moves = [direction(block, some, self.settings.rng) for some in where]
         size = max(float(np.linalg.norm(g * asnumpy(v))) for v in moves)
-        return [self._along(block, v, size, f"direction {n}") for n, v in enumerate(moves, 1)]
+        floor = RESOLVED * self.settings.tolerance * size
+        return [self._along(block, v, floor, f"direction {n}") for n, v in enumerate(moves, 1)]
 
-    def _coordinate(self, block: Block, index: tuple[Any, ...]) -> Judged:
+    def _coordinate(self, block: Block, index: tuple[Any, ...], floor: float = 0.0) -> Judged:
         # Of another shape it is compared with nothing: the slope alone is wanted.
         g = float(block.grad[index]) if block.grad.shape == block.value.shape else math.nan
-        return self._judge(_label(block, index), coordinate(block, index), g, abs(g), 0.0)
+        floor = min(floor, 0.01 * abs(g))  # never above the slope itself
+        return self._judge(_label(block, index), coordinate(block, index), g, abs(g), 0.0, floor)
 
-    def _along(self, block: Block, v: Array, size_of_block: float, label: str = "") -> Judged:
+    def _along(self, block: Block, v: Array, floor: float, label: str = "") -> Judged:
         """Along a direction that moves many entries."""
         terms = asnumpy(block.grad * v).ravel()
         moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
         slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
         size, g = float(np.linalg.norm(terms)), float(terms.sum())
         name = f"{block.name}, {label}"
-        return self._judge(name, Moves(block, v), g, size, slack, size_of_block)
+        return self._judge(name, Moves(block, v), g, size, slack + 1e-300, floor)
 
     def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
         """Return the index of an entry that is wrong, halving the direction v that showed it."""
@@ -310,7 +315,7 @@ class Comparison:
             half = np.zeros_like(v_)
             half[low:middle] = v_[low:middle]
             half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
-            wrong = half.any() and self._along(block, half_, 1e-300).verdict == "wrong"
+            wrong = half.any() and self._along(block, half_, 0.0).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
         return np.unravel_index(low, block.value.shape)
 

@@ -94,8 +94,8 @@ class Slope(NamedTuple):
 
     @property
     def resolved(self) -> bool:
-        """Whether it is known to a tenth, or nothing moved at all."""
-        return self.width <= 0.1 * abs(self.value) or not self.row.any()
+        """Whether it is known to a tenth."""
+        return self.width <= 0.1 * abs(self.value)
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
