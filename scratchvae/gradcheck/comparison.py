@@ -142,6 +142,9 @@ class Comparison:
     ) -> None:
         self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
         self.forward = Forward(evaluate, dy, settings.step)
+        # A change as small as this may be rounding of the largest numbers around.
+        values = [*arrays.values(), *(b.value for b in blocks), self.forward.y]
+        self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
 
     def report(self) -> Report:
         """Compare block by block; return the report or raise with the diagnosis."""
@@ -226,7 +229,8 @@ class Comparison:
         if not seen:
             return judged(None, "cannot tell", "domain")
         best = min(seen.values(), key=lambda s: s.width)
-        if finite and self._excluded(g, size, bool(slack), seen):
+        visible = best.row.any() or abs(g) * moves.unit > self.tiny
+        if finite and visible and self._excluded(g, size, bool(slack), seen):
             return judged(best, "wrong")
         if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")

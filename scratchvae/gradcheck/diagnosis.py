@@ -332,6 +332,8 @@ FACTORS: tuple[tuple[str, Callable[[Numbers], Numbers]], ...] = (
 
 def missing_factor(e: Evidence) -> str | None:
     """Say whether it lacks a factor made of an argument or of y, or has it once too often."""
+    if (e.known & (e.given == 0) & (e.right != 0)).any():
+        return None  # by what vanishes, as exp does, anything could have been multiplied
     for name, a in _alike(e):
         for text, f in FACTORS:
             factor = f(a)

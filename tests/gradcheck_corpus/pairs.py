@@ -84,7 +84,7 @@ elementwise(
 )  # fmt: skip
 elementwise(
     "leaky relu", lambda x: np.where(x > 0, x, 0.1 * x), lambda x: np.where(x > 0, 1, 0.1),
-    ("slope 0", lambda x: (x > 0) * 1.0, "some coordinates", "zero"), scales=(-6, 6),
+    ("slope 0", lambda x: (x > 0) * 1.0, "some coordinates", "wrong axis"), scales=(-6, 6),
 )  # fmt: skip
 elementwise(
     "absolute", np.abs, np.sign, ("one", np.ones_like, "some coordinates", "passed on", "sign"),
@@ -106,7 +106,7 @@ elementwise(
 )  # fmt: skip
 elementwise(
     "softsign", lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2,
-    ("no square", lambda x: 1 / (1 + abs(x)), ""),
+    ("no square", lambda x: 1 / (1 + abs(x)), "missing factor"),
 )  # fmt: skip
 elementwise(
     "round", np.round, np.zeros_like, ("straight through", np.ones_like, "passed on"),
@@ -437,7 +437,7 @@ def logsumexp_backward(dy, cache):
 
 
 add(logsumexp, logsumexp_backward, normal("bd"), sign(logsumexp_backward),
-    wrong("no y", lambda dy, c: dy[:, None] * np.exp(c[0]), "missing factor"),
+    wrong("no y", lambda dy, c: dy[:, None] * np.exp(c[0]), "missing factor", "factor", "quantity"),
     scales=(-3, 1))  # fmt: skip
 
 
