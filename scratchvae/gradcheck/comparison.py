@@ -184,16 +184,13 @@ class Comparison:
     ) -> Judged:
         """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
 
-        An interval has to be small against that, or else below the `floor` of its block.
-
-        The steps are those of unit size first, then smaller and then larger ones, until three agree
-        well enough to decide.
+        An interval has to be small against that, or else below the `floor` of its block. The first
+        steps are a hundredth of the argument, then smaller and then larger ones are taken, until
+        three agree well enough to decide.
         """
-        ladder, seen, finite = (
-            Ladder(self.forward, moves, slack),
-            dict[int, Slope](),
-            math.isfinite(g),
-        )
+        ladder, finite = Ladder(self.forward, moves, slack), math.isfinite(g)
+        seen: dict[int, Slope] = {}
+        many = bool(np.count_nonzero(asnumpy(moves.v)) > 1)
 
         def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
             value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
@@ -224,13 +221,13 @@ class Comparison:
             far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
             alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
             clear = far and alike and all(s.resolved for s in pair)
-            if clear and (not finite or self._excluded(g, size, bool(slack), seen)):
+            if clear and (not finite or self._excluded(g, size, many, seen)):
                 return judged(min(pair, key=lambda s: s.width), "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
         best = min(seen.values(), key=lambda s: s.width)
         visible = best.row.any() or abs(g) * moves.unit > self.tiny
-        if finite and visible and self._excluded(g, size, bool(slack), seen):
+        if finite and visible and self._excluded(g, size, many, seen):
             return judged(best, "wrong")
         if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")
@@ -309,7 +306,7 @@ class Comparison:
         slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
         size, g = float(np.linalg.norm(terms)), float(terms.sum())
         name = f"{block.name}, {label}"
-        return self._judge(name, Moves(block, v), g, size, slack + 1e-300, floor)
+        return self._judge(name, Moves(block, v), g, size, slack, floor)
 
     def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
         """Return the index of an entry that is wrong, halving the direction v that showed it."""
