@@ -245,6 +245,8 @@ class Comparison:
         best = min(seen, key=lambda i: seen[i].width)
         evidence = [seen[best]]
         evidence += [s for i, s in seen.items() if s.informed or (i < best and s.consistent)]
+        if not seen[best].row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
+            return False  # leaps: to large steps a slope, to small ones none
         if many and any(s.kink for s in evidence):
             return False  # of the kinks that a direction meets the jumps may cancel
         outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size

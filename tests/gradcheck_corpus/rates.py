@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from held_out import HELD_OUT
+from held_out_again import HELD_OUT_AGAIN
 from pairs import CORPUS
 
-CORPORA = {"corpus": CORPUS, "held out": HELD_OUT}
+CORPORA = {"corpus": CORPUS, "held out": HELD_OUT, "held out again": HELD_OUT_AGAIN}
 
 
 class Result(NamedTuple):
