@@ -1,7 +1,7 @@
 """More pairs that the checker was not tuned on.
 
-One pair of each held-out corpus did change it: `mixed_precision` of the first was called wrong, and of
-these `rounded_output` once in 40 checks, both for steps that see leaps of rounding.
+One pair of each held-out corpus did change it: `mixed_precision` of the first was called wrong, and
+of these `rounded_output` once in 40 checks, both for steps that see leaps of rounding.
 """
 
 from __future__ import annotations
