@@ -212,8 +212,12 @@ def measure(job: tuple[str, int, str, int, int]) -> list[Result]:
     return found
 
 
-def run(corpus: str, checker: str, seeds: int, start: int = 0, workers: int = 2) -> list[Result]:
-    jobs = [(corpus, n, checker, seeds, start) for n in range(len(CORPORA[corpus].pairs))]
+def run(
+    corpus: str, checker: str, seeds: int, start: int = 0, workers: int = 2, only: Any = None
+) -> list[Result]:
+    """Run one checker on all pairs, or on those with the given positions."""
+    numbers = range(len(CORPORA[corpus].pairs)) if only is None else only
+    jobs = [(corpus, int(n), checker, seeds, start) for n in numbers]
     if workers == 1:
         return [r for job in jobs for r in measure(job)]
     with ProcessPoolExecutor(workers) as pool:
