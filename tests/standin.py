@@ -67,7 +67,7 @@ class DeviceArray:
         return _wrapped(self._hidden[_unwrapped(index)])
 
     def __setitem__(self, index, value):
-        _counts.waits += _is_mask(index) and isinstance(value, DeviceArray) and value.ndim > 0
+        _counts.waits += _is_mask(index)  # whatever the value: CuPy counts the entries that are set
         self._hidden[_unwrapped(index)] = _unwrapped(value)
 
     def __dlpack_device__(self):
