@@ -48,6 +48,10 @@ class DeviceArray:
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion of a device array to a NumPy array")
 
+    @property
+    def __cuda_array_interface__(self):
+        raise NotImplementedError("nobody but CUDA can use it")
+
     def get(self):
         _counts.waits += 1
         return self._hidden.copy()
@@ -265,16 +269,20 @@ class RandomState:
         return DeviceArray(self._rng.random(size, np.dtype(dtype).type))
 
 
-class OutOfMemoryError(MemoryError):
-    """As CuPy's: Out of memory allocating `size` bytes (allocated so far: `total` bytes)."""
+def _error(module, name, base):
+    """Return an exception type that looks like one of CuPy's."""
+    return type(name, (base,), {"__module__": module})
 
 
-class CUDARuntimeError(RuntimeError):
-    """As CuPy's: the name of the error, a colon, a sentence."""
-
-
-class CompileException(Exception):
-    """As CuPy's."""
+# A message is "Out of memory allocating `size` bytes (allocated so far: `total` bytes)."; of the
+# others it is the name of the error, a colon, a sentence.
+OutOfMemoryError = _error("cupy.cuda.memory", "OutOfMemoryError", MemoryError)
+CompileException = _error("cupy.cuda.compiler", "CompileException", Exception)
+CUDARuntimeError = _error("cupy_backends.cuda.api.runtime", "CUDARuntimeError", RuntimeError)
+CUDADriverError = _error("cupy_backends.cuda.api.driver", "CUDADriverError", RuntimeError)
+CUBLASError = _error("cupy_backends.cuda.libs.cublas", "CUBLASError", RuntimeError)
+CURANDError = _error("cupy_backends.cuda.libs.curand", "CURANDError", RuntimeError)
+NVRTCError = _error("cupy_backends.cuda.libs.nvrtc", "NVRTCError", RuntimeError)
 
 
 cupy = Namespace("cupy", np)
