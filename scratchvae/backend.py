@@ -11,7 +11,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -271,8 +271,10 @@ def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
 
     Products as small as those for the digits gain nothing from a second thread. But where another
     process keeps its core busy, each of them waits for the scheduler: a run of 3 seconds then takes
-    minutes.
+    minutes. On a GPU there is nothing to limit.
     """
+    if model.backend.name != "numpy":
+        return nullcontext()
     from threadpoolctl import threadpool_limits
 
     largest = max(model.params[name].value.size for name in model.params.names)  # n_in n_out

@@ -10,6 +10,7 @@ And it counts what would make the host wait for a GPU, and what would be copied 
 import contextlib
 import operator
 import types
+import warnings
 from dataclasses import dataclass
 
 import cupy_record
@@ -27,6 +28,26 @@ class Counts:
 
 
 _counts = Counts()
+_may_wait = True
+
+
+def _wait(waits=True):
+    """Count a wait, if this is one; raise where `allow_synchronize` has forbidden it."""
+    _counts.waits += bool(waits)
+    if waits and not _may_wait:
+        raise DeviceSynchronized("Device synchronization was detected while disallowed.")
+
+
+@contextlib.contextmanager
+def allow_synchronize(allow):
+    """As cupyx's function, which warns that it does not see every wait."""
+    global _may_wait
+    warnings.warn("cupyx.allow_synchronize will be removed", stacklevel=1)
+    before, _may_wait = _may_wait, allow
+    try:
+        yield
+    finally:
+        _may_wait = before
 
 
 @contextlib.contextmanager
@@ -53,7 +74,7 @@ class DeviceArray:
         raise NotImplementedError("nobody but CUDA can use it")
 
     def get(self):
-        _counts.waits += 1
+        _wait()
         return self._hidden.copy()
 
     @property
@@ -67,11 +88,11 @@ class DeviceArray:
         return iter([_wrapped(np.asarray(item)) for item in self._hidden])
 
     def __getitem__(self, index):
-        _counts.waits += _is_mask(index)  # the host must know how many there are
+        _wait(_is_mask(index))  # the host must know how many there are
         return _wrapped(self._hidden[_unwrapped(index)])
 
     def __setitem__(self, index, value):
-        _counts.waits += _is_mask(index)  # whatever the value: CuPy counts the entries that are set
+        _wait(_is_mask(index))  # whatever the value: CuPy counts the entries that are set
         self._hidden[_unwrapped(index)] = _unwrapped(value)
 
     def __dlpack_device__(self):
@@ -85,15 +106,7 @@ class DeviceArray:
             raise AttributeError(name)
         if name not in RECORD["cupy.ndarray"]:
             raise AttributeError(f"CuPy's arrays have no {name!r}")
-        _counts.waits += name in (
-            "tolist",
-            "item",
-            "nonzero",
-            "compress",
-            "choose",
-            "dump",
-            "dumps",
-        )
+        _wait(name in ("tolist", "item", "nonzero", "compress", "choose", "dump", "dumps"))
         found = getattr(self._hidden, name)
         if name in ("tolist", "item"):
             return found
@@ -109,7 +122,7 @@ def _is_mask(index):
 
 def _waiting(name):
     def call(self):
-        _counts.waits += 1
+        _wait()
         return getattr(self._hidden, name)()
 
     return call
@@ -219,8 +232,8 @@ class Namespace(types.ModuleType):
         call = _on_device(found, _check_of(name, RECORD[self.__name__][name]))
 
         def counted(*args, **kwargs):
-            _counts.waits += name in _WAITING or (name == "where" and len(args) == 1)
-            _counts.waits += self._numpy is np.linalg and name != "norm"  # may report an error
+            _wait(name in _WAITING or (name == "where" and len(args) == 1))
+            _wait(self._numpy is np.linalg and name != "norm")  # may report an error
             return call(*args, **kwargs)
 
         return counted
@@ -283,6 +296,7 @@ CUDADriverError = _error("cupy_backends.cuda.api.driver", "CUDADriverError", Run
 CUBLASError = _error("cupy_backends.cuda.libs.cublas", "CUBLASError", RuntimeError)
 CURANDError = _error("cupy_backends.cuda.libs.curand", "CURANDError", RuntimeError)
 NVRTCError = _error("cupy_backends.cuda.libs.nvrtc", "NVRTCError", RuntimeError)
+DeviceSynchronized = _error("cupy._core.syncdetect", "DeviceSynchronized", RuntimeError)
 
 
 cupy = Namespace("cupy", np)
@@ -305,3 +319,4 @@ cupy.cuda = types.SimpleNamespace(
         getDeviceProperties=lambda device: {"name": b"the stand-in"},
     ),
 )
+cupyx = types.SimpleNamespace(allow_synchronize=allow_synchronize)
