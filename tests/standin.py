@@ -3,8 +3,8 @@
 Its arrays refuse to become NumPy arrays by themselves and to be mixed with them. So code that runs
 on it does not depend on arrays being in host memory. It has only CuPy's functions and methods, with
 only CuPy's arguments: they are recorded in cupy_record.json, so CuPy itself need not be installed.
-And it counts what would make the host wait for a GPU, and what would be copied to one; see
-`counting`.
+And it counts what would make the host wait for a GPU, what would be copied to one, and what would
+be launched there; see `counting`.
 """
 
 import contextlib
@@ -21,10 +21,11 @@ RECORD = cupy_record.load()
 
 @dataclass
 class Counts:
-    """How often the host waited for the device, and how many arrays were copied to the device."""
+    """How often the host waited for the device; arrays copied there; launches there."""
 
     waits: int = 0
     copies: int = 0
+    launches: int = 0
 
 
 _counts = Counts()
@@ -53,9 +54,31 @@ def allow_synchronize(allow):
 @contextlib.contextmanager
 def counting():
     """Give a `Counts` that holds, once the block is done, what it took."""
-    taken, before = Counts(), (_counts.waits, _counts.copies)
+    taken, before = Counts(), vars(_counts).copy()
     yield taken
-    taken.waits, taken.copies = _counts.waits - before[0], _counts.copies - before[1]
+    for name, count in before.items():
+        setattr(taken, name, getattr(_counts, name) - count)
+
+
+# What gives a new view of the same memory, if it can, and what gives memory that nothing is in.
+_VIEWS = {
+    "asarray", "ascontiguousarray", "atleast_1d", "atleast_2d", "broadcast_to", "diagonal",
+    "expand_dims", "moveaxis", "ravel", "reshape", "squeeze", "swapaxes", "transpose", "view",
+}  # fmt: skip
+_ALLOCATING = {"empty", "empty_like"}
+_NUMBERS = {"finfo", "iinfo", "result_type", "dtype"}  # not of arrays
+
+
+def _launch(name, args, result):
+    """Count the launches of a function or method: one, but one for each array that is joined.
+
+    At least so many: some of CuPy's functions, such as `var`, are several kernels.
+    """
+    if name in _ALLOCATING | _NUMBERS:
+        return
+    if name in _VIEWS and np.may_share_memory(_unwrapped(result), _unwrapped(args[0])):
+        return
+    _counts.launches += len(args[0]) if name in ("concatenate", "stack") else 1
 
 
 class DeviceArray:
@@ -89,10 +112,12 @@ class DeviceArray:
 
     def __getitem__(self, index):
         _wait(_is_mask(index))  # the host must know how many there are
+        _counts.launches += _has_array(index)
         return _wrapped(self._hidden[_unwrapped(index)])
 
     def __setitem__(self, index, value):
         _wait(_is_mask(index))  # whatever the value: CuPy counts the entries that are set
+        _counts.launches += 1
         self._hidden[_unwrapped(index)] = _unwrapped(value)
 
     def __dlpack_device__(self):
@@ -112,7 +137,12 @@ class DeviceArray:
             return found
         if not callable(found):
             return _wrapped(found)
-        return _on_device(found, _method_check(name))
+        return _on_device(found, _method_check(name), name, self)
+
+
+def _has_array(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, DeviceArray | list) for part in parts)
 
 
 def _is_mask(index):
@@ -150,17 +180,22 @@ def _wrapped(x):
     return x
 
 
-def _on_device(function, check=lambda *args, **kwargs: None):
+def _on_device(function, check=lambda *args, **kwargs: None, name="", *owner):
+    """Return the function for device arrays; `owner` is the array whose method it is."""
+
     def call(*args, **kwargs):
         check(*args, **kwargs)
-        kwargs = {name: _unwrapped(value) for name, value in kwargs.items()}
-        return _wrapped(function(*_unwrapped(args), **kwargs))
+        kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
+        result = _wrapped(function(*_unwrapped(args), **kwargs))
+        _launch(name, [*owner, *args], result)
+        return result
 
     return call
 
 
 def _in_place(function):
     def call(self, other):
+        _counts.launches += 1
         function(self._hidden, _unwrapped(other))
         return self
 
@@ -229,7 +264,7 @@ class Namespace(types.ModuleType):
         found = getattr(self._numpy, name)
         if not callable(found) or isinstance(found, type):
             return found
-        call = _on_device(found, _check_of(name, RECORD[self.__name__][name]))
+        call = _on_device(found, _check_of(name, RECORD[self.__name__][name]), name)
 
         def counted(*args, **kwargs):
             _wait(name in _WAITING or (name == "where" and len(args) == 1))
@@ -242,12 +277,15 @@ class Namespace(types.ModuleType):
 def _asarray(x, dtype=None):
     """Move what comes from the host, as CuPy's does; leave what is here."""
     if isinstance(x, DeviceArray):
-        return DeviceArray(np.asarray(x._hidden, dtype=dtype))
+        moved = DeviceArray(np.asarray(x._hidden, dtype=dtype))
+        _launch("asarray", [x], moved)
+        return moved
     _counts.copies += 1
     return DeviceArray(np.array(x, dtype=dtype))
 
 
 def _array(x, dtype=None):
+    _counts.launches += isinstance(x, DeviceArray)
     return DeviceArray(np.array(_asarray(x, dtype)._hidden))
 
 
@@ -276,9 +314,11 @@ class RandomState:
         self._rng = np.random.default_rng(seed)
 
     def standard_normal(self, size=None, dtype=float):
+        _counts.launches += 1
         return DeviceArray(self._rng.standard_normal(size, np.dtype(dtype).type))
 
     def random_sample(self, size=None, dtype=float):
+        _counts.launches += 1
         return DeviceArray(self._rng.random(size, np.dtype(dtype).type))
 
 
