@@ -85,7 +85,7 @@ def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
     lacking = results["speed 128 float32"]["lacking"]
     assert lacking["PyTorch, its example"] == "torch is not installed"
     assert lacking["JAX lax.scan"] == "jax is not installed"
-    assert "JAX jit: jax is not installed." in (tmp_path / "gpu.md").read_text()
+    assert "JAX lax.scan: jax is not installed." in (tmp_path / "gpu.md").read_text()
 
 
 def test_a_check_that_lacks_a_library_says_so_and_has_not_failed(

@@ -49,6 +49,7 @@ from scratchvae.training import Trainer
 OUT = ROOT / "docs" / "benchmark"
 MOST_NLL_SECONDS, MNIST_LOSSES = 3, (105, 106.5)
 REFERENCE = "PyTorch, its example"
+REHEARSED = (REFERENCE, "JAX lax.scan", "scratchvae, no kernels", "scratchvae")
 images = functools.cache(contestants.images)
 PRECISIONS = {  # of the matrix products, for CuPy and JAX; our PyTorch contestants read CuPy's
     "float32": {"CUPY_TF32": "0", "JAX_DEFAULT_MATMUL_PRECISION": "float32"},
@@ -445,6 +446,8 @@ class Worker:
         self.name = name
         # JAX would otherwise take most of the memory that the others need.
         extra = {**PRECISIONS[precision], "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if small:  # two threads wait long for each other where a machine is busy
+            extra |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, __file__, "--work", name, *["--rehearse"] * small]
         with log.open("a") as stderr:
             self.process = subprocess.Popen(
@@ -526,7 +529,7 @@ def team(precision: str, small: bool) -> list[Worker]:
     if precision not in workers:
         end_workers()
         log = Path(tempfile.gettempdir(), "gpu-check-errors.log")
-        names = [name for name in ON_A_GPU if not (small and name == "torch.compile")]
+        names = REHEARSED if small else ON_A_GPU
         workers[precision] = [Worker(name, precision, small, log) for name in names]
     return workers[precision]
 
@@ -542,7 +545,7 @@ def speed(batch: int, precision: str) -> Callable[[bool], dict]:
         sizes, activation = next(iter(STACKS.values()))
         case = Case(sizes, activation, batch, "cuda")
         if small:
-            case = Case(sizes, activation, batch // 32, "rehearsal", 1280)
+            case = Case(sizes, activation, batch // 64, "rehearsal", 1280)
         rounds, seconds = (1, 0.01) if small else (5, 0.2)
         present, times, lacking = [], {}, {}
         for worker in team(precision, small):
@@ -649,7 +652,7 @@ def put_in_place(rehearse: bool) -> None:
         import standin
 
         sys.modules |= {"cupy": standin.cupy, "cupyx": standin.cupyx}
-        with contextlib.suppress(ImportError):  # two threads wait long where a machine is busy
+        with contextlib.suppress(ImportError):  # one thread, as in the workers of a rehearsal
             import threadpoolctl
 
             threadpoolctl.threadpool_limits(1)
