@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -470,11 +471,10 @@ class Worker:
         return json.loads(line) if line else gone
 
     def ask(self, what: str, steps: int) -> float:
-        """Return the seconds of so many steps; AssertionError if they fail."""
+        """Return the seconds of so many steps, NaN if they fail, as the log then says."""
         self.send(what, steps)
         answer = self.receive()
-        require(isinstance(answer, float), f"{self.name}: {answer}")
-        return answer
+        return answer if isinstance(answer, float) else math.nan
 
     def end(self) -> None:
         self.process.kill()
@@ -500,6 +500,7 @@ def work(name: str) -> None:
             answer = {"absent": f"{error.name} is not installed"}
         except Exception as error:
             answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
+            traceback.print_exc()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -517,8 +518,8 @@ def busy_seconds(step: contestants.Step, n: int) -> float:
 
 
 def tens(n: float) -> int:
-    """Return `n` rounded to a multiple of ten, which one call of lax.scan takes, at least one."""
-    return 10 * max(1, round(n / 10))
+    """Return `n` rounded to tens, each of which is one call of lax.scan; at least one of them."""
+    return 10 * round(max(1, n / 10))  # of NaN too
 
 
 workers: dict[str, list[Worker]] = {}  # by the precision of their products
@@ -557,9 +558,7 @@ def speed(batch: int, precision: str) -> Callable[[bool], dict]:
             else:
                 present.append(worker)
         require("scratchvae" not in lacking, lacking.get("scratchvae", ""))
-        steps = {}
-        for worker in present:
-            steps[worker.name] = tens(10 * seconds / worker.ask("wall", 10))
+        steps = {w.name: tens(10 * seconds / w.ask("wall", 10)) for w in present}
         with contextlib.suppress(NoTimeLeft):  # what was measured until then holds
             for i in range(rounds):
                 turn = {}
