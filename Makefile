@@ -26,7 +26,7 @@ help:
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
 	@echo 'make gradcheck-rates measure how often gradient checkers are mistaken: 10 minutes'
-	@echo 'make gpu-check see on a GPU that all is right there, and time it: 9 minutes'
+	@echo 'make gpu-check see on a GPU that all is right there, and time it: 7 minutes'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
 	@echo 'make clean    remove what make and the tools created; runs/ stays'

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,6 +29,9 @@ NO_CUDA = (
     "install the extra that fits the driver, pip install 'scratchvae[cuda13]' or "
     "'scratchvae[cuda12]', or use backend='numpy' (--device cpu)"
 )
+
+
+PIECE = 2**24  # bytes of host memory that are sent to a GPU at once
 
 
 @functools.cache
@@ -58,7 +61,13 @@ def namespace(x: Array) -> Any:
 
 def asnumpy(x: Array) -> np.ndarray[Any, Any]:
     """Return `x` as a NumPy array, copied from the device when it lives on one."""
-    return x.get() if hasattr(x, "get") else np.asarray(x)
+    return x.get() if _is_cupys(x) else np.asarray(x)
+
+
+def _is_cupys(x: Any) -> bool:
+    # A pandas frame has a method `get` as well, a tensor of PyTorch the interface. The type is
+    # asked, since a tensor that requires a gradient raises an error of its own.
+    return hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "get")
 
 
 def blocks(vector: Array) -> list[slice]:
@@ -78,11 +87,12 @@ def flush_subnormals(*vectors: Array) -> None:
     A number that shrinks by a factor at every step, such as the running mean of a gradient that has
     become zero, ends up subnormal and stays there, because rounding keeps it from reaching zero. A
     CPU may take a hundred cycles for an operation with such a number: on MNIST it made Adam five
-    times as slow.
+    times as slow. A GPU computes with them at full speed, so there nothing is done: an assignment
+    through a mask would make the host wait for it.
     """
     for vector in vectors:
-        xp = namespace(vector)
-        vector[xp.abs(vector) < xp.finfo(vector.dtype).tiny] = 0
+        if isinstance(vector, np.ndarray):
+            vector[np.abs(vector) < np.finfo(vector.dtype).tiny] = 0
 
 
 @dataclass(frozen=True)
@@ -121,11 +131,13 @@ class Backend:
             If `x` cannot be taken over, such as a PyTorch tensor that requires a gradient, or the
             GPU has too little memory for it.
         """
-        if hasattr(x, "get"):  # CuPy's
+        if _is_cupys(x):
             x = x.get() if self.name == "numpy" else x
         elif hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
             x = self._from_dlpack(x)
         try:
+            if self.name == "cupy" and isinstance(x, np.ndarray) and x.nbytes > PIECE:
+                return self._in_pieces(x, dtype)
             return self.xp.asarray(x, dtype=dtype)
         except Exception as error:
             if sentence := cuda_error(error):
@@ -140,8 +152,17 @@ class Backend:
         runtime = self.xp.cuda.runtime
         return f"CUDA ({runtime.getDeviceProperties(runtime.getDevice())['name'].decode()})"
 
+    def _in_pieces(self, x: np.ndarray[Any, Any], dtype: Any) -> Array:
+        # CuPy sends a copy by way of pinned memory, as much as the array needs, rounded up to a
+        # power of two, and keeps that memory.
+        moved = self.xp.empty(x.shape, dtype=dtype or x.dtype)
+        rows = max(1, PIECE // x[:1].nbytes)
+        for i in range(0, len(x), rows):
+            moved[i : i + rows] = self.xp.asarray(x[i : i + rows], dtype=dtype)
+        return moved
+
     def _from_dlpack(self, x: Any) -> Array:
-        on_host = x.__dlpack_device__()[0] == 1  # kDLCPU
+        on_host = x.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost: pinned memory
         try:
             return (np if on_host else self.xp).from_dlpack(x)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -226,7 +247,9 @@ def backend_of(device: str) -> str:
 def cuda_error(error: BaseException) -> str | None:
     """Return a sentence for an error that CuPy raises because CUDA failed, None for any other."""
     cupy = sys.modules.get("cupy")
-    if cupy is None:
+    # Known by where it comes from: cuBLAS's and cuRAND's modules cannot be named before they load.
+    source = type(error).__module__
+    if cupy is None or not source.startswith(("cupy.cuda.", "cupy_backends.")):
         return None
     found = str(error).rstrip(".").replace("\n", " ")
     if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
@@ -236,13 +259,11 @@ def cuda_error(error: BaseException) -> str | None:
             f"too little memory on the GPU: {wanted} bytes were wanted, {free:,} of {total:,} are "
             "free: take a smaller model, batch or data set, or the CPU (--device cpu)"
         )
-    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError | cupy.cuda.compiler.CompileException):
-        return (
-            f"CUDA failed ({found}): see that CuPy fits the driver, as `nvidia-smi` and "
-            "`python -c 'import cupy; cupy.show_config()'` show them, or take the CPU "
-            "(--device cpu)"
-        )
-    return None
+    return (
+        f"CUDA failed ({found}): see that CuPy fits the driver, as `nvidia-smi` and "
+        "`python -c 'import cupy; cupy.show_config()'` show them, or take the CPU "
+        "(--device cpu)"
+    )
 
 
 def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
@@ -250,8 +271,10 @@ def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
 
     Products as small as those for the digits gain nothing from a second thread. But where another
     process keeps its core busy, each of them waits for the scheduler: a run of 3 seconds then takes
-    minutes.
+    minutes. On a GPU there is nothing to limit.
     """
+    if model.backend.name != "numpy":
+        return nullcontext()
     from threadpoolctl import threadpool_limits
 
     largest = max(model.params[name].value.size for name in model.params.names)  # n_in n_out

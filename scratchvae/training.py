@@ -163,7 +163,7 @@ class Trainer:
     def _step(self, x: Array) -> Terms:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
-        optimizer.lr = self.schedule(now)
+        optimizer.lr = float(self.schedule(now))
         if self.beta_schedule:
             model.set_beta(self.beta_schedule(now))
         eps = model.draw_eps(len(x), model.rng)

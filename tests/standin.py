@@ -3,13 +3,14 @@
 Its arrays refuse to become NumPy arrays by themselves and to be mixed with them. So code that runs
 on it does not depend on arrays being in host memory. It has only CuPy's functions and methods, with
 only CuPy's arguments: they are recorded in cupy_record.json, so CuPy itself need not be installed.
-And it counts what would make the host wait for a GPU, and what would be copied to one; see
-`counting`.
+And it counts what would make the host wait for a GPU, what would be copied to one, and what would
+be launched there; see `counting`.
 """
 
 import contextlib
 import operator
 import types
+import warnings
 from dataclasses import dataclass
 
 import cupy_record
@@ -20,21 +21,64 @@ RECORD = cupy_record.load()
 
 @dataclass
 class Counts:
-    """How often the host waited for the device, and how many arrays were copied to the device."""
+    """How often the host waited for the device; arrays copied there; launches there."""
 
     waits: int = 0
     copies: int = 0
+    launches: int = 0
 
 
 _counts = Counts()
+_may_wait = True
+
+
+def _wait(waits=True):
+    """Count a wait, if this is one; raise where `allow_synchronize` has forbidden it."""
+    _counts.waits += bool(waits)
+    if waits and not _may_wait:
+        raise DeviceSynchronized("Device synchronization was detected while disallowed.")
+
+
+@contextlib.contextmanager
+def allow_synchronize(allow):
+    """As cupyx's function, which warns that it does not see every wait."""
+    global _may_wait
+    warnings.warn("cupyx.allow_synchronize will be removed", stacklevel=1)
+    before, _may_wait = _may_wait, allow
+    try:
+        yield
+    finally:
+        _may_wait = before
 
 
 @contextlib.contextmanager
 def counting():
     """Give a `Counts` that holds, once the block is done, what it took."""
-    taken, before = Counts(), (_counts.waits, _counts.copies)
+    taken, before = Counts(), vars(_counts).copy()
     yield taken
-    taken.waits, taken.copies = _counts.waits - before[0], _counts.copies - before[1]
+    for name, count in before.items():
+        setattr(taken, name, getattr(_counts, name) - count)
+
+
+# What gives a new view of the same memory, if it can, and what gives memory that nothing is in.
+_VIEWS = {
+    "asarray", "ascontiguousarray", "atleast_1d", "atleast_2d", "broadcast_to", "diagonal",
+    "expand_dims", "moveaxis", "ravel", "reshape", "squeeze", "swapaxes", "transpose", "view",
+}  # fmt: skip
+_ALLOCATING = {"empty", "empty_like"}
+_NUMBERS = {"finfo", "iinfo", "result_type", "dtype"}  # not of arrays
+
+
+def _launch(name, args, result):
+    """Count the launches of a function or method: one, but one for each array that is joined.
+
+    At least so many: some of CuPy's functions, such as `var`, are several kernels.
+    """
+    if name in _ALLOCATING | _NUMBERS:
+        return
+    if name in _VIEWS and np.may_share_memory(_unwrapped(result), _unwrapped(args[0])):
+        return
+    _counts.launches += len(args[0]) if name in ("concatenate", "stack") else 1
 
 
 class DeviceArray:
@@ -48,8 +92,12 @@ class DeviceArray:
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion of a device array to a NumPy array")
 
+    @property
+    def __cuda_array_interface__(self):
+        raise NotImplementedError("nobody but CUDA can use it")
+
     def get(self):
-        _counts.waits += 1
+        _wait()
         return self._hidden.copy()
 
     @property
@@ -63,11 +111,13 @@ class DeviceArray:
         return iter([_wrapped(np.asarray(item)) for item in self._hidden])
 
     def __getitem__(self, index):
-        _counts.waits += _is_mask(index)  # the host must know how many there are
+        _wait(_is_mask(index))  # the host must know how many there are
+        _counts.launches += _has_array(index)
         return _wrapped(self._hidden[_unwrapped(index)])
 
     def __setitem__(self, index, value):
-        _counts.waits += _is_mask(index) and isinstance(value, DeviceArray) and value.ndim > 0
+        _wait(_is_mask(index))  # whatever the value: CuPy counts the entries that are set
+        _counts.launches += 1
         self._hidden[_unwrapped(index)] = _unwrapped(value)
 
     def __dlpack_device__(self):
@@ -81,21 +131,18 @@ class DeviceArray:
             raise AttributeError(name)
         if name not in RECORD["cupy.ndarray"]:
             raise AttributeError(f"CuPy's arrays have no {name!r}")
-        _counts.waits += name in (
-            "tolist",
-            "item",
-            "nonzero",
-            "compress",
-            "choose",
-            "dump",
-            "dumps",
-        )
+        _wait(name in ("tolist", "item", "nonzero", "compress", "choose", "dump", "dumps"))
         found = getattr(self._hidden, name)
         if name in ("tolist", "item"):
             return found
         if not callable(found):
             return _wrapped(found)
-        return _on_device(found, _method_check(name))
+        return _on_device(found, _method_check(name), name, self)
+
+
+def _has_array(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, DeviceArray | list) for part in parts)
 
 
 def _is_mask(index):
@@ -105,7 +152,7 @@ def _is_mask(index):
 
 def _waiting(name):
     def call(self):
-        _counts.waits += 1
+        _wait()
         return getattr(self._hidden, name)()
 
     return call
@@ -133,17 +180,22 @@ def _wrapped(x):
     return x
 
 
-def _on_device(function, check=lambda *args, **kwargs: None):
+def _on_device(function, check=lambda *args, **kwargs: None, name="", *owner):
+    """Return the function for device arrays; `owner` is the array whose method it is."""
+
     def call(*args, **kwargs):
         check(*args, **kwargs)
-        kwargs = {name: _unwrapped(value) for name, value in kwargs.items()}
-        return _wrapped(function(*_unwrapped(args), **kwargs))
+        kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
+        result = _wrapped(function(*_unwrapped(args), **kwargs))
+        _launch(name, [*owner, *args], result)
+        return result
 
     return call
 
 
 def _in_place(function):
     def call(self, other):
+        _counts.launches += 1
         function(self._hidden, _unwrapped(other))
         return self
 
@@ -212,11 +264,11 @@ class Namespace(types.ModuleType):
         found = getattr(self._numpy, name)
         if not callable(found) or isinstance(found, type):
             return found
-        call = _on_device(found, _check_of(name, RECORD[self.__name__][name]))
+        call = _on_device(found, _check_of(name, RECORD[self.__name__][name]), name)
 
         def counted(*args, **kwargs):
-            _counts.waits += name in _WAITING or (name == "where" and len(args) == 1)
-            _counts.waits += self._numpy is np.linalg and name != "norm"  # may report an error
+            _wait(name in _WAITING or (name == "where" and len(args) == 1))
+            _wait(self._numpy is np.linalg and name != "norm")  # may report an error
             return call(*args, **kwargs)
 
         return counted
@@ -225,12 +277,15 @@ class Namespace(types.ModuleType):
 def _asarray(x, dtype=None):
     """Move what comes from the host, as CuPy's does; leave what is here."""
     if isinstance(x, DeviceArray):
-        return DeviceArray(np.asarray(x._hidden, dtype=dtype))
+        moved = DeviceArray(np.asarray(x._hidden, dtype=dtype))
+        _launch("asarray", [x], moved)
+        return moved
     _counts.copies += 1
     return DeviceArray(np.array(x, dtype=dtype))
 
 
 def _array(x, dtype=None):
+    _counts.launches += isinstance(x, DeviceArray)
     return DeviceArray(np.array(_asarray(x, dtype)._hidden))
 
 
@@ -259,22 +314,29 @@ class RandomState:
         self._rng = np.random.default_rng(seed)
 
     def standard_normal(self, size=None, dtype=float):
+        _counts.launches += 1
         return DeviceArray(self._rng.standard_normal(size, np.dtype(dtype).type))
 
     def random_sample(self, size=None, dtype=float):
+        _counts.launches += 1
         return DeviceArray(self._rng.random(size, np.dtype(dtype).type))
 
 
-class OutOfMemoryError(MemoryError):
-    """As CuPy's: Out of memory allocating `size` bytes (allocated so far: `total` bytes)."""
+def _error(module, name, base):
+    """Return an exception type that looks like one of CuPy's."""
+    return type(name, (base,), {"__module__": module})
 
 
-class CUDARuntimeError(RuntimeError):
-    """As CuPy's: the name of the error, a colon, a sentence."""
-
-
-class CompileException(Exception):
-    """As CuPy's."""
+# A message is "Out of memory allocating `size` bytes (allocated so far: `total` bytes)."; of the
+# others it is the name of the error, a colon, a sentence.
+OutOfMemoryError = _error("cupy.cuda.memory", "OutOfMemoryError", MemoryError)
+CompileException = _error("cupy.cuda.compiler", "CompileException", Exception)
+CUDARuntimeError = _error("cupy_backends.cuda.api.runtime", "CUDARuntimeError", RuntimeError)
+CUDADriverError = _error("cupy_backends.cuda.api.driver", "CUDADriverError", RuntimeError)
+CUBLASError = _error("cupy_backends.cuda.libs.cublas", "CUBLASError", RuntimeError)
+CURANDError = _error("cupy_backends.cuda.libs.curand", "CURANDError", RuntimeError)
+NVRTCError = _error("cupy_backends.cuda.libs.nvrtc", "NVRTCError", RuntimeError)
+DeviceSynchronized = _error("cupy._core.syncdetect", "DeviceSynchronized", RuntimeError)
 
 
 cupy = Namespace("cupy", np)
@@ -297,3 +359,4 @@ cupy.cuda = types.SimpleNamespace(
         getDeviceProperties=lambda device: {"name": b"the stand-in"},
     ),
 )
+cupyx = types.SimpleNamespace(allow_synchronize=allow_synchronize)

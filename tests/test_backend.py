@@ -23,6 +23,8 @@ from scratchvae.backend import (
 class OnDevice:
     """What asnumpy needs of a device array."""
 
+    __cuda_array_interface__ = None
+
     def __init__(self, host):
         self.host = host
 

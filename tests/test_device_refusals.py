@@ -8,8 +8,8 @@ import pytest
 import standin
 
 import scratchvae as sv
-from scratchvae import checkpoint
-from scratchvae.backend import cuda_error, get_backend
+from scratchvae import backend, checkpoint
+from scratchvae.backend import asnumpy, cuda_error, get_backend
 from scratchvae.cli import main
 from scratchvae.datasets import Dataset
 from scratchvae.training import Trainer
@@ -54,6 +54,10 @@ def test_a_data_set_too_large_for_the_device_says_what_it_wants_and_what_is_free
         (OUT_OF_MEMORY, TOO_LITTLE),
         (INSUFFICIENT, "CUDA failed (cudaErrorInsufficientDriver: CUDA driver version is insuffi"),
         (standin.CompileException("line 1\nline 2"), "CUDA failed (line 1 line 2): see that CuPy"),
+        (standin.CUDADriverError("CUDA_ERROR_INVALID_HANDLE: invalid"), "CUDA failed (CUDA_ERROR_"),
+        (standin.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), "CUDA failed (CUBLAS_STATUS_ALLOC_F"),
+        (standin.CURANDError("CURAND_STATUS_LAUNCH_FAILURE"), "CUDA failed (CURAND_STATUS_LAUNCH"),
+        (standin.NVRTCError("NVRTC_ERROR_COMPILATION (6)"), "CUDA failed (NVRTC_ERROR_COMPILATION"),
     ],
 )
 def test_the_command_line_says_it_in_one_line_and_keeps_the_last_checkpoint(
@@ -107,15 +111,51 @@ class Foreign:
         return self.x.__dlpack__(**how)
 
 
+@pytest.mark.parametrize("place", [1, 3])  # the host's memory, and that which CUDA has pinned
 @pytest.mark.parametrize("name", ["numpy", "cupy"])
-def test_arrays_of_other_libraries_come_in_through_dlpack(rng, name):
+def test_arrays_of_other_libraries_come_in_through_dlpack(rng, name, place):
     x = rng.uniform(size=(4, 6)).astype(np.float32)
-    backend = get_backend(name, noise="host")
-    models = [sv.VAE(6, hidden=(8,), latent_dim=2, rng=5, backend=backend) for _ in range(2)]
+    options = {"backend": get_backend(name, noise="host"), "rng": 5}
+    models = [sv.VAE(6, hidden=(8,), latent_dim=2, **options) for _ in range(2)]
     with standin.counting() as count:
-        found = models[0].loss_and_grad(Foreign(x))
+        found = models[0].loss_and_grad(Foreign(x, place))
     assert count.waits == 0
     assert float(found.loss) == float(models[1].loss_and_grad(x).loss)
+
+
+@pytest.mark.parametrize("name", ["numpy", "cupy"])
+def test_a_table_with_a_method_get_is_no_array_of_cupys(rng, name):
+    """As a pandas frame has one, which looks a column up."""
+
+    class Table:
+        get, x = {}.get, rng.uniform(size=(4, 6))
+
+        def __array__(self, dtype=None, copy=None):
+            return self.x
+
+    np.testing.assert_array_equal(asnumpy(get_backend(name).asarray(Table())), Table.x)
+    np.testing.assert_array_equal(asnumpy(Table()), Table.x)
+
+
+@pytest.mark.parametrize("shape", [(100,), (17, 6), (3, 40), (2, 3, 5)])
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_a_large_array_goes_to_the_device_in_pieces(rng, monkeypatch, shape, dtype):
+    """CuPy keeps as much pinned memory as the largest copy needs, rounded up to a power of two."""
+    sent, asarray = [], standin.cupy.asarray
+
+    def send(x, dtype=None):
+        sent.append(x.nbytes)
+        return asarray(x, dtype=dtype)
+
+    monkeypatch.setattr(standin.cupy, "asarray", send)
+    monkeypatch.setattr(backend, "PIECE", 160)
+    x = rng.uniform(size=shape)
+    found = get_backend("cupy").asarray(x, dtype=dtype)
+    assert found.dtype == (dtype or x.dtype)
+    np.testing.assert_array_equal(found.get(), x.astype(found.dtype))
+    row = x[:1].nbytes
+    assert max(sent) <= max(160, row)
+    assert sum(sent) == x.nbytes
 
 
 def test_an_array_in_host_memory_is_shared_not_copied(rng):

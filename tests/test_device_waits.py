@@ -42,6 +42,8 @@ def test_every_way_to_read_a_number_is_counted(rng):
         lambda: a.tolist(),
         lambda: a[0].item(),
         lambda: a[a > 0],
+        lambda: a.__setitem__(a > 0, 1),
+        lambda: a.__setitem__((a > 0,), a),
         lambda: standin.cupy.nonzero(a),
         lambda: standin.cupy.where(a > 0),
         lambda: standin.cupy.asnumpy(a),
@@ -107,6 +109,21 @@ def test_a_training_step_never_waits(rng, options):
     expected = np.zeros(100)
     expected[[0, 50]] = 1  # where the step before which loss and gradient are read begins
     np.testing.assert_array_equal(waits, expected)
+
+
+def test_two_hundred_steps_of_adam_between_two_checks_wait_for_nothing(rng):
+    trainer = make_trainer(rng, 400)
+    trainer.check_every = 300
+    trainer.run(1, lambda terms: setattr(trainer, "stop", trainer.optimizer.steps == 1))
+
+    def on_step(terms):
+        if trainer.optimizer.steps == 1 + 200:
+            taken.append(standin._counts.waits - before)
+            trainer.stop = True
+
+    taken, before, trainer.stop = [], standin._counts.waits, False
+    trainer.run(1, on_step)
+    assert taken == [0]
 
 
 @pytest.mark.parametrize("n", [100, 400])

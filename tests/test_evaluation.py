@@ -3,8 +3,11 @@
 That they are bounds, and how close: test_ground_truth.py.
 """
 
+import sys
+
 import numpy as np
 import pytest
+import standin
 from scipy import special, stats
 
 import scratchvae as sv
@@ -108,6 +111,37 @@ def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
 
 
 @pytest.mark.proves("log-sum-exp")
+def test_the_bound_is_bitwise_what_the_weights_of_each_chunk_give(single, rng):
+    model, x, seed = *single, int(rng.integers(2**31))
+    model.rng = None  # nothing but `seed` draws
+    found = evaluation.importance_weighted_bound(model, [x], samples=25, rng=seed)
+    draw, log_sum = np.random.default_rng(seed), np.full(1000, -np.inf)
+    for k in (10, 10, 5):  # 10,000 rows at once
+        log_w = evaluation.log_importance_weights(
+            model, x, draw.standard_normal((k, 1000, 2), "f4")
+        )
+        log_sum = evaluation.log_sum_exp(np.concatenate([log_sum[None], log_w]))
+    np.testing.assert_array_equal(found, log_sum - np.log(25))
+
+
+@pytest.mark.parametrize(("backend", "most"), [("numpy", 10_000), ("cupy", 100_000)])
+def test_the_bound_encodes_once_and_decodes_many_rows_at_once(monkeypatch, rng, backend, most):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    model = sv.VAE(3, hidden=(4,), latent_dim=2, rng=1, backend=backend)
+    encoded, decoded = [], []
+    for rows, layer in ((encoded, model.encoder), (decoded, model.decoder)):
+
+        def forward(h, rows=rows, forward=layer.forward):
+            rows.append(len(h))
+            return forward(h)
+
+        layer.forward = forward
+    x = model.backend.asarray(rng.random((1000, 3)))
+    evaluation.importance_weighted_bound(model, [x], samples=250, rng=2)
+    assert encoded == [1000]
+    assert decoded == [*[most] * (250_000 // most), *([50_000] if backend == "cupy" else [])]
+
+
 def test_log_sum_exp_is_scipys_in_every_column(rng):
     far = rng.choice([0, -2000, 2000, 1e300], 6)  # exp of it is 0 or infinite
     a = rng.standard_normal((5, 6)) + far  # (K, B)

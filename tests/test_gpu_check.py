@@ -1,32 +1,39 @@
 """`make gpu-check` does run, and finds what is wrong: rehearsed on the stand-in for a GPU."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import cuda_on_host
 import numpy as np
 import pytest
 import standin
 
-from scratchvae import activations, free_bits, gaussian, likelihoods
+from scratchvae import activations, datasets, free_bits, gaussian, kernels, likelihoods, optimizers
+from scratchvae.kernels import cuda
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "demos" / "benchmarks"
+MODULES = (activations, datasets, gaussian, likelihoods, optimizers)
 
 
 @pytest.fixture
 def gpu_check(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", standin.cupyx)
     import gpu_check
 
     return gpu_check
 
 
-def run(*arguments, cwd):
+def run(*arguments, cwd, env=None):
     command = [sys.executable, str(FOLDER / "gpu_check.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 
 
 def test_a_rehearsal_writes_what_it_found(tmp_path, gpu_check):
@@ -38,14 +45,178 @@ def test_a_rehearsal_writes_what_it_found(tmp_path, gpu_check):
     table = (tmp_path / "gpu.md").read_text()
     assert table == gpu_check.markdown(results)
     missing = [line for line in table.splitlines() if "not measured |" in line]
-    assert len(missing) == 7 + 2  # the other checks, and two rows with two more batches
-    assert "| scratchvae |" in table
+    checks = [name for name in gpu_check.CHECKS if not name.startswith("speed")]
+    rows = [line for line in table.splitlines() if line.startswith("| scratchvae")]
+    assert len(missing) >= len(checks) - 4 + len(rows)  # and two more batches in each row
+    assert len(rows) == 4  # with and without kernels; the time, and how long a GPU was busy
 
 
 @pytest.mark.slow
-def test_a_whole_rehearsal(tmp_path):
-    done = run("--rehearse", "--out", str(tmp_path), cwd=tmp_path)
+def test_a_whole_rehearsal(tmp_path, gpu_check):
+    done = run("--rehearse", "--out", str(tmp_path), "--minutes", "10", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "gpu.json").read_text()).keys() == {"machine", *gpu_check.CHECKS}
+
+
+HIDDEN = ("jax", "matplotlib", "nvmath", "pooch", "safetensors", "scipy", "threadpoolctl")
+HIDDEN += ("torch", "tqdm")
+ONLY_NUMPY = f"""
+import sys
+sys.path = [p for p in sys.path if p != {str(ROOT)!r}]  # scratchvae is not installed
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HIDDEN}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
+    """`sitecustomize` hides the other libraries, in every process that keeps its PYTHONPATH."""
+    (tmp_path / "sitecustomize.py").write_text(ONLY_NUMPY)
+    names = ["parity", "float32", "noise", "draws", "MNIST", "speed 128 float32"]
+    arguments = ["--rehearse", "--out", str(tmp_path), "--only", *names]
+    done = run(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert results.keys() == {"machine", *names}
+    lacking = results["speed 128 float32"]["lacking"]
+    assert lacking["PyTorch, its example"] == "torch is not installed"
+    assert lacking["JAX lax.scan"] == "jax is not installed"
+    assert "JAX lax.scan: jax is not installed." in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_check_that_lacks_a_library_says_so_and_has_not_failed(
+    gpu_check, monkeypatch, tmp_path, capsys
+):
+    def lacks(small):
+        """Lacks something."""
+        import no_such_library  # noqa: F401
+
+    monkeypatch.setattr(gpu_check, "CHECKS", {"one": lacks})
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--rehearse", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        gpu_check.main()
+    assert stopped.value.code == 0
+    text = "| Lacks something. | not measured: No module named 'no_such_library' |"
+    assert text in (tmp_path / "gpu.md").read_text()
+
+
+def test_when_the_time_is_over_the_check_that_runs_is_stopped(gpu_check, monkeypatch, tmp_path):
+    """Though it takes every exception for its own, as the check of captures does."""
+
+    def endless(small):
+        """Endless."""
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+
+    monkeypatch.setattr(gpu_check, "CHECKS", {"one": lambda small: {"found": 1}, "two": endless})
+    gpu_check.CHECKS["one"].__doc__ = "One."
+    arguments = ["--rehearse", "--minutes", "0.002", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["gpu_check", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        gpu_check.main()
+    assert stopped.value.code == 0
+    assert json.loads((tmp_path / "gpu.json").read_text()).keys() == {"machine", "one"}
+
+
+class FakeWorker:
+    """A contestant whose step takes a millisecond, and 30 seconds where it has to compile."""
+
+    def __init__(self, name):
+        self.name, self.asked, self.compiled = name, [], set()
+
+    def send(self, what, value):
+        pass
+
+    def receive(self):
+        return 0.0
+
+    def ask(self, what, n):
+        self.asked.append((what, n))
+        assert n % 10 == 0, "a scan of another length is compiled anew"
+        return n / 1000
+
+
+def test_every_turn_is_whole_scans_and_begins_with_steps_that_are_not_timed(gpu_check, monkeypatch):
+    workers = [FakeWorker("scratchvae"), FakeWorker("JAX lax.scan")]
+    monkeypatch.setattr(gpu_check, "team", lambda precision, small: workers)
+    found = gpu_check.CHECKS["speed 128 TF32"](False)
+    assert found["times"]["scratchvae"] == pytest.approx([1] * 5)
+    calls = [n for what, n in workers[0].asked if what == "wall"]
+    assert calls == [10, *[100, 200] * 5]
+    assert workers[0].asked[-1] == ("busy", 50)
+
+
+def test_a_worker_keeps_its_process_for_all_batch_sizes(gpu_check, tmp_path):
+    worker = gpu_check.Worker("scratchvae", "float32", True, tmp_path / "log")
+    try:
+        for batch in (8, 16):
+            worker.send("build", gpu_check.Case((784, 4, 2), "relu", batch, "rehearsal", 64))
+            assert worker.receive() == 0, (tmp_path / "log").read_text()
+            assert worker.ask("wall", 10) > 0
+        worker.send("build", gpu_check.Case((784, 4), "no such", 8, "rehearsal", 64))
+        assert worker.receive() == {
+            "failed": "InputError: unknown activation 'no such': expected one of relu, tanh, "
+            "sigmoid, softplus, silu"
+        }
+    finally:
+        worker.end()
+
+
+def test_the_library_that_is_loaded_is_found(gpu_check):
+    assert Path(gpu_check.loaded("libc.so")).exists()
+    with pytest.raises(AssertionError, match=r"libcublas\.so is not loaded"):
+        gpu_check.loaded("libcublas.so")
+
+
+def test_a_right_model_in_tf32_passes(gpu_check, monkeypatch):
+    """Products of numbers that are rounded to the 11 bits of TF32, as a GPU makes them."""
+
+    def tf32(a):
+        bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+        return ((bits + 0x1000) & 0xFFFFE000).view(np.float32)
+
+    def product(a, b, out=None):
+        return standin._wrapped(np.matmul(*(tf32(standin._unwrapped(x)) for x in (a, b)),
+                                          out=standin._unwrapped(out)))  # fmt: skip
+
+    monkeypatch.setattr(standin.DeviceArray, "__matmul__", product)
+    monkeypatch.setattr(standin.cupy, "matmul", product, raising=False)
+    asked = []
+    monkeypatch.setattr(gpu_check, "again", lambda *args: asked.append(args))
+    gpu_check.tf32_model(True)
+    ((precision, most, activation, _),) = asked
+    assert precision == "TF32"
+    found = gpu_check.model_gradients(most, activation)
+    assert found["largest relative difference"] > 1e-5  # so the products were rounded
+
+
+def test_a_wait_is_found(gpu_check, monkeypatch):
+    assert gpu_check.waits(True) == {"steps without a wait": 98}
+
+    def flush(*vectors):
+        for vector in vectors:
+            vector[standin.cupy.abs(vector) < 1e-38] = 0
+
+    monkeypatch.setattr(optimizers, "flush_subnormals", flush)  # once in 64 steps
+    with pytest.raises(standin.DeviceSynchronized):
+        gpu_check.waits(True)
+
+
+def test_a_run_that_does_not_go_on_as_it_was_is_found(gpu_check, monkeypatch):
+    restore = gpu_check.Trainer.restore
+
+    def wrong(self, *args):
+        restore(self, *args)
+        self.optimizer.state["v"] *= 1 + 1e-5
+
+    monkeypatch.setattr(gpu_check.Trainer, "restore", wrong)
+    with pytest.raises(AssertionError, match="parameters differ after the run went on"):
+        gpu_check.resume(True)
 
 
 def test_what_stands_in_the_documentation_is_what_was_found(gpu_check):
@@ -124,3 +295,21 @@ def test_without_a_gpu_one_sentence_says_so(tmp_path):
         pytest.skip("there is a GPU")
     assert done.stderr.startswith("gpu_check: the cupy backend needs an NVIDIA GPU")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", list(cuda_on_host.declarations(cuda.source())))
+def test_a_wrong_kernel_is_found(gpu_check, monkeypatch, name):
+    (definition,) = (getattr(m, name) for m in MODULES if hasattr(m, name))
+
+    def wrong(*args):
+        found = definition.__wrapped__(*args)
+        changed = args[0] if found is None else found[0] if isinstance(found, tuple) else found
+        changed *= 1 + 1e-4
+        return found
+
+    def find(asked, x):
+        return wrong if asked == name and isinstance(x, standin.DeviceArray) else None
+
+    monkeypatch.setattr(kernels, "find", find)
+    with pytest.raises(AssertionError, match=r"differs\b"):
+        gpu_check.parity(True)

@@ -136,6 +136,14 @@ def test_the_schedule_sets_the_rate_of_every_step(rng, seed):
     np.testing.assert_allclose(rates, 0.1 + np.arange(8) / 4, rtol=1e-15)
 
 
+def test_a_rate_that_is_a_numpy_number_changes_no_type(rng, seed):
+    """A float64 of NumPy would turn the products with float32 arrays to float64."""
+    schedule = {"schedule": lambda epoch: np.float64(0.1), "beta_schedule": np.float64}
+    trainer = make_trainer(make_dataset(rng), seed, **schedule)
+    trainer.run(1)
+    assert type(trainer.optimizer.lr) is type(trainer.model.beta) is float
+
+
 def test_the_beta_schedule_sets_the_weight_of_the_kl_at_every_step(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed, beta_schedule=sv.warm_up(3.0, 1.5))
     betas, terms = [], []

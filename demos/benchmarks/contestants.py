@@ -322,6 +322,9 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
     from torch.nn import functional as F
 
     torch.manual_seed(0)
+    # By its own setting, which every release knows: "high" is TF32. gpu_check.py says which.
+    tf32 = os.environ.get("CUPY_TF32") == "1"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     device = torch.device("cuda" if case.device == "cuda" else "cpu")
     activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[case.activation]
 

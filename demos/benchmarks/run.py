@@ -11,9 +11,9 @@ number of threads.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
-import importlib.util
 import json
 import math
 import os
@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, ON_A_GPU, Case, Step, mnist_file
+from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, Case, Step, mnist_file
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
@@ -34,11 +34,7 @@ STACKS = {
     "784-200-200-50-200-200-784": ((784, 200, 200, 50), "tanh"),
 }
 BATCHES = (128, 1024, 4096)
-
-
-def contestants(case: Case) -> dict:
-    """Return who can take part in a case: name -> (function, environment)."""
-    return {**CONTESTANTS, **IN_MEMORY_OR_NOT} if case.device == "cpu" else ON_A_GPU
+ALL = {**CONTESTANTS, **IN_MEMORY_OR_NOT}  # name -> (function, environment)
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:
@@ -47,13 +43,14 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS_", "SCRATCHVAE_C"))}
     for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
         env[f"{library}_NUM_THREADS"] = THREADS
-    return {**env, "PYTHONPATH": str(ROOT), **extra}
+    folders = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    return {**env, "PYTHONPATH": os.pathsep.join(folders), **extra}
 
 
 class Worker:
     """One contestant on one case, in a process of its own."""
 
-    def __init__(self, name: str, case: Case, log: Path, extra: dict[str, str]) -> None:
+    def __init__(self, name: str, case: Case, log: Path) -> None:
         self.name = name
         with log.open("a") as stderr:
             self.process = subprocess.Popen(
@@ -62,15 +59,12 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment({**contestants(case)[name][1], **extra}),
+                env=environment(ALL[name][1]),
             )
 
-    def ask(self, steps: int, what: str = "wall") -> float:
-        """Return the seconds that so many steps took; RuntimeError if the process is gone.
-
-        With "busy" they are those in which the GPU worked, or NaN where that cannot be known.
-        """
-        self.process.stdin.write(f"{what} {steps}\n")
+    def ask(self, steps: int) -> float:
+        """Return the seconds that so many steps took; RuntimeError if the process is gone."""
+        self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
@@ -89,16 +83,9 @@ def work(name: str, case: Case) -> None:
     """Be a worker: for every number of steps on standard input print the seconds they took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
-    if case.device == "rehearsal":
-        sys.path.insert(0, str(ROOT / "tests"))
-        import standin
-
-        sys.modules["cupy"] = standin.cupy
-    step = contestants(case)[name][0](case)
-    clock = {"wall": wall_seconds, "busy": busy_seconds}
+    step = ALL[name][0](case)
     for line in sys.stdin:
-        what, n = line.split()
-        answers.write(f"{clock[what](step, int(n))}\n")
+        answers.write(f"{wall_seconds(step, int(line))}\n")
         answers.flush()
 
 
@@ -108,34 +95,19 @@ def wall_seconds(step: Step, n: int) -> float:
     return time.perf_counter() - start
 
 
-def busy_seconds(step: Step, n: int) -> float:
-    """Return the seconds in which a GPU worked, which PyTorch's profiler sees for all libraries."""
-    try:
-        from torch.profiler import ProfilerActivity, profile
-    except ImportError:
-        return math.nan
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        step(n)
-    on_device = [e for e in seen.events() if e.device_type.name == "CUDA"]
-    return sum(e.self_device_time_total for e in on_device) / 1e6 or math.nan  # from microseconds
-
-
 def measure(
     case: Case,
     names: list[str],
     rounds: int,
     seconds: float,
     log: Path,
-    extra: dict[str, str] | None = None,
-    clocks: tuple[str, ...] = ("wall",),
     epochs: int = 0,
 ) -> dict:
     """Return the milliseconds of a step, one number a round, of every contestant; or its error.
 
-    Each has had so many epochs when its first turn comes. With the clock "busy" there is one more
-    number, under the name with " (busy)" after it.
+    Each has had so many epochs when its first turn comes.
     """
-    workers = [Worker(name, case, log, extra or {}) for name in names]
+    workers = [Worker(name, case, log) for name in names]
     steps, result = {}, {}
     try:
         for worker in workers:
@@ -158,10 +130,6 @@ def measure(
                     taken = worker.ask(steps[worker.name]) / steps[worker.name]
                     result[worker.name].append(1000 * taken)
             print(f"  round {i + 1} of {rounds}{20 * ' '}", end="\r", file=sys.stderr)
-        for worker in workers:
-            if "busy" in clocks and worker.name in steps:
-                n = min(steps[worker.name], 50)
-                result[f"{worker.name} (busy)"] = [1000 * worker.ask(n, "busy") / n]
     finally:
         for worker in workers:
             worker.end()
@@ -297,8 +265,10 @@ def machine() -> dict[str, str]:
     if info.exists():
         found = [s for s in info.read_text().splitlines() if s.startswith("model name")]
         cpu = found[0].partition(":")[2].strip() if found else cpu
-    packages = ("numpy", "numba", "torch", "jax")
-    versions = {p: importlib.metadata.version(p) for p in packages if importlib.util.find_spec(p)}
+    versions = {}
+    for package in ("numpy", "numba", "torch", "jax"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return {
         "date": datetime.date.today().isoformat(),
         "processor": f"{cpu}, {os.cpu_count()} cores, {THREADS} threads for every contestant",

@@ -18,13 +18,14 @@ from scratchvae.backend import Array, namespace
 
 THREADS = 128  # of a block: a power of two, as the sums of rows need
 MAX_BLOCKS = 65_535  # of a launch; a block then does what is left in further rounds
-C_NAMES = {"float32": "float", "float64": "double"}
+# By dtype: NumPy takes a microsecond and more to make a dtype's name, in every kernel of a step.
+C_NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
 
 def options(dtype: Any) -> tuple[str, ...]:
     """Return the compiler's options for arrays of `dtype`."""
     # Without fused multiply-adds a product is rounded before it is added to, as it is in NumPy.
-    return (f"-DREAL={C_NAMES[np.dtype(dtype).name]}", f"-DTHREADS={THREADS}", "--fmad=false")
+    return (f"-DREAL={C_NAMES[np.dtype(dtype)]}", f"-DTHREADS={THREADS}", "--fmad=false")
 
 
 def source() -> str:
@@ -51,7 +52,7 @@ def _launch(name: str, out: Array, blocks: int, *args: Any) -> None:
 
 def _alike(first: Array, *others: Array) -> bool:
     """Tell whether all have one dtype, float32 or float64."""
-    return first.dtype.name in C_NAMES and all(a.dtype == first.dtype for a in others)
+    return first.dtype in C_NAMES and all(a.dtype == first.dtype for a in others)
 
 
 def _stride(a: Array) -> int | None:
@@ -117,7 +118,8 @@ def bernoulli_nll(x: Array, logits: Array) -> Any:
 def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Any:
     """Do what `likelihoods.bernoulli_nll_backward` does, after either forward pass."""
     x, logits = cache[:2]
-    if len(cache) == 2:  # from the kernel above: the definition could not read it
+    as_they_are = dnll.shape == logits.shape[:-1] and _vector(dnll, logits)
+    if len(cache) == 2 and not as_they_are:  # from the kernel above: the definition cannot read it
         weights = namespace(logits).empty(logits.shape[:-1], dtype=logits.dtype)  # (B,) or (K, B)
         weights[...] = dnll
         dnll = weights
@@ -213,7 +215,7 @@ def adam_update(
 def gather(images: Array, rows: Array | slice, scale: float, dtype: Any) -> Any:
     """Do what `datasets.gather` does, for images (N, D) of uint8 and rows (B,) of int64."""
     stride, dtype = _stride(images), np.dtype(dtype)
-    if images.ndim != 2 or images.dtype != np.uint8 or stride is None or dtype.name not in C_NAMES:
+    if images.ndim != 2 or images.dtype != np.uint8 or stride is None or dtype not in C_NAMES:
         return NotImplemented
     if isinstance(rows, slice) or rows.ndim != 1 or rows.dtype != np.int64:
         return NotImplemented

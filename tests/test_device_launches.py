@@ -1,0 +1,133 @@
+"""How many kernels a training step launches on a GPU, where a launch costs the host microseconds.
+
+The stand-in counts what CuPy would launch. The kernels of scratchvae run as host code.
+"""
+
+import functools
+import sys
+
+import cuda_on_host
+import numpy as np
+import pytest
+import standin
+
+import scratchvae as sv
+from scratchvae import kernels, likelihoods
+from scratchvae.datasets import Dataset
+from scratchvae.kernels import cuda
+from scratchvae.training import Trainer
+
+
+@pytest.fixture(autouse=True)
+def _device(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+
+
+def test_what_is_launched_is_counted(rng):
+    cupy = standin.cupy
+    a, rows = cupy.asarray(rng.uniform(1, 2, (3, 4))), cupy.asarray([2, 0])
+    out = cupy.empty((3, 3))
+    for launches, call in (
+        (1, lambda: a + 1),
+        (1, lambda: 1 - a),
+        (1, lambda: -a),
+        (1, lambda: a.__iadd__(1)),
+        (1, lambda: cupy.exp(a)),
+        (1, lambda: a @ a.T),
+        (1, lambda: cupy.matmul(a, a.T, out=out)),
+        (1, lambda: a.sum(axis=0)),
+        (1, lambda: a.astype("float32")),
+        (1, lambda: a[rows]),
+        (1, lambda: a.__setitem__(..., 0)),
+        (1, lambda: cupy.zeros(3)),
+        (1, lambda: cupy.asarray(a, dtype="float32")),
+        (1, lambda: cupy.array(a)),
+        (1, lambda: a.T.ravel()),
+        (3, lambda: cupy.stack([a, a, a])),
+        (2, lambda: cupy.concatenate([a, a], axis=1)),
+        (0, lambda: cupy.empty(3)),
+        (0, lambda: cupy.asarray(a)),
+        (0, lambda: a[1:, ::2]),
+        (0, lambda: a.T),
+        (0, lambda: a.reshape(-1)),
+        (0, lambda: a.ravel()),
+        (0, lambda: a.get()),
+        (0, lambda: cupy.asarray(np.ones(3))),
+        (1, lambda: cupy.random.RandomState(0).standard_normal((3, 4))),
+    ):
+        with standin.counting() as count:
+            call()
+        assert count.launches == launches
+
+
+class Module(cuda_on_host.HostModule):
+    """CuPy's RawModule for the stand-in's arrays."""
+
+    def get_function(self, name):
+        launch = super().get_function(name)
+
+        def on_device(grid, threads, args):
+            standin._counts.launches += 1
+            launch(grid, threads, standin._unwrapped(args))
+
+        return on_device
+
+
+@pytest.fixture
+def launched(monkeypatch, rng):
+    """The kernels of scratchvae on the stand-in; gives the list of what they launch."""
+    if not cuda_on_host.COMPILER:
+        pytest.skip("no C++ compiler")
+    host = cuda_on_host.HostModule
+    host.launched, host.rng, host.extra = [], rng, ()
+    monkeypatch.setattr(standin.cupy, "ndarray", standin.DeviceArray)
+    monkeypatch.setattr(standin.cupy, "RawModule", Module, raising=False)
+    monkeypatch.setattr(kernels, "_cuda", lambda: cuda)
+    for name in ("_module", "_function"):
+        monkeypatch.setattr(cuda, name, functools.cache(getattr(cuda, name).__wrapped__))
+    return host.launched
+
+
+def a_training_step(rng):
+    """Return what a step of the example's size takes at batch 128, from pixels to parameters.
+
+    It is the third, when all is set up and none of the losses is read.
+    """
+    images = rng.integers(0, 256, (4 * 128 + 10, 784), dtype=np.uint8)
+    dataset = Dataset("drawn", images[:-10], images[-10:], None, None, 255.0, (28, 28))
+    model = sv.VAE(784, (400,), 20, rng=1, backend="cupy")
+    trainer, taken = Trainer(model, sv.Adam(model.params), dataset), []
+
+    def on_step(terms):
+        taken.append(list(vars(standin._counts).values()))
+        trainer.stop = len(taken) == 3
+
+    trainer.run(1, on_step)
+    return standin.Counts(*(after - before for before, after in zip(*taken[1:], strict=True)))
+
+
+def test_a_training_step_makes_57_launches_and_never_waits(rng, launched):
+    """10 are kernels of scratchvae, 11 are matrix products and 1 is the noise.
+
+    The others are single operations of the text: 14 of the layers (biases, their gradients, ReLU),
+    5 on the gradient of the code, 16 on the losses, their sums and the finite check.
+    """
+    assert a_training_step(rng) == standin.Counts(waits=0, copies=0, launches=57)
+    assert len(launched) == 3 * 10
+
+
+def test_without_kernels_it_makes_98(rng):
+    assert a_training_step(rng) == standin.Counts(waits=0, copies=0, launches=98)
+
+
+@pytest.mark.usefixtures("launched")
+def test_the_weights_of_the_examples_are_not_copied(rng):
+    """As `loss_and_grad` hands them down: a vector of the logits' dtype."""
+    x, logits, weights = (
+        standin.cupy.asarray(rng.random(shape).astype("float32"))
+        for shape in ((4, 5), (4, 5), (4,))
+    )
+    _, cache = likelihoods.bernoulli_nll(x, logits)
+    with standin.counting() as count:
+        likelihoods.bernoulli_nll_backward(weights, cache)
+    assert count.launches == 1
