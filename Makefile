@@ -10,7 +10,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all docs mutants benchmark gpu-check lint format clean
+.PHONY: help train test test-all docs mutants benchmark gradcheck-rates gpu-check lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -25,6 +25,7 @@ help:
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
+	@echo 'make gradcheck-rates measure how often gradient checkers are mistaken: 10 minutes'
 	@echo 'make gpu-check see on a GPU that all is right there, and time it: 7 minutes'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
@@ -58,6 +59,9 @@ mutants: $(VENV)/.group-test $(VENV)/.group-mutation
 # In the group `oracles` are PyTorch, JAX and Numba.
 benchmark: $(VENV)/.group-oracles
 	@$(python) demos/benchmarks/run.py $(ARGS)
+
+gradcheck-rates: $(VENV)/.group-test $(VENV)/.group-oracles
+	@$(python) tests/gradcheck_corpus/rates.py --out docs/benchmark/gradcheck-rates.md $(ARGS)
 
 # Not the group `oracles`: there PyTorch and JAX need no GPU. ARGS=--rehearse shows that it runs.
 gpu-check: $(VENV)/.group-gpu-check

@@ -1,7 +1,8 @@
 """The command line: train, evaluate, sample, gradcheck and demo.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
-gradient is not right, 2 the input cannot be used or training broke down, 130 stopped with Ctrl-C.
+gradient is not right or was not checked, 2 the input cannot be used or training broke down, 130
+stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .backend import (
 from .errors import InputError, NonFiniteError, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
-from .gradcheck.files import find
+from .gradcheck.files import Unchecked, find
 from .run import (
     BEST,
     CHOICES,
@@ -212,7 +213,7 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
     last = run.trainer.metrics[-1]
     model: Any = run.model
     seconds = sum(line["seconds"] for line in run.trainer.metrics)
-    weight = f"{model.beta:g} x " if model.has_posterior and model.beta != 1 else ""
+    weight = f"{model.beta:g} x " if model.beta not in (None, 1) else ""
     print(
         f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
         f"example = reconstruction {last['test_reconstruction']:.2f} + {weight}KL "
@@ -326,55 +327,91 @@ def gradcheck(args: argparse.Namespace) -> int:
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
     ours = ((report, "") for report in suite(_backend(args)))
-    reports = []
-    for report, arguments in ours if args.file is None else _checks_of_file(args):
+    reports, unchecked = [], []
+    for report, text in ours if args.file is None else _checks_of_file(args):
+        if isinstance(report, Unchecked):
+            unchecked.append(report)
+            if not args.json:
+                print(f"-             {report.name}: not checked: {report.reason}")
+            continue
         reports.append(report)
         if not args.json:
             verdict = {"right": "ok   ", "wrong": "WRONG", "cannot tell": "?    "}[report.verdict]
-            print(f"{verdict} {report.error:9.1e}  {report.name}{arguments and f': {arguments}'}")
+            print(f"{verdict} {report.error:9.1e}  {report.name}{text and f': {text}'}")
             if not report.ok:
                 print(report.message)
     if args.json:
-        rows = [
+        rows: list[dict[str, Any]] = [
             # Where nothing could be compared the error is infinite, which JSON does not have.
             {"name": r.name, "error": r.error if math.isfinite(r.error) else None, "ok": r.ok}
             | {"verdict": r.verdict, "cause": r.cause, "message": r.message}
             for r in reports
         ]
+        rows += [
+            {"name": u.name, "error": None, "ok": False, "verdict": "not checked", "cause": ""}
+            | {"message": u.reason}
+            for u in unchecked
+        ]
         print(json.dumps(rows))
     else:
-        wrong = sum(r.verdict == "wrong" for r in reports)
-        untold = sum(r.verdict == "cannot tell" for r in reports)
-        largest = max(r.error for r in reports)
-        print(
-            f"{len(reports)} check{'s' * (len(reports) > 1)}, {wrong} wrong"
-            f"{f', {untold} not to be told' if untold else ''}."
-            f" Largest relative error {largest:.1e}, tolerance {reports[0].tolerance:.0e}, in "
-            "float64."
-        )
-    return 0 if all(r.ok for r in reports) else 1
+        print(_summary(reports, len(unchecked)))
+    return 0 if all(r.ok for r in reports) and not unchecked else 1
 
 
-def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report, str]]:
-    """Check what FILE.py[:NAME] names, on arguments that the second text describes."""
+def _summary(reports: list[Report], unchecked: int) -> str:
+    """Return the last line of `gradcheck`."""
+    wrong, undecided = (sum(r.verdict == v for r in reports) for v in ("wrong", "cannot tell"))
+    others = f", {undecided} undecided" if undecided else ""
+    others += f", {unchecked} not checked" if unchecked else ""
+    largest, tolerance = max(r.error for r in reports), reports[0].tolerance
+    return (
+        f"{len(reports)} check{'s' * (len(reports) > 1)}, {wrong} wrong{others}. Largest "
+        f"relative error {largest:.1e}, tolerance {tolerance:.0e}, in float64."
+    )
+
+
+def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report | Unchecked, str]]:
+    """Check what FILE.py[:NAME] names, on arguments that the second text describes.
+
+    Where nothing at all can be checked it raises InputError with the first reason.
+    """
     found = find(args.file, np.random.default_rng(args.seed))
     if args.taylor is not None and len(found) > 1:
         names = ", ".join(f.name for f in found)
         raise InputError(f"--taylor draws one gradient: name one of {names}, as in FILE.py:NAME")
-    for name, f, arguments, origin in found:
-        how: dict[str, Any] = {"rng": args.seed, "name": name}
-        try:
-            model = hasattr(f, "loss_and_grad")
-            yield check_model(f, *arguments, **how) if model else check(f, arguments, **how), origin
-        except GradientError as error:
-            yield error.report, origin
-        if args.taylor is not None:
-            result = taylor(f, arguments, **how)
-            from . import plots
+    unchecked, any_checked = [], False
+    for item in found:
+        result = item if isinstance(item, Unchecked) else _check_of(item, args)
+        if isinstance(result, Unchecked):
+            unchecked.append(result)
+        else:
+            any_checked = True
+            yield result, getattr(item, "origin", "")
+    if not any_checked:
+        raise InputError(unchecked[0].reason)
+    yield from ((item, "") for item in unchecked)
 
-            plots.save(plots.taylor(result), args.taylor)
-            if not args.json:
-                print(f"{result}\nWrote {args.taylor}")
+
+def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
+    """Check one pair, layer or model of a file, and draw its Taylor test if that is asked for."""
+    how: dict[str, Any] = {"rng": args.seed, "name": item.name}
+    try:
+        if hasattr(item.functions[0], "loss_and_grad"):
+            report = check_model(*item.functions, *item.args, **how)
+        else:
+            report = check(*item.functions, item.args, **how)
+    except GradientError as error:
+        report = error.report
+    except InputError as error:
+        return Unchecked(item.name, str(error))
+    if args.taylor is not None:
+        result = taylor(*item.functions, item.args, **how)
+        from . import plots
+
+        plots.save(plots.taylor(result), args.taylor)
+        if not args.json:
+            print(f"{result}\nWrote {args.taylor}")
+    return report
 
 
 # --- demo ----------------------------------------------------------------------------------------

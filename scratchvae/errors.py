@@ -24,6 +24,13 @@ def check_size(name: str, n: object) -> int:
     return int(n)
 
 
+def check_seed(name: str, n: object) -> int:
+    """Return `n`; raise InputError unless it is an integer that is not negative."""
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
+        raise InputError(f"{name} is {n!r}: expected 0 or a larger integer")
+    return int(n)
+
+
 def check_number(name: str, x: object, *, below: float = math.inf, positive: bool = False) -> float:
     """Return `x`; raise InputError unless it is a number in [0, below), or in (0, below)."""
     if not isinstance(x, Real) or not 0 <= float(x) < below or (positive and float(x) == 0):

@@ -13,7 +13,7 @@ import numpy as np
 
 from .backend import Array, RandomSource, asnumpy, namespace
 from .errors import InputError, check_size
-from .gaussian import kl_per_dimension, log_density
+from .gaussian import kl_per_dimension, log_density, reparameterize
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32; on a GPU ten times as many
@@ -42,6 +42,11 @@ def elbo(
     for x in batches:
         for _ in range(samples):
             terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
+            if terms.loss.shape != (len(x),):
+                raise InputError(
+                    f"forward gives a loss of shape {terms.loss.shape} for {len(x)} examples: "
+                    "expected one number for each"
+                )
             totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
     return Terms(*(asnumpy(totals) / n))
@@ -52,6 +57,9 @@ def log_importance_weights(
 ) -> Array:
     """Return log p(x|z) + log p(z) - log q(z|x) in nats, (K, B), at z = mu + sigma eps.
 
+    The draws are from N(mu, sigma^2), whose density divides, also where a subclass of `VAE` draws
+    otherwise in training: so the bound that the weights give holds for any decoder and any code.
+
     Parameters
     ----------
     model : VAE
@@ -61,7 +69,7 @@ def log_importance_weights(
         What ``model.encode(x)`` returns, where it is known already.
     """
     mu, logvar = posterior or model.encode(x)  # (B, Z) each
-    z, _ = model.reparameterize(mu, logvar, eps)  # (K, B, Z)
+    z, _ = reparameterize(mu, logvar, eps)  # (K, B, Z)
     output, _ = model.decoder.forward(z.reshape(-1, model.latent_dim))  # (K B, output_dim)
     nll, _ = model.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
     # [importance-weight]

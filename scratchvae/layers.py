@@ -6,7 +6,7 @@ twice before its backward. A parameter's gradient is added to, an input's is ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -22,8 +22,8 @@ class Layer(Protocol):
     """What an encoder, a decoder and every layer of them must have: these two methods.
 
     A layer with parameters also has ``named_parameters()``, which yields pairs of a name and a
-    :class:`Parameter`. It may have ``backward_parameters(dy, cache)``: the backward for whoever
-    does not need dx, as at the data.
+    :class:`~scratchvae.Parameter`. It may have ``backward_parameters(dy, cache)`` as well: the
+    backward where nobody needs dx, as in the first layer.
     """
 
     def forward(self, x: Array, /) -> tuple[Array, Any]:
@@ -110,6 +110,8 @@ class Sequential:
     """Layers one after the other: the chain rule as a loop."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
+        if not isinstance(layers, Iterable):
+            raise InputError(f"layers is {layers!r}: expected a sequence of layers, such as a list")
         self.layers = list(layers)
         for i, layer in enumerate(self.layers):
             require_layer(f"layer {i} of the Sequential", layer)
@@ -130,14 +132,16 @@ class Sequential:
         return dy
 
     def backward_parameters(self, dy: Array, cache: list[Any]) -> None:
-        """Walk back as far as there are parameters: a sixth fewer products in a training step."""
-        owners = (i for i, layer in enumerate(self.layers) if any(named(layer)))
-        first = next(owners, None)
-        if first is None:
-            return
-        for i in reversed(range(first + 1, len(self.layers))):
+        """Walk back in the same way, but without dx: a sixth fewer products in a training step."""
+        for i in reversed(range(1, len(self.layers))):
             dy = self.layers[i].backward(dy, cache[i])
-        backward_parameters(self.layers[first], dy, cache[first])
+        if self.layers:
+            backward_parameters(self.layers[0], dy, cache[0])
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the layers in their order, named by their position."""
+        for i, layer in enumerate(self.layers):
+            yield str(i), layer
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield each layer's parameters, named ``{position}.{name}``."""
@@ -164,9 +168,9 @@ def dense(
     sizes : sequence of int
         n_in of the first layer, then n_out of each.
     activation : str
-        As for :class:`Activation`.
+        As for :class:`~scratchvae.Activation`.
     rng, backend, dtype
-        As for :class:`Linear`.
+        As for :class:`~scratchvae.Linear`.
     """
     rng = np.random.default_rng(rng)
     layers: list[Layer] = []
@@ -183,13 +187,31 @@ def named(layer: Any) -> Iterator[tuple[str, Parameter]]:
 
 def backward_parameters(layer: Any, dy: Array, cache: Any) -> None:
     """Do a layer's backward where nobody needs dx, in the way that is the cheapest for it."""
-    getattr(layer, "backward_parameters", layer.backward)(dy, cache)
+    if belongs_to(layer, "backward_parameters", "backward"):
+        layer.backward_parameters(dy, cache)
+    else:
+        layer.backward(dy, cache)
+
+
+def belongs_to(layer: Any, method: str, other: str) -> bool:
+    """Return whether a layer has `method`, and it was written for the layer's `other` method.
+
+    A subclass that overrides `other` inherits `method` from a class that knows nothing of it.
+    """
+    for names in (
+        vars(layer) if hasattr(layer, "__dict__") else {},
+        *map(vars, type(layer).__mro__),
+    ):
+        if method in names:
+            return True
+        if other in names:
+            return False
+    return False
 
 
 def in_words(layer: Any) -> str:
-    """Return the layer's repr, or for a class that has none its name."""
-    has_one = "__repr__" in {name for kind in type(layer).__mro__[:-1] for name in vars(kind)}
-    return repr(layer) if has_one else f"{type(layer).__name__}()"
+    """Return a layer's repr or, if its class has none of its own, the name of the class."""
+    return repr(layer) if "__repr__" in vars(type(layer)) else f"{type(layer).__name__}()"
 
 
 def require_layer(what: str, layer: Any) -> None:

@@ -154,14 +154,16 @@ def get_likelihood(
     Raises
     ------
     InputError
-        If the name is another, or if what was handed in has no `nll` or no `output_dim`.
+        If the name is another, or if what was handed in lacks what a Likelihood has.
     """
-    if name == "bernoulli":
+    if isinstance(name, str) and name == "bernoulli":
         return Bernoulli(data_dim)
-    if name == "gaussian":
+    if isinstance(name, str) and name == "gaussian":
         return Gaussian(data_dim, variance, backend, dtype)
-    if not isinstance(name, str) and hasattr(name, "nll") and hasattr(name, "output_dim"):
-        return name
-    raise InputError(
-        f"unknown likelihood {name!r}: expected 'bernoulli', 'gaussian' or a Likelihood"
-    )
+    needed = ("binary", "output_dim", "nll", "nll_backward", "mean")
+    if isinstance(name, str | type) or not all(hasattr(name, n) for n in needed):
+        raise InputError(
+            f"unknown likelihood {name!r}: expected 'bernoulli', 'gaussian' or an object with "
+            f"{', '.join(needed)}"
+        )
+    return name

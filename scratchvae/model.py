@@ -38,6 +38,7 @@ class Model:
     decoder: Layer
     likelihood: Likelihood
     params: Parameters
+    _widths: dict[str, tuple[int, int]]  # when the parameters were gathered
     backend: Backend
     dtype: np.dtype[Any]
     rng: np.random.Generator
@@ -70,10 +71,13 @@ class Model:
         InputError
             If a part is no layer of the right widths, or a parameter of another backend or dtype.
         """
-        for part, (n_in, n_out) in self.widths().items():
+        self._widths = self.widths()
+        for part, (n_in, n_out) in self._widths.items():
             self._require_width(part, getattr(self, part), n_in, n_out)
         pairs = list(self.named_parameters())
         for name, p in pairs:
+            if not isinstance(p, Parameter):
+                raise InputError(f"{name} is a {type(p).__name__}: expected a Parameter")
             xp = namespace(p.value)
             if xp is not self.backend.xp or p.value.dtype != self.dtype:
                 raise InputError(
@@ -84,24 +88,47 @@ class Model:
 
     def check_parts(self) -> None:
         """Raise InputError if a part was changed and `params` does not know."""
+        if self._widths != self.widths():
+            raise InputError(
+                f"the widths of the parts have changed from {self._widths} to {self.widths()}: "
+                "call model.gather() and make a new optimizer"
+            )
         self.params.require(self.named_parameters())
 
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
-        """Raise InputError unless the layer turns rows of width n_in into rows of width n_out."""
+        """Raise InputError unless the layer takes rows of width n_in and gives rows of n_out.
+
+        Three rows of zeros go forward, and zeros come back: no gradient is changed by them.
+        """
         require_layer(f"the {part}", layer)
         rows = self.backend.xp.zeros((3, n_in), dtype=self.dtype)
+        text = in_words(layer)
         try:
-            y, _ = layer.forward(rows)
+            y, cache = layer.forward(rows)
             shape = tuple(y.shape)
         except Exception as error:
             raise InputError(
                 f"the {part} does not turn an array of shape {rows.shape} into (y, cache): "
-                f"{in_words(layer)} raised {type(error).__name__}: {error}"
+                f"{text} raised {type(error).__name__}: {error}"
             ) from error
         if shape != (3, n_out):
             raise InputError(
                 f"the {part} turns an array of shape {rows.shape} into one of shape {shape}: "
                 f"expected (3, {n_out})"
+            )
+        try:
+            dx = layer.backward(self.backend.xp.zeros_like(y), cache)
+        except Exception as error:
+            raise InputError(
+                f"the {part} has a backward that fails: for dy of shape {shape} {text} raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if getattr(dx, "shape", None) != rows.shape:
+            found = "an array of shape" if hasattr(dx, "shape") else "a"
+            kind = getattr(dx, "shape", type(dx).__name__)
+            raise InputError(
+                f"the {part} has a backward that returns {found} {kind}: expected dx, an array of "
+                f"shape {rows.shape}"
             )
 
     # --- noise
@@ -118,8 +145,8 @@ class Model:
         shape = self.noise_shape(n)
         return None if shape is None else self.backend.standard_normal(rng, shape, self.dtype)
 
-    def _noise(self, eps: Any, n: int) -> Array | None:
-        """Return `eps` as an array of the right shape; draw it if it is None."""
+    def noise(self, eps: Any, n: int) -> Array | None:
+        """Return `eps` as an array, drawn if it is None; InputError if its shape is wrong."""
         shape = self.noise_shape(n)
         if eps is None or shape is None:
             return self.draw_eps(n, self.rng)
@@ -128,7 +155,8 @@ class Model:
             raise InputError(f"eps has shape {eps.shape}: expected {shape}, for {n} examples")
         return eps
 
-    def _as_batch(self, name: str, x: Any, width: int) -> Array:
+    def as_batch(self, name: str, x: Any, width: int) -> Array:
+        """Return `x` as an array (B, width) of the model; InputError if its shape is wrong."""
         x = self.backend.asarray(x, dtype=self.dtype)
         if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
@@ -137,21 +165,22 @@ class Model:
     # --- copies, files and words
 
     def twin(self) -> Self:
-        """Return a model that shares this one's parameters but has a gradient of its own.
+        """Return a copy that shares the values of the parameters and has a gradient of its own.
 
-        So two threads can take a part of a batch each. The parts are copies, the values of their
-        parameters are the same memory; everything else is what this model has.
+        So two threads can take a part of a batch each.
         """
-        other = copy.copy(self)
-        shared = {id(self.params.value): self.params.value}  # what a copy must not copy
-        for name in (*self.parts, "params"):
-            setattr(other, name, copy.deepcopy(getattr(self, name), shared))
-        return other
+        return copy.deepcopy(self, {id(self.params.value): self.params.value})
 
     def follow(self, model: Self) -> None:
-        """Take over from the model that this is a twin of what else it holds, such as beta."""
-        own = (*self.parts, "params")
-        self.__dict__.update({k: v for k, v in vars(model).items() if k not in own})
+        """Take over the numbers, such as beta, of the model that this one is a twin of."""
+        if model.params.value is not self.params.value:
+            raise InputError(
+                "the model's parameters were gathered again while its batches are taken in parts: "
+                "gather them between two epochs"
+            )
+        for name, value in vars(model).items():
+            if isinstance(value, int | float | str):
+                setattr(self, name, value)
 
     def config(self) -> dict[str, Any]:
         """Return the kind of the model, and the options that build one of the same shape.
@@ -170,6 +199,7 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the parameters and `config` to a safetensors file, for :func:`scratchvae.load`."""
+        self.check_parts()
         arrays = {name: self.params[name].value for name in self.params.names}
         checkpoint.save(path, arrays, {"config": {"model": self.config()}})
 
@@ -180,7 +210,6 @@ class Model:
     def __repr__(self) -> str:
         config = self.config()
         defaults = {k: p.default for k, p in inspect.signature(type(self)).parameters.items()}
-        defaults |= {"hidden": (400,), "likelihood": "bernoulli"}
         shown = ["hidden", "latent_dim", *(k for k in config if config[k] != defaults.get(k))]
         options = [
             f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"

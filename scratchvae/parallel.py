@@ -29,9 +29,13 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
 
     That is the method itself on a GPU, and for batches of less than `ROWS` examples a thread, where
-    BLAS makes better use of the threads. Otherwise BLAS has one thread while this
-    context lasts, and each part of a batch has one. It sums over the examples in another order than
-    the method, so the results differ by rounding; they are the same at every call with n threads.
+    BLAS makes better use of the threads. Otherwise BLAS has one thread while this context lasts,
+    and each part of a batch has one, with a twin of the model, made now. The sum over the examples
+    is taken in another order than the method's, so the results differ by rounding; they are the
+    same at every call with n threads.
+
+    What changes in the model meanwhile reaches the twins if it is a parameter or a number of the
+    model, such as beta. What changes in a layer, such as a flag of its own, does not.
     """
     if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
         yield model.loss_and_grad  # which takes as long as a short epoch
@@ -43,7 +47,10 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     if n == 1 or batch_size < n * ROWS:
         yield model.loss_and_grad
         return
-    twins = [model.twin() for _ in range(n - 1)]  # one for each other part
+    twins = _twins(model, n - 1)  # one for each other part
+    if not twins:
+        yield model.loss_and_grad
+        return
 
     def loss_and_grad(x: Array, eps: Array | None) -> Terms:
         def part(model: Autoencoder, rows: slice) -> Terms:
@@ -55,7 +62,7 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
         running = []
         for twin, rows in zip(twins, others, strict=False):
-            twin.follow(model)  # its beta may have changed
+            twin.follow(model)
             running.append((twin, pool.submit(copy_context().run, part, twin, rows)))
         terms = [part(model, first)]
         # Each is a share of the mean over the whole batch, so they add.
@@ -70,3 +77,19 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=one) as pool,
     ):
         yield loss_and_grad
+
+
+def _twins(model: Autoencoder, n: int) -> list[Autoencoder]:
+    """Return n twins of the model; none if a twin would not be alone with its gradient.
+
+    So it is where a part cannot be copied, or reaches its parameters by another way than through
+    its attributes, as a function that was made around a parameter does.
+    """
+    before = model.params.grad.copy()
+    some = np.full((2, model.data_dim), 0.5, model.dtype)
+    try:
+        twins = [model.twin() for _ in range(n)]
+        twins[0].loss_and_grad(some)
+    except Exception:
+        return []
+    return twins if np.array_equal(model.params.grad, before, equal_nan=True) else []

@@ -63,6 +63,9 @@ class Parameter(_ValueAndGradient):
     """
 
     def __init__(self, value: Array) -> None:
+        if getattr(getattr(value, "dtype", None), "kind", None) != "f":
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise InputError(f"a Parameter's value is {kind}: expected an array of floats")
         super().__init__(value, namespace(value).zeros_like(value))
         self._vector: Array = None  # the flat vector that `value` is a part of, if any
         self._is_left = False  # the gradient is left from the last batch, to be written over
@@ -72,9 +75,10 @@ class Parameter(_ValueAndGradient):
     def grad(self) -> Array:
         """The gradient, in the shape of `value`."""
         if self._is_left:
-            raise RuntimeError(
-                "this gradient is still the one of the last batch: a backward that adds to one "
-                "parameter with both `.add(d)` and `.grad += d` should use `.add(d)` only"
+            raise InputError(
+                "this gradient is left from an earlier batch: either a backward pass broke off "
+                "before it came here, or a layer adds to one parameter with both `.add(d)` and "
+                "`.grad += d`, where it should use `.add(d)` only"
             )
         return self._grad
 
@@ -117,6 +121,9 @@ class Parameter(_ValueAndGradient):
             self._is_left = False
             self._grad[...] = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_vector": None}  # a copy of one layer does not take all others along
+
     def __repr__(self) -> str:
         return f"Parameter({self.shape}, {self._value.dtype})"
 
@@ -137,6 +144,9 @@ class Parameters(_ValueAndGradient):
 
     def __init__(self, named: Iterable[tuple[str, Parameter]]) -> None:
         self._pairs = list(named)
+        for name, p in self._pairs:
+            if not isinstance(p, Parameter):
+                raise InputError(f"{name} is a {type(p).__name__}: expected a Parameter")
         self._parameters = dict(self._pairs)
         if not self._pairs:
             raise InputError("there are no parameters to gather: expected one at least")
@@ -149,7 +159,8 @@ class Parameters(_ValueAndGradient):
             if id(p) in first:
                 raise InputError(
                     f"{first[id(p)]} and {name} are one and the same parameter, as where a layer "
-                    "stands at two places: expected a layer of its own for each"
+                    "stands at two places: expected a layer of its own for each, or, where one "
+                    "shares the parameter of another, its name from one of them only"
                 )
             first[id(p)] = name
         xp = namespace(self._pairs[0][1].value)
@@ -168,6 +179,7 @@ class Parameters(_ValueAndGradient):
             p._vector = self._value
 
     def __getstate__(self) -> Any:
+        self.require_current()
         return self._pairs, self._value, self._grad
 
     def __setstate__(self, state: Any) -> None:
@@ -213,16 +225,21 @@ class Parameters(_ValueAndGradient):
         for name, p in self._pairs:
             if p._vector is not self._value:
                 raise InputError(
-                    f"{name} now belongs to other vectors than these, since it was gathered again: "
-                    "make a new optimizer, of the present model.params"
+                    f"{name} now belongs to other vectors than these, since it was gathered again "
+                    "or handed to another model: make a new optimizer of the present model.params, "
+                    "and give each model parts of its own"
                 )
 
     def require(self, named: Iterable[tuple[str, Parameter]]) -> None:
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
-        if pairs != self._pairs:
+        same = len(pairs) == len(self._pairs) and all(
+            name == own_name and p is own
+            for (name, p), (own_name, own) in zip(pairs, self._pairs, strict=True)
+        )
+        if not same:
             now, before = dict(pairs), self._parameters
-            changed = [n for n in {**before, **now} if now.get(n) is not before.get(n)]
+            changed = [n for n in {**now, **before} if now.get(n) is not before.get(n)]
             raise InputError(
                 "a part of the model was changed after its parameters had been gathered "
                 f"({changed[0] if changed else 'their order'} is not what it was): call "

@@ -20,7 +20,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, datasets
+from . import checkpoint, datasets, errors
 from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
 from .datasets import Dataset
@@ -222,12 +222,7 @@ class Options:
 
 def check_seed(seed: Any) -> int:
     """Return `seed`; raise OptionError unless it is an integer that is not negative."""
-    try:
-        return check_size("seed", seed + 1) - 1
-    except (InputError, TypeError):
-        raise OptionError(
-            lambda spell: f"{spell('seed')} is {seed}: expected 0 or a larger integer"
-        ) from None
+    return int(_checked("seed", seed, errors.check_seed))
 
 
 def as_text(value: object) -> str:
@@ -311,6 +306,7 @@ class Run:
         NonFiniteError
             As for :meth:`scratchvae.training.Trainer.run`; the files stay as they were saved last.
         """
+        self._make_folder()
 
         def after_epoch(metrics: dict[str, float]) -> None:
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
@@ -330,7 +326,7 @@ class Run:
 
     def save(self) -> None:
         """Write the last checkpoint, the best one if there is a new one, and the metrics."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         dataset = self.trainer.dataset
         config = {
             "model": self.options.model_config(dataset.data_dim),
@@ -347,6 +343,15 @@ class Run:
         lines = "".join(json.dumps(line) + "\n" for line in self.trainer.metrics)
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
         self._saved_at = time.monotonic()
+
+    def _make_folder(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.out}: cannot be made ({error.strerror or error}): expected a folder in "
+                "which files can be written"
+            ) from error
 
     def draw(self) -> list[Path]:
         """Write the figures that fit the model into the folder `figures`; return their paths."""
@@ -503,6 +508,18 @@ def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Aut
     return KINDS[config["kind"]](**options, backend=backend)
 
 
+def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Raise InputError unless what both configurations tell about the model agrees."""
+    free = ("kind", "beta", "free_bits")  # they may change from one training to the next
+    # Through JSON, as the file was: a tuple has become a list.
+    for name, value in json.loads(json.dumps(now)).items():
+        if name in saved and name not in free and saved[name] != value:
+            raise InputError(
+                f"{path}: made with another configuration: {name} was {saved[name]!r}, and is "
+                f"{value!r} in the model"
+            )
+
+
 def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -> Any:
     """Return the model in a file, ready to encode, decode and sample.
 
@@ -529,10 +546,12 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     if into is None and config.get("kind") not in KINDS:
         of = f" of the class {config['class']}" if "class" in config else ""
         raise InputError(
-            f"{path}: saved from a model{of} with parts of its own: build it as before and call "
-            "sv.load(path, into=model)"
+            f"{path}: saved from a model{of}, which a file alone cannot build, since it holds no "
+            "code: build the model as before and call sv.load(path, into=model)"
         )
     model = build_model(config, backend) if into is None else into
+    _require_same(config, model.config(), path)
+    model.check_parts()
     of_model = {k for k in arrays if not k.startswith("optimizer.")}
     if more := sorted(of_model - set(model.params.names)):
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .layers import in_words, named
+from .layers import belongs_to, in_words, named
 
 if TYPE_CHECKING:
     from .model import Model
@@ -33,14 +33,16 @@ def summarize(model: Model) -> Text:
         for a, b, c, d in rows
     ]
     total = f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
-    return Text("\n".join([repr(model), "", *lines, "", total]))
+    name = f"{type(model).__name__}({model.data_dim}, latent_dim={model.latent_dim})"
+    head = f"{name}, {in_words(model.likelihood)}"
+    return Text("\n".join([head, "", *lines, "", total]))
 
 
 def walk(part: str, layer: Any) -> list[tuple[str, Any]]:
-    """Return the layers of a part in their order, with their names; one, if it is no stack."""
-    if not hasattr(layer, "layers"):
+    """Return the layers of a part in their order, with their names; one, if it is not a chain."""
+    if not belongs_to(layer, "named_layers", "forward"):
         return [(part, layer)]
-    return [(f"{part}.{i}", inner) for i, inner in enumerate(layer.layers)]
+    return [(f"{part}.{name}", inner) for name, inner in layer.named_layers()]
 
 
 def _short(layer: Any) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
 from .checkpoint import load_parameters
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import InputError, check_size
+from .errors import InputError, check_seed, check_size
 from .evaluation import active_units, elbo
 from .finite import require_finite
 from .optimizers import Optimizer
@@ -78,6 +78,8 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
+        if getattr(model, "check_parts", None) is None:
+            raise InputError(f"model is {model!r}: expected one such as sv.VAE(784)")
         model.check_parts()
         if not isinstance(optimizer, Optimizer):
             raise InputError(
@@ -88,8 +90,15 @@ class Trainer:
                 "the optimizer moves the parameters of another model, or of this one before its "
                 "parts were gathered again: expected one made of this model's params"
             )
-        if beta_schedule:
-            model.set_beta(beta_schedule(0.0))
+        for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
+            if given is not None and not callable(given):
+                raise InputError(
+                    f"{name} is {given!r}: expected a function of the time in epochs, such as "
+                    "sv.constant(1e-3)"
+                )
+        if beta_schedule and model.beta is None:
+            raise InputError("an autoencoder's loss has no KL term, and so no beta to schedule")
+        check_seed("seed", seed)
         if not isinstance(dataset, Dataset):
             dataset = Dataset.from_arrays(asnumpy(dataset))
         require_fit(dataset, model, binarize)
@@ -104,9 +113,8 @@ class Trainer:
         self._test = model.backend.asarray(dataset.test)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
         self.check_every = 1 if model.backend.name == "numpy" else 50
-        self._unread: dict[
-            int, Array
-        ] = {}  # by step, a number that is finite if loss and gradient are
+        # By step, a number that is finite if loss and gradient are.
+        self._unread: dict[int, Array] = {}
 
     def __repr__(self) -> str:
         return (
@@ -180,11 +188,13 @@ class Trainer:
             If a step that had not been checked yet, as may be on a GPU, was not finite.
         """
         self.check()
+        self.model.check_parts()
         params, optimizer = self.model.params, self.optimizer
         arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
         arrays |= {f"optimizer.{k}": asnumpy(a).copy() for k, a in optimizer.state.items()}
         values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
+        values |= self._course()
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
@@ -209,6 +219,14 @@ class Trainer:
             raise InputError(
                 f"{path}: made with another optimizer: its state is {found}, expected {expected}"
             )
+        for name, now in self._course().items():
+            before = values.get(name, now)  # older checkpoints do not say
+            if before != now:
+                raise InputError(
+                    f"{path}: made with another configuration: {name} was {before}, and is {now} "
+                    "here, so the run would not go on as it began"
+                )
+        self.model.check_parts()
         load_parameters(self.model.params, arrays, path)
         for k, a in self.optimizer.state.items():
             a[...] = self.model.backend.asarray(arrays[f"optimizer.{k}"])
@@ -218,6 +236,10 @@ class Trainer:
         self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
         self.optimizer.steps = values["step"]
         self.model.rng.bit_generator.state = values["rng"]
+
+    def _course(self) -> dict[str, int]:
+        """Return what decides, with the random state, which batch comes next."""
+        return {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
 
     def _finish_epoch(self) -> dict[str, float]:
         metrics: dict[str, float] = {"epoch": self.epoch + 1}

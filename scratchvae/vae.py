@@ -84,6 +84,7 @@ class Autoencoder(Model):
 
     kind = "ae"
     has_posterior = False
+    beta: float | None = None  # the weight of the KL term, where there is one
 
     def __init__(
         self,
@@ -128,16 +129,17 @@ class Autoencoder(Model):
         self.encoder, self.decoder = encoder, decoder
         self.gather()
         self._options = {"hidden": hidden, "activation": activation}
+        variance = variance if isinstance(variance, str) else float(variance)
         self._options |= {"likelihood": likelihood, "variance": variance}
         self._stacks = self._in_words() if not handed_in else None
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
-        return self.encoder.forward(self._as_batch("x", x, self.data_dim))[0]
+        return self.encoder.forward(self.as_batch("x", x, self.data_dim))[0]
 
     def decode(self, z: Any) -> Array:
         """Return the mean (B, D) of p(x|z) for codes z (B, Z)."""
-        output, _ = self.decoder.forward(self._as_batch("z", z, self.latent_dim))
+        output, _ = self.decoder.forward(self.as_batch("z", z, self.latent_dim))
         return self.likelihood.mean(output)
 
     def mean_code(self, x: Any) -> Array:
@@ -171,7 +173,7 @@ class Autoencoder(Model):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; `eps` is not used."""
-        x = self._as_batch("x", x, self.data_dim)
+        x = self.as_batch("x", x, self.data_dim)
         z, encoder_cache = self.encoder.forward(x)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
@@ -221,17 +223,18 @@ class VAE(Autoencoder):
     Parameters
     ----------
     data_dim, hidden, latent_dim : as for :class:`Autoencoder`
+    activation, likelihood, variance : as for :class:`Autoencoder`
     beta : float
         The weight of the KL term. With 1 the loss is the negative evidence lower bound.
     free_bits : float
         The KL in nats that each latent dimension may have free of charge: where it is not 0 the
         loss holds the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
-    activation, likelihood, variance, backend, dtype, rng : as for :class:`Autoencoder`
-    encoder, decoder : as for :class:`Autoencoder`
+    backend, dtype, rng, encoder, decoder : as for :class:`Autoencoder`
     """
 
     kind = "vae"
     has_posterior = True
+    beta: float
 
     def __init__(
         self,
@@ -257,6 +260,11 @@ class VAE(Autoencoder):
         )  # fmt: skip
         self.set_beta(beta)
         self.free_bits = check_number("free_bits", free_bits)
+        if self.free_bits and type(self).kl is not VAE.kl:
+            raise InputError(
+                f"free_bits is {free_bits}: it charges the KL of VAE, which {type(self).__name__} "
+                "replaces with another, so leave it at 0"
+            )
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Return what `Model.widths` does; the encoder gives [mu | logvar], 2Z numbers."""
@@ -268,7 +276,7 @@ class VAE(Autoencoder):
 
     def config(self) -> dict[str, Any]:
         """Return what `Autoencoder.config` does, with beta and free_bits."""
-        return {**super().config(), "beta": self.beta, "free_bits": self.free_bits}
+        return {**super().config(), "beta": float(self.beta), "free_bits": self.free_bits}
 
     # The formulas, each with its backward. [sigma], [kl] and the others are in `gaussian`.
     reparameterize = staticmethod(gaussian.reparameterize)  # (mu, logvar, eps) -> (z, cache)
@@ -299,7 +307,7 @@ class VAE(Autoencoder):
 
     def encode(self, x: Any) -> tuple[Array, Array]:
         """Return the parameters (mu, logvar) of q(z|x), (B, Z) each, for x (B, D)."""
-        return self._split(super().encode(x))
+        return self.split(super().encode(x))
 
     def mean_code(self, x: Any) -> Array:
         """Return the mean mu (B, Z) of q(z|x) for each x (B, D)."""
@@ -307,15 +315,15 @@ class VAE(Autoencoder):
 
     def codes(self, x: Any, eps: Any = None) -> Array:
         """Return draws z from q(z|x) for x (B, D), by the noise eps: (B, Z), or in its shape."""
-        x = self._as_batch("x", x, self.data_dim)
-        return self.reparameterize(*self.encode(x), self._noise(eps, len(x)))[0]
+        x = self.as_batch("x", x, self.data_dim)
+        return self.reparameterize(*self.encode(x), self.noise(eps, len(x)))[0]
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
-        x = self._as_batch("x", x, self.data_dim)
-        eps = self._noise(eps, len(x))  # (B, Z)
+        x = self.as_batch("x", x, self.data_dim)
+        eps = self.noise(eps, len(x))  # (B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
-        mu, logvar = self._split(code)  # (B, Z) each
+        mu, logvar = self.split(code)  # (B, Z) each
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
@@ -339,5 +347,6 @@ class VAE(Autoencoder):
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
         backward_parameters(self.encoder, dcode, encoder_cache)  # dcode (B, 2Z)
 
-    def _split(self, code: Array) -> tuple[Array, Array]:
+    def split(self, code: Array) -> tuple[Array, Array]:
+        """Return the two halves of the encoder's output (B, 2Z): mu and logvar, (B, Z) each."""
         return code[:, : self.latent_dim], code[:, self.latent_dim :]

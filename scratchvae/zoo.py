@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .activations import sigmoid
 from .backend import Array, namespace
+from .errors import InputError
 from .gaussian import LOG_2PI, log_density, log_density_backward
 from .layers import backward_parameters
 from .likelihoods import Gaussian
@@ -304,6 +305,14 @@ class ImportanceWeightedVAE(VAE):
 
     K = 5
 
+    def set_beta(self, beta: float) -> None:
+        """Raise InputError unless beta is 1: the KL is no term of this loss, to be weighed."""
+        if beta != 1:
+            raise InputError(
+                f"beta is {beta}: importance weights have no KL term, so leave it at 1"
+            )
+        super().set_beta(beta)
+
     combine = staticmethod(importance_weighted_loss)
     combine_backward = staticmethod(importance_weighted_loss_backward)
 
@@ -324,10 +333,10 @@ class ImportanceWeightedVAE(VAE):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; the KL is not separate."""
-        x = self._as_batch("x", x, self.data_dim)
-        eps = self._noise(eps, len(x))  # (K, B, Z)
+        x = self.as_batch("x", x, self.data_dim)
+        eps = self.noise(eps, len(x))  # (K, B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
-        mu, logvar = self._split(code)  # (B, Z) each
+        mu, logvar = self.split(code)  # (B, Z) each
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (K, B, Z)
         output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)

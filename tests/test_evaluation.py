@@ -226,3 +226,17 @@ def test_constant_codes_far_from_0_are_not_active(rng):
 def test_what_needs_a_posterior_says_so(x, measure, what):
     with pytest.raises(sv.InputError, match=f"^{what}.* needs a VAE: an autoencoder has no q"):
         measure(sv.Autoencoder(5), [x])
+
+
+def test_a_forward_that_does_not_give_one_loss_an_example_is_refused(x):
+    """As where a subclass draws K times and its forward knows nothing of it."""
+
+    class Several(sv.Autoencoder):
+        def forward(self, x, eps=None):
+            terms, cache = super().forward(x, eps)
+            return sv.Terms(*(np.stack([t, t]) for t in terms)), cache
+
+    with pytest.raises(
+        sv.InputError, match=r"a loss of shape \(2, 4\) for 4 examples: expected one n"
+    ):
+        evaluation.elbo(Several(5), [x])

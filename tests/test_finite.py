@@ -81,6 +81,12 @@ def test_the_first_step_that_was_not_finite_is_named(model, x, numbers, taken, m
     assert str(error.value).endswith("; try a smaller learning rate than 0.5")
 
 
+def test_where_it_began_is_searched_with_the_noise_of_the_step(model, x):
+    eps = np.full((4, 1), np.inf)
+    with pytest.raises(sv.NonFiniteError, match="the draw z = mu"):
+        finite.require_finite({1: np.nan}, model, sv.Adam(model.params), 0, x, eps)
+
+
 @pytest.mark.parametrize("numbers", [{}, {1: 3.0}, {1: 1e308, 2: 1e308}])
 def test_finite_steps_pass(model, numbers):  # though their sum may not be finite
     finite.require_finite(numbers, model, sv.Adam(model.params), 0)

@@ -70,7 +70,9 @@ def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
     model, seen = a_model(sv.Autoencoder, seed), []
     original, together = sv.Autoencoder.loss_and_grad, threading.Barrier(3, timeout=60)
 
-    def spy(self, x, eps, batch_size):
+    def spy(self, x, eps=None, batch_size=None):
+        if batch_size is None:  # the probe, see `_twins`
+            return original(self, x, eps, batch_size)
         together.wait()  # reached by all three, or by none
         seen.append((threading.get_ident(), len(x)))
         return original(self, x, eps, batch_size)
@@ -113,7 +115,7 @@ def test_an_error_in_any_part_is_raised_and_the_gradient_is_the_models_again(
     model = a_model(sv.Autoencoder, seed)
     original, vector = sv.Autoencoder.loss_and_grad, model.params.grad
 
-    def failing(self, x, eps, batch_size):
+    def failing(self, x, eps=None, batch_size=None):
         if (x == -1).any():
             raise ValueError("a bad row")
         return original(self, x, eps, batch_size)
@@ -156,6 +158,87 @@ def test_what_changes_in_the_model_changes_in_every_part(rng, seed, cores):
             found = loss_and_grad(x, eps)
             # A sum of six numbers in another order.
             np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)
+
+
+class Headed(sv.VAE):
+    """Reaches a layer of the encoder by another name, too, and adds a penalty to its gradient."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.head = self.encoder.layers[0]
+
+    def backward(self, dloss, cache):
+        super().backward(dloss, cache)
+        self.head.b.add(dloss.sum() * self.head.b.value)
+
+
+def test_what_a_model_calls_by_two_names_is_one_thing_in_each_part(rng, seed, cores):
+    cores(2)
+    model = Headed(12, (9,), 3, dtype="float64", rng=seed)
+    x = rng.random((10, 12))
+    eps = model.draw_eps(10, rng)
+    model.loss_and_grad(x, eps)
+    gradient = model.params.grad.copy()
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        assert loss_and_grad != model.loss_and_grad
+        for _ in range(20):
+            loss_and_grad(x, eps)
+            np.testing.assert_allclose(model.params.grad, gradient, rtol=0, atol=1e-12)
+
+
+def around(p):
+    """A layer whose functions know its parameter, and no attribute does but for the name."""
+
+    class Around:
+        def __init__(self):
+            self.p = p
+
+        def forward(self, x):
+            return x * p.value, x
+
+        def backward(self, dy, x):
+            p.add((dy * x).sum(axis=0))
+            return dy * p.value
+
+        def named_parameters(self):
+            yield "p", self.p
+
+    return Around()
+
+
+class Locked(sv.Linear):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.lock = threading.Lock()  # which cannot be copied
+
+
+def unusual(seed):
+    own = {"rng": seed, "dtype": "float64"}
+    yield around(sv.Parameter(np.ones(12)))
+    yield Locked(12, 12, **own)
+
+
+def test_a_model_whose_twin_would_not_be_alone_is_trained_at_once(rng, seed, cores):
+    cores(2)
+    for layer in unusual(seed):
+        encoder = sv.Sequential([layer, sv.Linear(12, 6, rng=seed, dtype="float64")])
+        model = sv.VAE(12, latent_dim=3, dtype="float64", rng=seed, encoder=encoder)
+        gradient = model.params.grad.copy()
+        with parallel.in_parts(model, 10) as loss_and_grad:
+            assert loss_and_grad == model.loss_and_grad
+        if hasattr(layer, "lock"):  # no twin was made, so nothing was written
+            np.testing.assert_array_equal(model.params.grad, gradient)
+
+
+def test_parameters_gathered_in_the_middle_are_refused(rng, seed, cores):
+    cores(2)
+    model = a_model(sv.VAE, seed)
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        model.gather()
+        with pytest.raises(
+            sv.InputError, match="gathered again while its batches are taken in parts"
+        ):
+            loss_and_grad(rng.random((10, 12)), model.draw_eps(10, rng))
 
 
 def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):

@@ -168,7 +168,9 @@ def test_it_is_saved_and_loaded_into_a_model_with_the_same_parts(kind, seed, rng
     model, other = make_model(kind, seed), make_model(kind, seed + 1)
     path = tmp_path / "model.safetensors"
     model.save(path)
-    with pytest.raises(sv.InputError, match="VAE with parts of its own: build it as before and"):
+    with pytest.raises(
+        sv.InputError, match="of the class VAE, which a file alone cannot build, since"
+    ):
         sv.load(path)
     assert sv.load(path, into=other) is other
     np.testing.assert_array_equal(other.params.value, model.params.value)
@@ -216,8 +218,8 @@ class ImportanceWeighted(sv.VAE):
 
     def forward(self, x, eps=None):
         code, encoder_cache = self.encoder.forward(x)
-        mu, logvar = self._split(code)  # (B, Z) each
-        z, z_cache = self.reparameterize(mu, logvar, self._noise(eps, len(x)))  # (K, B, Z)
+        mu, logvar = self.split(code)  # (B, Z) each
+        z, z_cache = self.reparameterize(mu, logvar, self.noise(eps, len(x)))  # (K, B, Z)
         output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
         log_q, q_cache = sv.gaussian.log_density(z, mu, logvar)

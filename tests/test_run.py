@@ -64,7 +64,7 @@ def test_options_are_values():
         ("lr", float("nan"), "lr is nan: expected a finite number, 0 or larger"),
         ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
         ("seed", -1, "seed is -1: expected 0 or a larger integer"),
-        ("seed", "x", "seed is x: expected 0 or a larger integer"),
+        ("seed", "x", "seed is 'x': expected 0 or a larger integer"),
         ("schedule", "soon", "schedule is 'soon': expected constant, cosine or EPOCH:LR"),
         ("data", np.zeros((3, 4)), "data is of type ndarray: expected digits, mnist or the path"),
         *((k, "else", f"{k} is 'else': expected one of {', '.join(CHOICES[k])}") for k in CHOICES),
@@ -310,8 +310,8 @@ def test_a_model_with_parts_of_its_own_is_filled(tmp_path):
     model.save(path)
     with pytest.raises(
         sv.InputError,
-        match="saved from a model of the class WithParts with parts of its own: build it as before "
-        r"and call sv\.load\(path, into=model\)$",
+        match="saved from a model of the class WithParts, which a file alone cannot build, since "
+        r"it holds no code: build the model as before and call sv\.load\(path, into=model\)$",
     ):
         sv.load(path)
     assert sv.load(path, into=other) is other
@@ -321,6 +321,32 @@ def test_a_model_with_parts_of_its_own_is_filled(tmp_path):
 def test_parameters_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
     path = tmp_path / "m.safetensors"
     sv.VAE(6, (5,), 2).save(path)
+    for hidden, options, expected in (
+        ((4,), {}, r"hidden was \[5\], and is \[4\] in the model"),
+        ((5,), {"activation": "tanh"}, "activation was 'relu', and is 'tanh' in the model"),
+        ((5,), {"likelihood": "gaussian"}, "likelihood was 'bernoulli', and is 'gaussian' in the"),
+        ((5,), {"dtype": "float64"}, "dtype was 'float32', and is 'float64' in the model"),
+    ):
+        model = sv.VAE(6, hidden, 2, **options)
+        before = model.params.value.copy()
+        with pytest.raises(sv.InputError, match=f"made with another configuration: {expected}"):
+            sv.load(path, into=model)
+        np.testing.assert_array_equal(model.params.value, before)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    run = sv.run.new(sv.run.Options(hidden=(3,), epochs=1), out=out)
+    with pytest.raises(
+        sv.InputError, match=r"file.run: cannot be made \(Not a directory\): expected"
+    ):
+        run.train(on_step=lambda terms: pytest.fail("it trained"))
+
+
+def test_arrays_that_do_not_fit_are_refused_where_no_word_on_the_model_is_there(tmp_path):
+    path, model = tmp_path / "m.safetensors", sv.VAE(6, (5,), 2)
+    checkpoint.save(path, {k: model.params[k].value for k in model.params.names}, {})
     for hidden, expected in (((4,), r"encoder\.0\.W is "), ((), r"it holds decoder\.2\.W, ")):
         model = sv.VAE(6, hidden, 2)
         before = model.params.value.copy()
@@ -332,7 +358,7 @@ def test_parameters_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
 def test_arrays_without_a_word_on_the_model_need_one(tmp_path):
     path, model = tmp_path / "m.safetensors", sv.VAE(6, (5,), 2)
     checkpoint.save(path, {k: model.params[k].value for k in model.params.names}, {})
-    with pytest.raises(sv.InputError, match=r"build it as before and call sv\.load"):
+    with pytest.raises(sv.InputError, match=r"build the model as before and call sv\.load"):
         sv.load(path)
     other = sv.load(path, into=sv.VAE(6, (5,), 2))
     np.testing.assert_array_equal(other.params.value, model.params.value)

@@ -303,3 +303,57 @@ def test_the_streams_of_a_seed_have_nothing_in_common(rng, seed, monkeypatch):
     # weights, order, test noise, and the test pixels, which are drawn alike for two purposes
     assert len(seen) == 5
     assert len(set(seen)) == 4
+
+
+def test_a_beta_schedule_leaves_beta_alone_until_a_step_is_made(rng, seed):
+    """A trainer that only evaluates has the model's own beta."""
+    trainer = make_trainer(make_dataset(rng), seed, beta_schedule=sv.warm_up(3.0, 1.5))
+    assert trainer.model.beta == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": 0.1}, "schedule is 0.1: expected a function of the time in epochs, such as"),
+        ({"beta_schedule": "cosine"}, "beta_schedule is 'cosine': expected a function of the time"),
+        ({"seed": -1}, "seed is -1: expected 0 or a larger integer"),
+        ({"seed": 1.5}, "seed is 1.5: expected 0 or a larger integer"),
+        ({"seed": None}, "seed is None: expected 0 or a larger integer"),
+    ],
+)
+def test_unusable_options_are_named(rng, seed, options, message):
+    with pytest.raises(sv.InputError, match=f"^{message}"):
+        make_trainer(make_dataset(rng), seed, **options)
+
+
+def test_what_is_no_model_is_refused(rng, seed):
+    model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
+    with pytest.raises(sv.InputError, match=r"model is None: expected one such as sv\.VAE\(784\)"):
+        Trainer(None, sv.Adam(model.params), make_dataset(rng))
+
+
+@pytest.mark.parametrize("other", ["batch_size", "seed", "examples"])
+def test_a_state_is_not_restored_where_the_next_batch_would_be_another(rng, seed, other):
+    """With larger batches the epoch might never end, with other ones it would be a mixture."""
+    dataset = make_dataset(rng)
+    stopped = make_trainer(dataset, seed)
+    stopped.run(1, on_step=lambda terms: setattr(stopped, "stop", True))
+    state = stopped.state()
+    resumed = make_trainer(dataset, seed, seed=1 if other == "seed" else 0)
+    if other == "batch_size":
+        resumed.batch_size = 100
+    if other == "examples":
+        resumed = make_trainer(Dataset.from_arrays(dataset.train[:40]), seed)
+    with pytest.raises(sv.InputError, match=f"^here: made with another configuration: {other} was"):
+        resumed.restore(*state, "here")
+
+
+def test_a_state_of_the_first_version_is_restored(rng, seed):
+    dataset = make_dataset(rng)
+    stopped, resumed = make_trainer(dataset, seed), make_trainer(dataset, seed)
+    stopped.run(1)
+    arrays, values = stopped.state()
+    for name in "batch_size", "examples", "seed":
+        del values[name]
+    resumed.restore(arrays, values, "here")
+    np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)

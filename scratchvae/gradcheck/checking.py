@@ -1,18 +1,19 @@
-"""Check a pair of functions, a layer or a model: its manners first, then its gradients."""
+"""Check a pair of functions, a layer or a model: its contract first, then its gradients."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchvae.backend import Array, RandomSource, namespace
+from scratchvae.backend import Array, RandomSource, asnumpy, get_backend, namespace
 from scratchvae.errors import InputError
 
-from .comparison import TOLERANCE, Comparison, Report, Settings
+from .comparison import TOLERANCE, Comparison, GradientError, Report, Settings
 from .slopes import STEP, Block
 
 NOISE = "two calls with the same arguments differ: noise must come in as an argument"
@@ -28,6 +29,7 @@ STATE = (
 LOST = "backward overwrites the gradient of {} where it should add to it (+=)"
 LEFTOVER = "loss_and_grad's gradient depends on what params.grad held before, or on new noise"
 BATCH = "the size of the batch"
+WITHOUT_GRADIENT = ("eps", "noise")  # arguments of these names have none, if that makes it come out
 
 
 def check(
@@ -49,27 +51,32 @@ def check(
         looked for beside it as ``f_backward`` if not given. A layer has both as methods; its
         parameters, if it has `named_parameters`, are checked too, and restored.
     *pair_and_args
-        The backward, if given, and the sequence of arguments: float64 where they have a gradient.
+        The backward, if given, and the arguments: a sequence, or a dict of keyword arguments. Those
+        with a gradient are float64 arrays; arrays of other libraries come in through DLPack.
     wrt : sequence of int, optional
-        Which arguments the gradients belong to. By default to all; where there are fewer gradients,
-        to none called `eps`, which is noise, and then to the last ones: data comes first.
+        Which arguments the gradients belong to. By default to all that are floating point; where
+        there are fewer gradients, each choice of arguments that fits their shapes is tried.
     rng : None, int, SeedSequence or Generator
         Where directions and dy come from: fresh ones each time by default.
-    tolerance, step, directions
-        Largest relative error; h; number of random directions. See the head of this package.
+    tolerance : float
+        The largest relative error of a right slope, beyond what the forward pass leaves open.
+    step : float
+        The first step, in units of each argument's own size; others follow where it does not serve.
+    directions : int
+        How many random directions to try where there are too many coordinates.
     name : str, optional
         What to call it in messages.
 
     Raises
     ------
     GradientError
-        If a gradient is wrong, or a function draws noise or changes an argument.
+        If a gradient is not right, or a function draws noise or changes an argument.
     InputError
         If the arguments cannot be checked.
     """
     settings = make_settings(name or name_of(f), rng, tolerance, step, directions)
     with prepared(settings, f, pair_and_args, wrt) as case:
-        return Comparison(settings, case.blocks, case.evaluate, case.dy, case.sizes).report()
+        return case.compare(settings)
 
 
 def check_model(
@@ -83,38 +90,77 @@ def check_model(
     directions: int = 3,
     name: str | None = None,
 ) -> Report:
-    """Check `model.loss_and_grad`: the gradient of every named parameter, and all of them together.
+    """Check `model.loss_and_grad`: the gradient with respect to every named parameter.
 
     `model` is a VAE, an Autoencoder or alike, in float64; parameters and gradients are restored.
-    `x` (B, D) is the data, `eps` (B, Z) the noise, drawn from `rng` if None; the rest, and what is
-    raised, as for `check`. Use `avoid_kinks` before it where relu is used.
+    `x` (B, D) is the data, `eps` the noise, which the model draws from `rng` if it is None; the
+    rest, and what is raised, as for `check`.
     """
     settings = make_settings(name or name_of(model), rng, tolerance, step, directions)
     with prepared_model(settings, model, x, eps) as case:
-        return Comparison(settings, case.blocks, case.evaluate, case.dy, case.sizes).report()
+        return case.compare(settings)
+
+
+def assert_gradient(f: Any, *pair_and_args: Any, **options: Any) -> None:
+    """Check a gradient in a test: `check`, or `check_model` for what has `loss_and_grad`.
+
+    It takes what they take and returns nothing; the message of its GradientError, which is an
+    AssertionError, is the diagnosis. Under pytest the traceback ends in the test itself.
+    """
+    __tracebackhide__ = True
+    if hasattr(f, "loss_and_grad"):
+        check_model(f, *pair_and_args, **options)
+    else:
+        check(f, *pair_and_args, **options)
 
 
 class Case(NamedTuple):
-    """A gradient to compare: what it belongs to, and the forward pass that it is of."""
+    """A gradient to compare: what it may belong to, and the forward pass that it is of."""
 
-    blocks: list[Block]
+    choices: list[list[Block]]  # one, unless it is not known which arguments have a gradient
     evaluate: Callable[[], Array]  # -> y, for the present values of the blocks
     dy: Array
     sizes: dict[str, int]  # by name, the lengths over which a mean may be wrong or forgotten
+    arrays: dict[str, Array]  # by name, what else a gradient may be made of
+
+    def compare(self, settings: Settings) -> Report:
+        """Return the first report that is right, or raise for the likeliest of the choices."""
+        errors = []
+        for blocks in self.choices:
+            try:
+                return Comparison(settings, blocks, *self[1:]).report()
+            except GradientError as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        # What is wrong must be so whatever is assumed; then only a cause that leaves no doubt is
+        # worth naming.
+        named = [e for e in errors if e.report.cause not in ("", "some coordinates")]
+        unsure = [e for e in errors if e.report.verdict != "wrong"]
+        likeliest = [*unsure, *named, *errors][0]
+        report, blocks = likeliest.report, self.choices[errors.index(likeliest)]
+        names = [b.name for b in blocks]
+        assumed = f"This takes the gradients to be those of {', '.join(names)}: wrt= says which."
+        raise settings.error(
+            f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}",
+            report.cause.replace("some coordinates", ""),
+            **{"error": report.error, "checks": report.checks, "verdict": report.verdict},
+        )
 
 
 @contextmanager
 def prepared(
-    settings: Settings, f: Any, pair_and_args: tuple[Any, ...], wrt: Sequence[int] | None
+    settings: Settings,
+    f: Any,
+    pair_and_args: tuple[Any, ...],
+    wrt: Sequence[int] | None,
 ) -> Iterator[Case]:
-    """Call forward and backward of what `check` takes, check their manners, restore in the end."""
-    forward, backward, args, parameters = _unpack(f, pair_and_args)
-    names = _argument_names(forward, len(args))
-    for n, a in zip(names, args, strict=True):
-        if not hasattr(a, "dtype") or a.dtype.kind == "f":
-            _check_float64(f"argument {n} of {settings.name}", a)
-    args = [namespace(a).array(a) for a in args]  # the caller's are never moved
-    pair = _Pair(settings, forward, backward, parameters)
+    """Call forward and backward of what `check` takes, check their contract, restore in the end."""
+    forward, backward, args, names, parameters = _unpack(f, pair_and_args)
+    args = [_own(f"argument {n} of {settings.name}", a) for n, a in zip(names, args, strict=True)]
+    if args and not parameters and not any(map(_usable, args)):
+        _check_float64(f"argument {names[0]} of {settings.name}", args[0])
+    pair = _Pair(settings, forward, backward, parameters, names)
     watched = [*zip(names, args, strict=True), *((n, p.value) for n, p in parameters)]
     saved = [(p, p.value.copy(), p.grad.copy()) for _, p in parameters]
     try:
@@ -123,7 +169,7 @@ def prepared(
             y = y.copy()
         _check_finite(settings, "forward", y)
         if y.dtype != np.float64:
-            of = ", ".join(f"{n} {a.dtype}" for n, a in zip(names, args, strict=True))
+            of = ", ".join(f"{n} {_kind(a)}" for n, a in zip(names, args, strict=True))
             text = f"{settings.name} gives {y.dtype} for {of}"
             raise InputError(f"{text}: gradients are checked in float64 only")
         dy = namespace(y).asarray(settings.rng.standard_normal(y.shape))
@@ -131,15 +177,24 @@ def prepared(
         with _unchanged(settings, "backward", [*watched, ("dy", dy)]):
             given, d_parameters = pair.backward(dy, cache)
 
-        indices = _with_gradient(names, given, wrt, settings.name)
-        moving = [(names[i], args[i]) for i in indices] + [(n, p.value) for n, p in parameters]
-        grads = [g for g in given if g is not None] + d_parameters
-        blocks = [Block(n, value, g) for (n, value), g in zip(moving, grads, strict=True)]
-        for block in blocks:
+        choices = _with_gradient(settings.name, names, args, given, wrt)
+        own = [Block(n, p.value, g) for (n, p), g in zip(parameters, d_parameters, strict=True)]
+        blocks = [
+            [
+                Block(names[i], args[i], g)
+                for i, g in zip(choice, given, strict=True)
+                if g is not None and (wrt is not None or _floating(args[i]))
+            ]
+            + own
+            for choice in choices
+        ]
+        for block in blocks[0]:
             _check_float64(f"argument {block.name} of {settings.name}", block.value)
-            _check_finite(settings, f"the gradient of {block.name}", block.grad)
-        pair.check_manners(blocks, args, indices, dy, cache)
-        yield Case(blocks, lambda: pair.forward(*args)[0], dy, _sizes(names, args, y))
+        labels = [*(names[i] for i in choices[0]), *(n for n, _ in parameters)]
+        pair.check_contract(labels, [*given, *d_parameters], args, dy, cache)
+        arrays = {n: a for n, a in zip(names, args, strict=True) if _floating(a)}
+        sizes = _sizes(names, args, y)
+        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays)
     finally:
         for p, value, grad in saved:
             p.value[...], p.grad[...] = value, grad
@@ -151,7 +206,7 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
     params = model.params
     _check_float64(f"the model {settings.name}", params.value)
     if eps is None:
-        eps = model.draw_eps(len(x), settings.rng)
+        eps = model.draw_eps(len(x), settings.rng)  # None, (B, Z) or (K, B, Z)
     value, old_grad = params.value.copy(), params.grad.copy()
     xp = namespace(value)
     watched = [("x", x), ("eps", eps), ("params.value", params.value)]
@@ -165,12 +220,13 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         params.check_views()
         (loss, grad), (loss2, grad2) = found
         _check_finite(settings, "the loss", loss)
-        _check_finite(settings, "the gradient", grad)
         settings.require(not _differ(loss, loss2), "noise", NOISE)
         settings.require(not _differ(grad, grad2), "leftover", LEFTOVER)
         blocks = [Block(n, params[n].value, params.view(grad, n)) for n in params.names]
-        sizes = {BATCH: len(x), "the data's dimension": x.shape[1], "the code's": model.latent_dim}
-        yield Case(blocks, lambda: model.loss_and_grad(x, eps).loss, xp.ones_like(loss), sizes)
+        sizes = {BATCH: len(x), "the data's dimension": x.shape[1]}
+        sizes |= {"the code's": eps.shape[-1]} if eps is not None else {}
+        dy = xp.ones_like(loss)
+        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {})
     finally:
         params.value[...], params.grad[...] = value, old_grad
 
@@ -179,9 +235,15 @@ class _Pair:
     """The user's functions; what they return is checked for its form."""
 
     def __init__(
-        self, settings: Settings, forward: Any, backward: Any, parameters: list[tuple[str, Any]]
+        self,
+        settings: Settings,
+        forward: Any,
+        backward: Any,
+        parameters: list[tuple[str, Any]],
+        names: list[str],
     ) -> None:
         self.settings, self.functions, self.parameters = settings, (forward, backward), parameters
+        self.names = names
 
     def forward(self, *args: Array) -> tuple[Array, Any]:
         """Return y, as an array, and the cache."""
@@ -197,6 +259,8 @@ class _Pair:
         for i, (_, p) in enumerate(self.parameters):
             p.grad[...] = 0 if start is None else start[i]
         result = self._call("backward", dy, cache)
+        if isinstance(result, Mapping):
+            result = tuple(result.get(n) for n in self.names)
         given = list(result) if isinstance(result, tuple | list) else [result]
         what = f"the gradient that {self.settings.name}'s backward returns"
         if all(g is None for g in given) and not self.parameters:
@@ -204,39 +268,50 @@ class _Pair:
         copies = [None if g is None else _as_array(what, g).copy() for g in given]
         return copies, [p.grad.copy() for _, p in self.parameters]
 
-    def check_manners(
-        self, blocks: list[Block], args: list[Array], indices: list[int], dy: Array, cache: Any
+    def check_contract(
+        self,
+        labels: list[str],
+        first: list[Array | None],
+        args: list[Array],
+        dy: Array,
+        cache: Any,
     ) -> None:
         """Require that backward reads nothing but dy and cache, and adds to old gradients."""
 
-        def again(cache: Any, start: Sequence[Array] | None = None) -> list[Array]:
-            given, d_parameters = self.backward(dy, cache, start)
-            return [g for g in given if g is not None] + d_parameters
+        def other(cache: Any, start: Sequence[Array] | None = None) -> str:
+            """Return the name of a gradient that differs from the first time, or nothing."""
+            again, added = self.backward(dy, cache, start)
+            added = [a - s for a, s in zip(added, start, strict=True)] if start else added
+            for label, a, b in zip(labels, first, [*again, *added], strict=True):
+                if (a is None) != (b is None) or (a is not None and _differ(a, b, dy)):
+                    return label
+            return ""
 
-        def first_other(grads: list[Array]) -> str:
-            return next(
-                (b.name for b, g in zip(blocks, grads, strict=True) if _differ(b.grad, g)), ""
-            )
-
-        name = first_other(again(cache))
+        name = other(cache)
         if name:
-            redrawn = first_other(again(self.forward(*args)[1]))
+            redrawn = other(self.forward(*args)[1])
             self.settings.require(not redrawn, "noise", REDRAWN.format(name))
             self.settings.require(False, "cache", USED_UP.format(name))
-        xp = namespace(dy)
-        self.forward(*(xp.flip(a) if i in indices else a for i, a in enumerate(args)))
-        name = first_other(again(cache))
+        flipped = [namespace(a).flip(a) if _floating(a) else a for a in args]
+        scaled = [1.0625 * a if _floating(a) else a for a in args]
+        for moved in (flipped, scaled):
+            with suppress(InputError):  # arguments the user never gave may lie outside a domain
+                self.forward(*moved)
+                break
+        name = other(cache)
         self.settings.require(not name, "hidden state", STATE.format(name))
-        start = [xp.asarray(self.settings.rng.standard_normal(p.shape)) for _, p in self.parameters]
-        n = len(blocks) - len(start)  # those of the arguments
-        added = [g - s for g, s in zip(again(cache, start)[n:], start, strict=True)]
-        name = first_other([*(b.grad for b in blocks[:n]), *added])
+        # Not larger than the gradient, or adding would round that.
+        d_parameters = [g for g in first[len(first) - len(self.parameters) :] if g is not None]
+        start = [g[..., ::-1] if g.ndim else -g for g in d_parameters]
+        start = [s if bool(s.any()) else s + 1 for s in start]
+        name = other(cache, start)
         self.settings.require(not name, "overwritten", LOST.format(name))
 
     def _call(self, part: str, *arguments: Any) -> Any:
         try:
-            return self.functions[part == "backward"](*arguments)
-        except Exception as error:
+            with np.errstate(all="ignore"):
+                return self.functions[part == "backward"](*arguments)
+        except (Exception, SystemExit) as error:
             shapes = ", ".join(str(a.shape) for a in arguments if hasattr(a, "shape"))
             what = f"{part} of {self.settings.name} raised {type(error).__name__}"
             raise InputError(f"{what} for arrays of {shapes}: {error}") from error
@@ -255,60 +330,93 @@ def make_settings(
 @contextmanager
 def _unchanged(settings: Settings, by: str, named: Sequence[tuple[str, Array]]) -> Iterator[None]:
     """Require of what happens inside that it leaves the named arrays as they are."""
-    kept = [(n, a, a.copy()) for n, a in named if hasattr(a, "dtype")]
+    kept = [(n, a, a.copy()) for n, a in named if _is_array(a)]
     yield
     for n, a, before in kept:
-        same = namespace(a).array_equal(a, before, equal_nan=True)
-        settings.require(bool(same), "in place", f"{by} changes {n} in place")
+        same = bool(((a == before) | (a != a)).all())
+        settings.require(same, "in place", f"{by} changes {n} in place")
 
 
 def _check_finite(settings: Settings, what: str, x: Array) -> None:
-    finite = bool(namespace(x).isfinite(x).all())
-    settings.require(finite, "not finite", f"{what} has values that are not finite")
+    if not _finite(x):
+        message = f"cannot tell: {what} has values that are not finite (seed {settings.seed})."
+        raise settings.error(message, "not finite", verdict="cannot tell")
 
 
-def _unpack(f: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, list[Any], list[tuple[str, Any]]]:
-    """Return forward, backward, arguments and named parameters of the three forms of `check`."""
+def _unpack(
+    f: Any, rest: tuple[Any, ...]
+) -> tuple[Any, Any, list[Any], list[str], list[tuple[str, Any]]]:
+    """Return forward, backward, arguments with their names, and named parameters."""
     if len(rest) not in (1, 2):
         raise InputError(
             "expected check(f, args), check(f, f_backward, args) or check(layer, args)"
         )
-    args = list(rest[-1]) if isinstance(rest[-1], tuple | list) else [rest[-1]]
+    parameters: list[tuple[str, Any]] = []
     if len(rest) == 2:
-        return f, rest[0], args, []
-    if hasattr(f, "forward") and hasattr(f, "backward"):
+        forward, backward = f, rest[0]
+    elif hasattr(f, "forward") and hasattr(f, "backward"):
+        forward, backward = f.forward, f.backward
         parameters = list(getattr(f, "named_parameters", tuple)())
         for n, p in parameters:
             _check_float64(f"parameter {n} of {name_of(f)}", p.value)
-        return f.forward, f.backward, args, parameters
-    name = f"{name_of(f)}_backward"
-    backward = getattr(inspect.unwrap(f), "__globals__", {}).get(name)  # f may be decorated
-    if backward is None:
-        raise InputError(f"no {name} beside {name_of(f)}: hand it in, check(f, f_backward, args)")
-    return f, backward, args, []
+    else:
+        forward, name = f, f"{name_of(f)}_backward"
+        backward = getattr(inspect.unwrap(f), "__globals__", {}).get(name)  # f may be decorated
+        if backward is None:
+            text = f"no {name} beside {name_of(f)}: hand it in, check(f, f_backward, args)"
+            raise InputError(text)
+    if isinstance(rest[-1], Mapping):
+        names = list(rest[-1])
+
+        def by_name(*args: Any) -> Any:
+            return forward(**dict(zip(names, args, strict=True)))
+
+        return by_name, backward, list(rest[-1].values()), names, parameters
+    args = list(rest[-1]) if isinstance(rest[-1], tuple | list) else [rest[-1]]
+    return forward, backward, args, _argument_names(forward, len(args)), parameters
 
 
 def _with_gradient(
-    names: list[str], given: Sequence[Array | None], wrt: Sequence[int] | None, name: str
-) -> list[int]:
-    """Return which arguments the given gradients belong to; None stands for one without."""
-    n = len(given)
-    if wrt is None:
-        candidates = [i for i, a in enumerate(names) if a != "eps" or n == len(names)]
-        wrt = candidates[-n:] if n else []
-    if len(wrt) != n or not all(0 <= i < len(names) for i in wrt):
+    name: str,
+    names: list[str],
+    args: list[Any],
+    given: list[Array | None],
+    wrt: Sequence[int] | None,
+) -> list[list[int]]:
+    """Return the choices of arguments that the gradients may belong to, the likeliest first."""
+    n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
+    usable = [i for i in floating if _usable(args[i])]
+    floating = usable if len(usable) >= n else floating
+    if wrt is not None:
+        choices = [list(wrt)]
+    elif n == len(args):
+        choices = [list(range(n))]
+    else:
+        likely = [i for i in floating if names[i] not in WITHOUT_GRADIENT]
+        some = likely if n == len(likely) else floating
+        choices = [list(c) for c in itertools.combinations(some, n)][::-1]  # data comes first
+        fits = [c for c in choices if _fits(c, args, given)]
+        choices = (fits or choices[:1])[:10]
+    if not choices or len(choices[0]) != n or not all(0 <= i < len(args) for i in choices[0]):
         raise InputError(
-            f"{name}'s backward returns {n} gradients for {len(names)} arguments, {names}: say "
+            f"{name}'s backward returns {n} gradients for {len(args)} arguments, {names}: say "
             "which ones with wrt="
         )
-    return [i for i, g in zip(wrt, given, strict=True) if g is not None]
+    return choices
 
 
-def _sizes(names: list[str], args: list[Array], y: Array) -> dict[str, int]:
+def _fits(choice: Sequence[int], args: list[Any], given: list[Array | None]) -> bool:
+    pairs = zip(choice, given, strict=True)
+    return all(g is None or g.shape == args[i].shape for i, g in pairs)
+
+
+def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:
     """Name the lengths by which a gradient is wrong where a mean is forgotten or misplaced."""
     sizes = {BATCH: len(y)} if y.ndim else {}
     for name, a in [*zip(names, args, strict=True), ("y", y)]:
-        if a.ndim > 1 and a.shape[-1] not in list(sizes.values())[1:]:
+        if _is_array(a) and not y.ndim and a.ndim:
+            sizes.setdefault(BATCH, len(a))  # a loss is a mean over the first axis of its arguments
+        if _is_array(a) and a.ndim > 1 and a.shape[-1] not in list(sizes.values())[1:]:
             sizes[f"the length of {name}'s last axis"] = a.shape[-1]
     return sizes
 
@@ -318,45 +426,90 @@ def _argument_names(forward: Any, n: int) -> list[str]:
         names = list(inspect.signature(forward).parameters)[:n]
     except (TypeError, ValueError):  # some callables written in C have none
         names = []
-    return names + [f"argument {i}" for i in range(len(names), n)]
+    return names + _numbered("argument", n)[len(names) :]
+
+
+def _numbered(what: str, n: int) -> list[str]:
+    return [f"{what} {i}" for i in range(n)]
 
 
 def name_of(f: Any) -> str:
     """Return a function's name, or that of an object's class."""
+    f = getattr(f, "func", f)  # of a functools.partial
     return str(getattr(f, "__name__", type(f).__name__))
 
 
+def _own(what: str, x: Any) -> Any:
+    """Return a copy of an array, which may be moved; leave alone what is none."""
+    if _is_array(x) or isinstance(x, np.generic):
+        return namespace(x).array(x)
+    if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
+        try:
+            return np.array(get_backend("numpy").asarray(x))
+        except InputError as error:
+            raise InputError(f"{what}: {error}") from None
+    return x
+
+
+def _is_array(x: Any) -> bool:
+    """Tell whether it is a plain array: NumPy's, but none with a mask or a product of its own."""
+    if isinstance(x, np.ndarray):
+        return not isinstance(x, np.ma.MaskedArray | np.matrix)
+    return hasattr(x, "__dlpack__") and hasattr(x, "get")  # CuPy's
+
+
+def _floating(x: Any) -> bool:
+    return _is_array(x) and x.dtype.kind == "f"
+
+
+def _usable(x: Any) -> bool:
+    """Tell whether it may have a gradient."""
+    return _is_array(x) and x.dtype == np.float64 and _finite(x)
+
+
+def _finite(x: Array) -> bool:
+    return bool(namespace(x).isfinite(x).all())
+
+
+def _kind(x: Any) -> str:
+    return str(x.dtype) if _is_array(x) else _describe(x)
+
+
 def _check_float64(what: str, x: Any) -> None:
-    if getattr(x, "dtype", None) != np.float64:
-        found = x.dtype if hasattr(x, "dtype") else _describe(x)
-        raise InputError(f"{what} is {found}: gradients are checked in float64 only")
-    if not bool(namespace(x).isfinite(x).all()):
+    if not _is_array(x) or x.dtype != np.float64:
+        raise InputError(f"{what} is {_kind(x)}: gradients are checked in float64 only")
+    if not _finite(x):
         raise InputError(f"{what} has values that are not finite")
 
 
 def _as_array(what: str, x: Any) -> Array:
     """Return an array, or a number as one; raise InputError for all else."""
-    if isinstance(x, float):
+    if isinstance(x, float | int):
         return np.asarray(x)
-    if not hasattr(x, "dtype"):
+    x = _own(what, x) if not isinstance(x, np.ndarray) else x
+    if not _is_array(x) and not isinstance(x, np.generic):
         raise InputError(f"{what} is {_describe(x)}: expected an array")
     return namespace(x).asarray(x)
 
 
 def _describe(x: Any) -> str:
-    if hasattr(x, "shape"):
+    if _is_array(x):
         return f"an array of shape {x.shape}"
     if isinstance(x, tuple):
         return f"a tuple of {len(x)}"
     return "None" if x is None else f"a {type(x).__name__}"
 
 
-def _differ(a: Array, b: Array) -> bool:
+def _differ(a: Array, b: Array, dy: Array | None = None) -> bool:
     """Tell whether two arrays differ by more than the order of summation may make them."""
     if a.shape != b.shape:
         return True
-    largest = namespace(a).maximum(abs(a), abs(b)).max() if a.size else 0
-    return bool((abs(a - b) > 1e-10 * largest).any())
+    a, b = asnumpy(a), asnumpy(b)
+    largest = np.maximum(np.abs(a), np.abs(b)).max(initial=0.0)
+    if dy is not None and not largest > 1e-12 * float(abs(dy).max() if dy.size else 0):
+        return False  # a sum that cancels: what is left of it is rounding
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return bool((np.abs(a - b) > 1e-10 * largest).any())
 
 
 def seed_of(rng: RandomSource) -> int:

@@ -5,19 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scratchvae.backend import Array, asnumpy, namespace
 
-from .diagnosis import FIT, Evidence, explain
-from .slopes import Block, Check, Doubt, Forward, Moves, is_float32
+from .diagnosis import Evidence, explain, float32_digits
+from .slopes import (
+    COARSEST,
+    EPSILON,
+    FARTHEST,
+    FINEST,
+    Block,
+    Check,
+    Forward,
+    Ladder,
+    Moves,
+    Slope,
+    coordinate,
+    direction,
+    sizes_of,
+)
 
 TOLERANCE = 1e-7
+RESOLVED = 100  # an interval that decides is no wider than so many tolerances of the slope
+FLOOR = 0.1  # and of a slope a thousandth of the block's largest, or less, than this of that one
 SMALL = 64  # a block of at most so many entries is checked along every coordinate
 FULL = 512  # and looked at along every coordinate, where it is wrong, if it has at most so many
-MARGIN = 4  # a disagreement within so many times the estimated numerical error decides nothing
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Report:
     ----------
     name : str
     error : float
-        The largest relative error; infinite where nothing could be compared.
+        The largest relative error of a slope; infinite where nothing could be compared.
     tolerance : float
     seed : int
         Handed in as `rng`, it repeats the check.
@@ -36,7 +51,7 @@ class Report:
     message : str
         What is wrong and how; empty if nothing is.
     verdict : {"right", "wrong", "cannot tell"}
-        The last where the differences are not exact enough to say that backward is wrong.
+        The last where the forward pass does not fix a slope well enough to decide.
     cause : str
         The explanation that was found, such as "sign", "factor" or "kink"; empty if none was.
     """
@@ -63,7 +78,7 @@ class Report:
 
 
 class GradientError(AssertionError):
-    """A gradient, or the manners of its functions, are wrong; the message says which and how.
+    """A gradient is not right, or its functions break their contract; the message says how.
 
     `report` holds what was compared; its error is infinite where nothing could be.
     """
@@ -99,10 +114,21 @@ class Settings:
             raise self.error(f"{sentence} (seed {self.seed}).", cause)
 
 
+class Judged(NamedTuple):
+    """One slope with its verdict."""
+
+    check: Check
+    moves: Moves
+    verdict: str
+    slope: Slope | None  # None: the forward pass is defined at no step
+    reason: str  # what keeps it from being decided: "kink", "rounding", "curvature", "domain"
+
+
 class Comparison:
     """The gradients of some blocks beside the forward pass.
 
-    `sizes` names the lengths by which a gradient may be wrong, such as that of the batch.
+    `sizes` names the lengths by which a gradient may be wrong, such as that of the batch; `arrays`
+    those arrays that a missing factor or term may be made of.
     """
 
     def __init__(
@@ -112,237 +138,309 @@ class Comparison:
         evaluate: Callable[[], Array],
         dy: Array,
         sizes: Mapping[str, int],
+        arrays: Mapping[str, Array],
     ) -> None:
-        self.settings, self.blocks, self.sizes = settings, blocks, sizes
-        self.forward = Forward(evaluate, blocks, dy, settings.step)
+        self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
+        self.forward = Forward(evaluate, dy, settings.step)
+        # A change as small as this may be rounding of the largest numbers around.
+        values = [*arrays.values(), *(b.value for b in blocks), self.forward.y]
+        self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
 
     def report(self) -> Report:
-        """Compare block by block and jointly; return the report or raise with the diagnosis."""
-        settings, tolerance = self.settings, self.settings.tolerance
+        """Compare block by block; return the report or raise with the diagnosis."""
+        settings = self.settings
         for b in self.blocks:
             if b.grad.shape != b.value.shape:
                 raise self._wrong_shape(b)
         blocks = [b for b in self.blocks if b.value.size]
         found = {b.name: self._slopes(b) for b in blocks}
-        joint = self._along("all together", blocks) if len(blocks) > 1 else []
-        checks = tuple(c for c, _ in [*(c for cs in found.values() for c in cs), *joint])
-        error = max((c.error for c in checks), default=0.0)
-        narrow = [b.name for b in blocks if tolerance <= 1e-6 and is_float32(asnumpy(b.grad))]
-        if error <= tolerance and not narrow:
-            return Report(settings.name, error, tolerance, settings.seed, checks)
-        if error <= tolerance:
-            text = f"each number of the gradient of {narrow[-1]} is one of float32: backward"
-            sentence = f"{text} computes in less than float64."
-            raise settings.error(sentence, "precision", error=error, checks=checks)
-
-        wrong = [b for b in blocks if max(c.error for c, _ in found[b.name]) > tolerance]
-        findings = [self._look_at(b, found[b.name]) for b in wrong]
-        decided = [f for f in findings if f.decided]
-        if decided:
-            cause, message = self._explain(decided, findings)
+        judged = [j for some in found.values() for j in some]
+        checks = tuple(j.check for j in judged)
+        if not checks or not self.forward.y.size:
+            message = "cannot tell: there is nothing to compare, since the arrays are empty."
+            raise settings.error(message, "empty", verdict="cannot tell")
+        error = max(c.error for c in checks)
+        failed = [b for b in blocks if any(j.verdict != "right" for j in found[b.name])]
+        findings = [self._look_at(b, found[b.name]) for b in failed]
+        wrong = [f for f in findings if f.verdict == "wrong"]
+        dy = self.forward.dy.reshape(self.forward.shape)
+        narrow = [(b.name, float32_digits(asnumpy(b.grad), dy)) for b in blocks]
+        narrow = [found for found in narrow if found[1] and settings.tolerance <= 1e-6]
+        if wrong:
+            cause, message = self._explain(wrong, findings)
         elif findings:
             cause, message = self._cannot_tell(findings[-1])
+        elif narrow:
+            cause, message = "precision", "the gradient of {} is wrong. {}".format(*narrow[-1])
         else:
-            worst = max((c for c, _ in joint), key=lambda c: c.error)
-            cause, message = "", f"the gradients together are wrong: {self._numbers(worst)}."
-        verdict = "cannot tell" if findings and not decided else "wrong"
+            return Report(settings.name, error, settings.tolerance, settings.seed, checks)
+        verdict = "cannot tell" if findings and not wrong else "wrong"
         raise settings.error(message, cause, error=error, checks=checks, verdict=verdict)
 
     # --- measuring
 
-    def _check(self, label: str, moves: Moves) -> tuple[Check, Moves]:
-        """Compare the slope along one direction."""
-        analytic = sum(float((b.grad * v).sum()) for b, v in moves)
-        g2 = sum(float((b.grad * b.grad).sum()) for b, _ in moves)
-        v2 = sum(float((v * v).sum()) for _, v in moves)
-        typical = math.sqrt(g2 * v2 / sum(b.value.size for b, _ in moves))
-        numerical = self.forward.slope(moves)
-        return Check(label, analytic, numerical, self._error(analytic, numerical, typical)), moves
+    def _judge(
+        self, label: str, moves: Moves, g: float, size: float, slack: float, floor: float = 0.0
+    ) -> Judged:
+        """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
 
-    def _error(self, analytic: float, numerical: float, typical: float) -> float:
-        """Return the relative error; the head of the package says of what scale."""
-        difference = abs(analytic - numerical)
-        floor = self.forward.rounding / self.settings.tolerance
-        scale = max(abs(analytic), abs(numerical), typical, floor)
-        if not math.isfinite(difference):
+        An interval has to be small against that, or else below the `floor` of its block. The first
+        steps are a hundredth of the argument, then smaller and then larger ones are taken, until
+        three agree well enough to decide.
+        """
+        ladder, finite = Ladder(self.forward, moves, slack), math.isfinite(g)
+        seen: dict[int, Slope] = {}
+        many = bool(np.count_nonzero(asnumpy(moves.v)) > 1)
+
+        def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
+            value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
+            wide = width / self.settings.tolerance if verdict == "right" else 0.0
+            check = Check(label, g, value, self._error(g, value, wide, size, ladder), width)
+            return Judged(check, moves, verdict, slope, reason)
+
+        slope = ladder.slope(0)
+        if slope and self._agrees(slope, g, size, floor, ladder):
+            return judged(slope, "right")
+        self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
+        smaller, larger = range(1, FINEST + 1), range(-1, COARSEST - 1, -1)
+        order = [0, *smaller, *larger] if ladder.secant() else [0, *larger]
+        ladder.rung(FARTHEST)  # an output that does not move there either does not depend on x
+        for i in range(-1, FARTHEST, -1):
+            if ladder.secant() or ladder.rung(i) is None:
+                break
+        for i in order:
+            slope = ladder.slope(i)
+            if slope is None:
+                continue
+            seen[i] = slope
+            if self._agrees(slope, g, size, floor, ladder) and (
+                (size and i >= 0) or all(s.distance(g) <= 0 for s in seen.values() if s.consistent)
+            ):
+                return judged(slope, "right")
+            pair = list(seen.values())[-2:]
+            far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
+            alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
+            clear = far and alike and all(s.resolved for s in pair)
+            if clear and (not finite or self._excluded(g, size, many, seen)):
+                return judged(min(pair, key=lambda s: s.width), "wrong")
+        if not seen:
+            return judged(None, "cannot tell", "domain")
+        best = min(seen.values(), key=lambda s: s.width)
+        visible = best.row.any() or abs(g) * moves.unit > self.tiny
+        if finite and visible and self._excluded(g, size, many, seen):
+            return judged(best, "wrong")
+        if any(s.kink > s.rounding + s.curvature for s in seen.values()):
+            return judged(best, "cannot tell", "kink")
+        reason = "rounding" if best.rounding >= best.curvature else "curvature"
+        return judged(best, "cannot tell", reason)
+
+    def _excluded(self, g: float, size: float, many: bool, seen: dict[int, Slope]) -> bool:
+        """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
+
+        Where small steps see another slope than large ones, as within a leap of rounding, they do
+        not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
+        steps than the best count only if rounding leaves them something to say.
+        """
+        # [finite-differences-verdict]
+        best = min(seen, key=lambda i: seen[i].width)
+        evidence = [seen[best]]
+        evidence += [s for i, s in seen.items() if s.informed or (i < best and s.consistent)]
+        if not seen[best].row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
+            return False  # leaps: to large steps a slope, to small ones none
+        if many and any(s.kink for s in evidence):
+            return False  # of the kinks that a direction meets the jumps may cancel
+        outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
+        return outside and len({s.value > g for s in evidence}) == 1
+
+    def _agrees(self, slope: Slope, g: float, size: float, floor: float, ladder: Ladder) -> bool:
+        """Tell whether g lies in the interval, which is small against the slope."""
+        tolerance = self.settings.tolerance
+        if not (math.isfinite(g) and abs(g - slope.value) <= slope.width + tolerance * size):
+            return False
+        if size or floor:
+            largest = max(size, abs(slope.value))
+        else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
+            largest = ladder.secant()
+            if ladder.never_moves():
+                return True
+        return slope.width <= max(RESOLVED * tolerance * largest, floor)
+
+    def _error(self, g: float, value: float, wide: float, size: float, ladder: Ladder) -> float:
+        """Return the error relative to the slope, or, where that is 0, to the secants around it.
+
+        Of a right slope it is relative to what is `wide` too, so that it is the tolerance at most.
+        """
+        if not math.isfinite(g - value):
             return math.inf
-        return difference / scale if scale else 0.0
+        scale = max(abs(g), abs(value), size) if size else max(abs(value), ladder.secant())
+        return abs(g - value) / (scale + wide) if scale + wide else 0.0
 
-    def _slopes(self, block: Block) -> list[tuple[Check, Moves]]:
+    def _slopes(self, block: Block) -> list[Judged]:
         """Along every coordinate of a small block, along random directions of a large one."""
-        if block.value.size > SMALL:
-            return self._along(block.name, [block])
-        indices = np.ndindex(block.value.shape)
-        return [self._check(_label(block, i), [(block, _unit(block, i))]) for i in indices]
+        g = asnumpy(block.grad)
+        if block.value.size <= SMALL or not np.isfinite(g).all():
+            some = np.argwhere(~np.isfinite(g) | (block.value.size <= SMALL))[:SMALL]
+            sizes = np.abs(np.where(np.isfinite(g), g, 0)) * sizes_of(block.value)
+            floors = FLOOR * self.settings.tolerance * sizes.max() / sizes_of(block.value)
+            return [self._coordinate(block, tuple(i), float(floors[tuple(i)])) for i in some]
+        # One direction for all would hide an error in what is small: entries of alike sizes each.
+        weights = np.abs(g) * sizes_of(block.value)
+        largest = weights.max()
+        with np.errstate(divide="ignore"):
+            decades = np.log10(largest / np.where(weights > 0, weights, 1)) if largest else 0 * g
+        group = np.where(weights > 0, np.minimum(decades // 2, 5), -1)
+        where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
+        moves = [direction(block, some, self.settings.rng) for some in where]
+        size = max(float(np.linalg.norm(g * asnumpy(v))) for v in moves)
+        floor = RESOLVED * self.settings.tolerance * size
+        return [self._along(block, v, floor, f"direction {n}") for n, v in enumerate(moves, 1)]
 
-    def _along(self, label: str, some: list[Block]) -> list[tuple[Check, Moves]]:
-        """Along random directions."""
-        scale = min(1.0, (SMALL / sum(b.value.size for b in some)) ** 0.5)
-        checks, xp = [], namespace(self.forward.dy)
-        for k in range(self.settings.directions):
-            draws = [self.settings.rng.uniform(-scale, scale, b.value.shape) for b in some]
-            moves = [(b, xp.asarray(v)) for b, v in zip(some, draws, strict=True)]
-            checks.append(self._check(f"{label}, direction {k + 1}", moves))
-        return checks
+    def _coordinate(self, block: Block, index: tuple[Any, ...], floor: float = 0.0) -> Judged:
+        # Of another shape it is compared with nothing: the slope alone is wanted.
+        g = float(block.grad[index]) if block.grad.shape == block.value.shape else math.nan
+        floor = min(floor, 0.01 * abs(g))  # never above the slope itself
+        return self._judge(_label(block, index), coordinate(block, index), g, abs(g), 0.0, floor)
 
-    def _seek(self, block: Block, v: Array) -> int:
-        """Return the position of an entry that is wrong, halving the direction v that showed it."""
-        low, high = 0, block.value.size
+    def _along(self, block: Block, v: Array, floor: float, label: str = "") -> Judged:
+        """Along a direction that moves many entries."""
+        terms = asnumpy(block.grad * v).ravel()
+        moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
+        slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
+        size, g = float(np.linalg.norm(terms)), float(terms.sum())
+        name = f"{block.name}, {label}"
+        return self._judge(name, Moves(block, v), g, size, slack, floor)
+
+    def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
+        """Return the index of an entry that is wrong, halving the direction v that showed it."""
+        low, high, v_ = 0, block.value.size, asnumpy(v).ravel()
         while high - low > 1:
             middle = (low + high) // 2
-            half = namespace(v).zeros(v.size)
-            half[low:middle] = v.ravel()[low:middle]
-            check, _ = self._check(block.name, [(block, half.reshape(v.shape))])
-            wrong = check.error > self.settings.tolerance
+            half = np.zeros_like(v_)
+            half[low:middle] = v_[low:middle]
+            half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
+            wrong = half.any() and self._along(block, half_, 0.0).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
-        return low
+        return np.unravel_index(low, block.value.shape)
 
-    def _measure(self, block: Block, found: list[tuple[Check, Moves]]) -> Evidence:
-        """Return the right gradient of a block: all of it, or of a wrong entry and random ones."""
-        value, forward = asnumpy(block.value), self.forward
-        order = np.arange(value.size)
-        if value.size > FULL:
-            order = self.settings.rng.permutation(value.size)[:SMALL]
-            if found:
-                _, moves = max(found, key=lambda pair: pair[0].error)
-                order = np.append(order, self._seek(block, moves[0][1]))
-            order = np.unique(order)
-        right, rows = np.full(value.shape, np.nan), []
-        for k in order:
-            index = np.unravel_index(k, value.shape)
-            rows.append(asnumpy(forward.derivative([(block, _unit(block, index))])))
-            right[index] = float((asnumpy(forward.dy) * rows[-1]).sum())
-        jacobian = np.array(rows) if value.size <= FULL else None
-        doubtful, dy = np.zeros(value.shape, bool), asnumpy(forward.dy)
+    def _look_at(self, block: Block, found: list[Judged]) -> _Finding:
+        """Find out in which coordinates a block is wrong, and measure what is right there."""
+        shape, size = block.value.shape, block.value.size
+        worst = max(found, key=_rank)
+        where = list(np.ndindex(shape)) if size <= FULL else []
+        if size > FULL:
+            some = self.settings.rng.choice(size, SMALL // 2, replace=False)
+            where = [np.unravel_index(k, shape) for k in some]
+            if worst.verdict == "wrong":
+                where.append(self._seek(block, worst.moves.v))
+        looked = found if len(found) == size else [self._coordinate(block, i) for i in where]
+        worst = max([*looked, worst], key=_rank)
+        return _Finding(self._evidence(block, where, looked), worst, looked)
+
+    def _evidence(self, block: Block, where: list[Any], looked: list[Judged]) -> Evidence:
+        """Return the right gradient of a block, where it was measured, and how it was found."""
+        value, dy = asnumpy(block.value), self.forward.dy.reshape(self.forward.shape)
+        right, width = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+        doubtful, rows = np.zeros(value.shape, bool), []
+        for index, j in zip(where, looked, strict=True):
+            right[index], width[index] = j.check.numerical, j.check.width
+            doubtful[index] = j.verdict == "cannot tell"
+            rows.append(j.slope.row if j.slope else 0 * self.forward.y)
+        jacobian = np.array(rows).reshape(-1, *dy.shape) if len(rows) == value.size else None
         given = asnumpy(block.grad)
-        return Evidence(block.name, value, given, right, doubtful, dy, jacobian, self.sizes)
-
-    def _look_at(self, block: Block, found: list[tuple[Check, Moves]]) -> _Finding:
-        """Find out where a block is wrong, and whether the difference knows it."""
-        e = self._measure(block, found)
-        typical = float(np.sqrt((e.given**2).mean()))
-        table, failed = [], []
-        for index in zip(*np.nonzero(np.isfinite(e.right)), strict=True):
-            analytic, numerical = float(e.given[index]), float(e.right[index])
-            error = self._error(analytic, numerical, typical)
-            table.append(c := Check(_label(block, index), analytic, numerical, error))
-            if error > self.settings.tolerance:
-                failed.append((index, c, self.forward.doubt([(block, _unit(block, index))])))
-        kinks, sure, unsure = [], [], 0.0
-        for index, c, doubt in failed:
-            if _kinked(c, doubt):
-                e.doubtful[index] = True
-                kinks.append(f"{c.name} = {e.value[index]:.4g}")
-            else:
-                unsure = max(unsure, MARGIN * doubt.error)
-            sure += [c] if _decides(c, doubt) else []
-        largest = np.abs(e.right[e.known]).max(initial=0.0)
-        e.fit = max(FIT, unsure / largest) if largest else FIT
-        worst, moves = max(found, key=lambda pair: pair[0].error)
-        doubt = self.forward.doubt(moves)
-        if sure:
-            decided, worst = True, max(sure, key=lambda c: c.error)
-        elif max(c.error for c in table) > self.settings.tolerance:
-            decided = False
-        else:  # wrong in coordinates that were not looked at
-            decided = _decides(worst, doubt)
-            kinks += [worst.name] if _kinked(worst, doubt) else []
-        return _Finding(e, worst, doubt.error, table, kinks, decided)
+        arrays = {name: asnumpy(a) for name, a in self.arrays.items()}
+        arrays |= {block.name: value, "y": self.forward.y.reshape(dy.shape)}
+        return Evidence(
+            *(block.name, value, given, right, width, doubtful, dy, jacobian),
+            sizes=self.sizes,
+            arrays=arrays,
+        )
 
     # --- what to say
 
     def _numbers(self, c: Check) -> str:
         return (
             f"for {c.name} backward gives {c.analytic:.10g} and the forward pass "
-            f"{c.numerical:.10g} (relative error {c.error:.1e}, tolerance "
+            f"{c.numerical:.10g} ± {c.width:.0e} (relative error {c.error:.1e}, tolerance "
             f"{self.settings.tolerance:.0e}, seed {self.settings.seed})"
         )
 
-    def _explain(self, decided: list[_Finding], findings: list[_Finding]) -> tuple[str, str]:
+    def _explain(self, wrong: list[_Finding], findings: list[_Finding]) -> tuple[str, str]:
         """Say which gradient is wrong, and how; return the cause too."""
         # Backward reaches the last block first, so an error there is nearest to its cause.
-        finding, names = decided[-1], [f.evidence.name for f in findings]
+        finding, names = wrong[-1], [f.evidence.name for f in wrong]
         e = finding.evidence
         e.others.update((f.evidence.name, f.evidence) for f in findings if f is not finding)
         cause, sentence = explain(e)
-        lines = [f"the gradient of {e.name} is wrong: {self._numbers(finding.worst)}."]
+        lines = [f"the gradient of {e.name} is wrong: {self._numbers(finding.worst.check)}."]
         lines += [sentence] if sentence else []
-        if max(c.error for c in finding.table) <= self.settings.tolerance:
-            n, size = len(finding.table), e.value.size
+        if all(j.verdict != "wrong" for j in finding.looked):
+            n, size = len(finding.looked), e.value.size
             lines.append(f"Only some of its {size:,} entries are: none of {n} looked at is.")
-        if finding.kinks:
-            lines.append(
-                f"Left out, since the forward pass has a kink there: {_few(finding.kinks)}."
-            )
-        right = [b.name for b in self.blocks if b.name not in names]
+        left_out = [j.check.name for j in finding.looked if j.verdict == "cannot tell"]
+        if left_out:
+            lines.append(f"Left out, since the forward pass does not decide: {_few(left_out)}.")
         lines += [f"Also wrong: {', '.join(names[:-1])}."] if len(names) > 1 else []
+        right = [b.name for b in self.blocks if b.name not in {f.evidence.name for f in findings}]
         lines += [f"Right: {', '.join(right)}."] if right else []
         if cause in ("", "some coordinates"):
-            lines += _table(finding.table)
+            lines += _table([j.check for j in finding.looked])
         return cause, "\n".join(lines)
 
     def _cannot_tell(self, finding: _Finding) -> tuple[str, str]:
-        """Say why the difference does not know whether the gradient is right."""
-        e, step = finding.evidence, self.settings.step
-        head = f"cannot tell whether the gradient of {e.name} is right: "
-        lines = [f"{head}{self._numbers(finding.worst)}."]
+        """Say why the forward pass does not decide, and what to do."""
+        e, worst = finding.evidence, finding.worst
+        reason, advice = worst.reason, _ADVICE[worst.reason]
         if self.forward.is_float32:
-            lines.append(
-                "Each value of the forward pass is one of float32: it computes in less than "
-                "float64, and its differences show little but rounding."
-            )
-            return "precision", "\n".join(lines)
-        if finding.kinks:
-            lines.append(
-                f"The forward pass has a kink within a step, {step:g}, of {_few(finding.kinks)}: "
-                "the slopes from its two sides differ. Check away from it (avoid_kinks shifts the "
-                "biases before a ReLU)."
-            )
-            return "kink", "\n".join(lines)
-        lines.append(
-            f"The difference itself is good to {finding.uncertainty:.1e} only: the forward pass "
-            f"loses digits, or curves too much for the step, {step:g}. Take another step, or "
-            "arguments and results of about unit size."
-        )
-        return "numerical error", "\n".join(lines)
+            reason, advice = "precision", _ADVICE["precision"]
+        some = [j for j in finding.looked if j.verdict == "cannot tell" and j.reason == reason]
+        names = [f"{j.check.name} = {j.moves.x:.4g}" for j in some] or [worst.check.name]
+        head = f"cannot tell whether the gradient of {e.name} is right: "
+        text = f"{head}{self._numbers(worst.check)}.\n{advice.format(_few(names))}"
+        return reason, text
 
     def _wrong_shape(self, block: Block) -> GradientError:
         """Say how a gradient came to its shape."""
-        evidence = self._measure(block, [])
-        cause, sentence = explain(evidence)
+        cause = sentence = ""
+        if block.value.size <= FULL:
+            where = list(np.ndindex(block.value.shape))
+            looked = [self._coordinate(block, i) for i in where]
+            cause, sentence = explain(self._evidence(block, where, looked))
         shapes = f"has shape {block.grad.shape}: expected {block.value.shape}"
         hint = "" if sentence else " (wrt= says which arguments have a gradient)"
         message = f"the gradient of {block.name} {shapes}{hint} (seed {self.settings.seed})."
         return self.settings.error(f"{message}\n{sentence}".strip(), cause or "shape")
 
 
-@dataclass
-class _Finding:
-    """A block whose gradient disagrees with the forward pass."""
+_ADVICE = {
+    "kink": "The forward pass has a kink or a jump at {0}: the slopes from its two sides differ. "
+    "Check at other arguments.",
+    "rounding": "Rounding hides it: moving {0} changes the result by too few of its digits. Take "
+    "arguments and results of about unit size, or a larger step=.",
+    "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
+    "a smaller step=, or other arguments.",
+    "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "
+    "to either side. Take arguments inside its domain.",
+    "precision": "Each value of the forward pass is one of float32: it computes in less than "
+    "float64, and its differences show little but rounding.",
+}
+
+
+class _Finding(NamedTuple):
+    """A block whose gradient is not right."""
 
     evidence: Evidence
-    worst: Check
-    uncertainty: float  # of the worst numerical slope
-    table: list[Check]  # the coordinates that were looked at
-    kinks: list[str]
-    decided: bool  # whether the disagreement is larger than the numerical error
+    worst: Judged
+    looked: list[Judged]  # the coordinates that were looked at
+
+    @property
+    def verdict(self) -> str:
+        """That of the block."""
+        wrong = any(j.verdict == "wrong" for j in (self.worst, *self.looked))
+        return "wrong" if wrong else "cannot tell"
 
 
-def _kinked(c: Check, doubt: Doubt) -> bool:
-    """Tell whether there is a kink, worth a thousandth of the slope or more, within the step."""
-    return doubt.kink > 1e-3 * max(abs(c.analytic), abs(c.numerical))
-
-
-def _decides(c: Check, doubt: Doubt) -> bool:
-    """Tell whether backward and forward differ by more than the difference may err."""
-    kink = doubt.kink if _kinked(c, doubt) else 0.0
-    return abs(c.analytic - c.numerical) > MARGIN * max(doubt.error, kink)
-
-
-def _unit(block: Block, index: tuple[Any, ...]) -> Array:
-    v = namespace(block.value).zeros_like(block.value)
-    v[index] = 1
-    return v
+def _rank(j: Judged) -> tuple[int, float]:
+    return ("right", "cannot tell", "wrong").index(j.verdict), j.check.error
 
 
 def _label(block: Block, index: tuple[Any, ...]) -> str:

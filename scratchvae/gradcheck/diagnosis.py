@@ -1,24 +1,22 @@
 """How a gradient is wrong: the simplest explanation that fits the numbers, in one sentence.
 
 Each explanation below is a function of the `Evidence`. It returns a sentence, or None where it does
-not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate to
-a millionth of the largest one: a wrong explanation misses by far more, and the differences are
-usually better by far; where they are not, it is to agree as well as they do.
+not fit; `explain` asks them in turn, the simplest first. To fit is to agree in every coordinate
+that is known, to nine digits or as well as the differences know it.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+from .slopes import Numbers, is_float32
 
-FIT = 1e-6
+FIT = 1e-9
 
 
 @dataclass
@@ -29,28 +27,44 @@ class Evidence:
     value: Numbers  # (...)
     given: Numbers  # what backward gives; of the shape of `value` unless that is what is wrong
     right: Numbers  # of the shape of `value`, by differences; nan where it was not measured
-    doubtful: Numbers  # bool, of the shape of `value`: a kink, or the difference cannot tell
+    width: Numbers  # of the shape of `value`: how far `right` may be off
+    doubtful: Numbers  # bool, of the shape of `value`: the forward pass does not decide
     dy: Numbers  # of the shape of y
     jacobian: Numbers | None = None  # (value.size, *y.shape), if all of it was measured
     sizes: Mapping[str, int] = field(default_factory=dict)  # the batch's and the like, by name
-    fit: float = FIT  # to what share of the largest entry an explanation has to agree
     others: dict[str, Evidence] = field(default_factory=dict)  # of the other wrong blocks
+    arrays: Mapping[str, Numbers] = field(default_factory=dict)  # all arguments, and y, by name
 
     @property
     def known(self) -> Numbers:
         """Where the right gradient is known, (...) bool."""
         return np.isfinite(self.right) & ~self.doubtful
 
-    def fits(self, guess: Numbers) -> bool:
-        """Tell whether backward gives `guess`, and that is not what is right, where it is known.
+    def count(self) -> int:
+        """Return how many numbers there are to explain."""
+        return int(((self.right != 0) | (self.given != 0))[self.known].sum())
 
-        Both have the shape of `value`.
+    def close(self, a: Numbers, b: Numbers) -> Numbers:
+        """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
+
+        To agree is to share nine digits, or as many as the differences know.
         """
+        known, known_width = self.known, self.width[self.known]
+        a, b = a[known], b[known]
+        size = np.maximum(np.abs(a), np.abs(b))
+        terms = np.zeros_like(self.right)
+        if self.jacobian is not None:  # the sum of what an entry is a sum of, without cancelling
+            rows = np.abs(self.jacobian * self.dy).reshape(self.value.size, -1)
+            terms = rows.sum(axis=1).reshape(self.value.shape)
+        return np.asarray(np.abs(a - b) <= FIT * size + 4 * known_width + 1e-9 * terms[known])
+
+    def fits(self, guess: Numbers) -> bool:
+        """Tell whether backward gives `guess`, and that is not what is right, where it is known."""
         known = self.known
         if guess.shape != self.given.shape or guess.shape != known.shape or not known.any():
             return False
-        given, right, guess = self.given[known], self.right[known], guess[known]
-        return close(given, guess, self.fit) and not close(right, guess, self.fit)
+        agrees, right = self.close(self.given, guess), self.close(self.right, guess)
+        return bool(guess[known].any() and agrees.all() and not right.all())
 
     def pull_back(self, dy: Numbers) -> Numbers | None:
         """Return the right gradient for another cotangent, or None if it is not known."""
@@ -73,8 +87,14 @@ def close(a: Numbers, b: Numbers, fit: float = FIT) -> bool:
 
 def explain(evidence: Evidence) -> tuple[str, str]:
     """Return the name of the simplest cause that fits and a sentence on it, or two empty texts."""
-    for cause in WRONG_SHAPES if evidence.given.shape != evidence.value.shape else CAUSES:
-        sentence = cause(evidence)
+    causes = CAUSES
+    if evidence.given.shape != evidence.value.shape:
+        causes = WRONG_SHAPES
+    elif evidence.count() < 3:
+        causes = CAUSES_OF_FEW  # almost anything fits so few numbers
+    for cause in causes:
+        with np.errstate(all="ignore"):
+            sentence = cause(evidence)
         if sentence:
             return cause.__name__.replace("_", " "), sentence
     return "", ""
@@ -98,15 +118,16 @@ def factor(e: Evidence) -> str | None:
     a, n = e.given[e.known], e.right[e.known]
     if not n.any():
         return None
-    ratio = float(a @ n / (n @ n))
-    names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= e.fit]
-    if (np.count_nonzero(n) < 2 and not names) or not close(a, ratio * n, e.fit):
+    k = np.argmax(np.abs(n) / (e.width[e.known] + FIT * np.abs(n)))  # the one known best
+    ratio, fit = float(a[k] / n[k]), FIT + 4 * float(e.width[e.known][k] / np.abs(n[k]))
+    names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= fit]
+    if (np.count_nonzero(n) < 2 and not names) or not e.fits(ratio * e.right):
         return None
     if np.abs(a - ratio * n).max() > 0.01 * np.abs(a - n).max():
         return None  # close to the right one, but not by a factor
     says = f": {', or '.join(names)}" if names else ""
     where = "every coordinate looked at" if n.size > 1 else "its one coordinate"
-    shown = f"{ratio:.8g}" if e.fit == FIT else f"about {ratio:.3g}"
+    shown = f"{ratio:.8g}" if fit < 2 * FIT else f"about {ratio:.3g}"
     return f"It is {shown} times the right one in {where}{says}."
 
 
@@ -117,12 +138,12 @@ def _factors(sizes: Mapping[str, int]) -> Iterator[tuple[float, str]]:
         yield minus / 2, f"{prefix}there is a factor 1/2 too many, or one of two terms is missing"
         for name, n in named:
             yield minus * n, f"{prefix}{n} is {name}, so a mean over it is missing"
-            twice = "a mean over it is taken twice, or in place of a sum"
+            twice = "a mean over it is taken twice, or instead of a sum"
             yield minus / n, f"{prefix}1 / {n} where {n} is {name}, so {twice}"
         for (name1, n1), (name2, n2) in itertools.combinations(named, 2):
             both = f"{n1 * n2} is {name1} times {name2}, so a mean over both is"
             yield minus * n1 * n2, f"{prefix}{both} missing"
-            yield minus / (n1 * n2), f"{prefix}1 / {n1 * n2} where {both} taken in place of a sum"
+            yield minus / (n1 * n2), f"{prefix}1 / {n1 * n2} where {both} taken instead of a sum"
 
 
 # -------------------------------------------------------------- the right numbers, elsewhere
@@ -180,9 +201,13 @@ def order(e: Evidence) -> str | None:
 
 
 def passed_on(e: Evidence) -> str | None:
-    """Say whether it is dy alone, without the derivative."""
-    if e.dy.shape == e.value.shape and e.fits(e.dy):
-        return "It is dy itself: the derivative of the forward pass is missing."
+    """Say whether it is dy alone, or its sum, without the derivative."""
+    n, ones = e.dy.ndim - e.value.ndim, (1,) * (e.dy.ndim - e.value.ndim)
+    for shape in (ones + e.value.shape, e.value.shape + ones) if n >= 0 else ():
+        dy = e.dy.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+        if dy.shape == shape and e.fits(dy.reshape(e.value.shape)):
+            what = "dy itself" if dy.shape == e.dy.shape else "the sum of dy"
+            return f"It is {what}: the derivative of the forward pass is missing."
     return None
 
 
@@ -203,7 +228,7 @@ def wrong_axis(e: Evidence) -> str | None:
         total = e.dy.sum(axis=axis, keepdims=True)
         for what, dy in (("sum", total), ("mean", total / n)):
             if e.pulls_back(np.broadcast_to(dy, e.dy.shape)):
-                return f"It is the gradient for the {what} of dy over axis {axis} in place of dy."
+                return f"It is the gradient for the {what} of dy over axis {axis} instead of dy."
         for i in range(n):
             alone = np.zeros_like(e.dy)
             index = (slice(None),) * axis + (i,)
@@ -263,8 +288,7 @@ def quantity(e: Evidence) -> str | None:
     if np.unique(e.value[e.known]).size < 2:
         return None  # a constant ratio is a factor
     for ratio, text in QUANTITIES:
-        with np.errstate(all="ignore"):
-            guess = ratio(e.value) * e.right
+        guess = ratio(e.value) * e.right
         if np.isfinite(guess[e.known]).all() and e.fits(guess):
             return f"It is {text.format(e.name)}."
     return None
@@ -274,14 +298,89 @@ def quantity(e: Evidence) -> str | None:
 
 
 def precision(e: Evidence) -> str | None:
-    """Say whether it is right to some digits only."""
-    a, n = e.given[e.known], e.right[e.known]
-    scale = np.abs(n).max(initial=0.0)
-    error = np.abs(a - n).max(initial=0.0)
-    if not 3e-8 * scale < error <= 1e-5 * scale or e.fit > FIT:
+    """Say whether its digits, or those of its ratio to dy, are float32's."""
+    return float32_digits(e.given, e.dy) or None
+
+
+def float32_digits(given: Numbers, dy: Numbers) -> str:
+    """Return a sentence if a gradient's digits, or those of its ratio to dy, are float32's."""
+    if is_float32(given):
+        return "Each of its numbers is one of float32: backward computes in less than float64."
+    if given.shape != dy.shape or not dy.all():
+        return ""
+    ratio = (given / dy)[given != 0]
+    with np.errstate(all="ignore"):
+        narrow = ratio.astype(np.float32).astype(np.float64)
+    # A product and a quotient in float64 are off by two units in the last place at most.
+    if is_float32(narrow) and (np.abs(ratio - narrow) <= 1e-15 * np.abs(ratio)).all():
+        return "Each of its numbers is dy times one of float32: a part of backward computes in it."
+    return ""
+
+
+# ------------------------------------------------------------------------- what is missing
+
+
+FACTORS: tuple[tuple[str, Callable[[Numbers], Numbers]], ...] = (
+    ("{}", lambda a: a),
+    ("{}^2", lambda a: a * a),
+    ("(1 - {})", lambda a: 1 - a),
+    ("(1 + {})", lambda a: 1 + a),
+    ("exp({})", np.exp),
+    ("exp({} / 2)", lambda a: np.exp(a / 2)),
+)
+
+
+def missing_factor(e: Evidence) -> str | None:
+    """Say whether it lacks a factor made of an argument or of y, or has it once too often."""
+    if (e.known & (e.given == 0) & (e.right != 0)).any():
+        return None  # by what vanishes, as exp does, anything could have been multiplied
+    for name, a in _alike(e):
+        for text, f in FACTORS:
+            factor = f(a)
+            if e.fits(e.right / factor):
+                return f"It lacks the factor {text.format(name)}."
+            if e.fits(e.right * factor):
+                return f"The factor {text.format(name)} enters once too often."
+    return None
+
+
+def missing_term(e: Evidence) -> str | None:
+    """Say whether a multiple of a simple term is missing: everywhere the same, or along an axis."""
+    dy = _aligned(e.dy, e.value.shape)
+    terms = [("dy", dy)] if dy is not None else []
+    terms += [(f"dy {name}", dy * a) for name, a in _alike(e) if dy is not None]
+    terms += [] if dy is None else [(f"dy sign({e.name})", dy * np.sign(e.value))]
+    error = np.where(e.known, e.right - e.given, 0)
+    for text, term in terms:
+        c = float((error * term)[e.known].sum() / max((term * term)[e.known].sum(), 1e-300))
+        if c and e.close(e.given + c * term, e.right).all():
+            return f"The term {c:.6g} {text} is missing."
+    for text, term in _alike(e):
+        for axis, n in enumerate(e.value.shape):
+            if n < 2 or e.value.size - e.value.size // n < 2 or not e.known.all():
+                continue  # as many unknown multiples as there are numbers fit always
+            c_ = (error * term).sum(axis, keepdims=True) / (term * term).sum(axis, keepdims=True)
+            if np.isfinite(c_).all() and e.close(e.given + c_ * term, e.right).all():
+                return (
+                    f"What is missing is {text} times one number for all of axis {axis}: a sum "
+                    "over that axis, such as the derivative of a mean or a norm."
+                )
+    return None
+
+
+def _alike(e: Evidence) -> Iterator[tuple[str, Numbers]]:
+    """Yield the arguments, and y, that have the shape of the gradient or are broadcast to it."""
+    for name, a in e.arrays.items():
+        aligned = _aligned(a, e.value.shape)
+        if aligned is not None and np.unique(aligned[e.known]).size > 1:
+            yield name, aligned
+
+
+def _aligned(a: Numbers, shape: tuple[int, ...]) -> Numbers | None:
+    """Return an array broadcast to a shape, its first axes to the first ones; None if none fits."""
+    if a.shape != shape[: a.ndim]:
         return None
-    digits = f"It agrees with the right one to {-math.log10(error / scale):.0f} digits only"
-    return f"{digits}, as if a part of backward were computed in float32."
+    return np.broadcast_to(a.reshape(a.shape + (1,) * (len(shape) - a.ndim)), shape)
 
 
 # ------------------------------------------------------------------------- where it is wrong
@@ -291,7 +390,8 @@ def some_coordinates(e: Evidence) -> str | None:
     """Say what the coordinates have in common where it is wrong, if it is right elsewhere."""
     known = e.known
     scale = np.abs(e.right[known]).max(initial=0.0)
-    bad = known & ~(np.abs(e.given - np.where(known, e.right, 0)) <= e.fit * scale)
+    bad = known.copy()
+    bad[known] = ~e.close(e.given, e.right)
     n = int(bad.sum())
     if n == 0 or n == known.sum():
         return None
@@ -353,9 +453,10 @@ def _sums_to(summands: Numbers, right: Numbers) -> bool:
 
 Cause: TypeAlias = Callable[[Evidence], str | None]
 
+CAUSES_OF_FEW: tuple[Cause, ...] = (zero, sign, factor)
 CAUSES: tuple[Cause, ...] = (
-    *(zero, sign, factor, precision, swapped, transposed, order),
-    *(passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only, wrong_axis),
-    some_coordinates,
+    *(*CAUSES_OF_FEW, precision, swapped, transposed, order),
+    *(wrong_axis, passed_on, without_dy, quantity, jacobian_not_transposed, diagonal_only),
+    *(some_coordinates, missing_factor, missing_term),
 )
 WRONG_SHAPES: tuple[Cause, ...] = (right_numbers_in_another_shape, not_summed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,24 +15,36 @@ import numpy as np
 from scratchvae.errors import InputError
 
 SHAPE = (4, 5)  # of arguments that the file does not give
+DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
+    "N(0, 1)": lambda rng, shape: rng.standard_normal(shape),
+    "U(0.5, 1.5)": lambda rng, shape: rng.uniform(0.5, 1.5, shape),  # for logarithms and the like
+}
 
 
 class Found(NamedTuple):
     """A pair, a layer or a model, with its arguments and where they come from."""
 
     name: str
-    f: Any
-    args: list[Any]
+    functions: tuple[Any, ...]  # what `check` takes before the arguments
+    args: Any
     origin: str
 
 
-def find(target: str, rng: np.random.Generator) -> list[Found]:
+class Unchecked(NamedTuple):
+    """What looks as if it had a gradient, and why it cannot be checked."""
+
+    name: str
+    reason: str
+
+
+def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     """Return what ``FILE.py`` or ``FILE.py:NAME`` names.
 
-    Taken are functions f with an f_backward beside them, classes that need no arguments and
-    objects with `forward` and `backward`, and models with `loss_and_grad`. The arguments are what
-    the file calls ``NAME_args``: a list of arrays, or a function that returns one and may take a
-    NumPy Generator. Without it they are drawn from N(0, 1), (4, 5) each.
+    Taken are functions ``f`` or ``f_forward`` with ``f_backward`` or ``backward_f`` beside them, in
+    the file or as methods of a class; objects with `forward` and `backward`, or with
+    `loss_and_grad`; and classes of such objects that need no arguments. The arguments are what the
+    file calls ``NAME_args``: a list of arrays, a dict of them by name, or a function that returns
+    one and may take a NumPy Generator. Without it they are drawn, (4, 5) each.
 
     Raises
     ------
@@ -41,22 +53,32 @@ def find(target: str, rng: np.random.Generator) -> list[Found]:
     """
     path, name = _split(target)
     module = _load(path)
-    names = [n for n, f in vars(module).items() if _is_checkable(module, n, f)]
-    if name and name not in vars(module):
-        known = f"it has {', '.join(names)}" if names else "nor anything else to check"
-        raise InputError(f"{path} has no {name}: {known}")
-    if name and name not in names:
-        kind = type(vars(module)[name]).__name__
-        raise InputError(
-            f"{name} in {path} is a {kind} that cannot be checked: expected a function with a "
-            f"{name}_backward beside it, or something with forward and backward"
-        )
-    if not names:
+    candidates = dict(_candidates(module))
+    # A class is checked through its objects, an abstract one through those of its subclasses.
+    objects = [type(c[0]) for c in candidates.values() if not isinstance(c, str) and len(c) == 1]
+    found = [
+        _with_arguments(module, n, c, rng)
+        for n, c in candidates.items()
+        if not (isinstance(c, str) and _is_covered(module, n, objects))
+    ]
+    if name:
+        found = [item for item in found if item.name == name]
+        if not found and name not in vars(module):
+            known = ", ".join(n for n, c in candidates.items() if not isinstance(c, str))
+            known = f"it has {known}" if known else "nor anything else to check"
+            raise InputError(f"{path} has no {name}: {known}")
+        if not found:
+            kind = type(vars(module)[name]).__name__
+            raise InputError(
+                f"{name} in {path} is a {kind} that cannot be checked: expected a function with a "
+                f"{name}_backward beside it, or something with forward and backward"
+            )
+    if not found:
         raise InputError(
             f"{path} has nothing to check: expected a function f with f_backward beside it, or a "
             "layer with forward and backward"
         )
-    return [_with_arguments(path, module, n, rng) for n in ([name] if name else names)]
+    return found
 
 
 def _split(target: str) -> tuple[Path, str]:
@@ -74,9 +96,13 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: expected a Python file, NAME.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where dataclasses look for it
     sys.path.insert(0, str(path.parent.resolve()))  # for what lies beside it
     try:
         spec.loader.exec_module(module)
+    except SystemExit:
+        text = 'put what is to run under if __name__ == "__main__"'
+        raise InputError(f"{path} calls sys.exit when it is loaded: {text}") from None
     except Exception as error:
         raise InputError(f"{path} raised {type(error).__name__}: {error}") from error
     finally:
@@ -84,14 +110,61 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _is_checkable(module: ModuleType, name: str, f: Any) -> bool:
-    if name.startswith("_") or isinstance(f, ModuleType):
-        return False
-    if inspect.isclass(f) or inspect.isfunction(f):
-        own = f.__module__ == module.__name__
-        pair = callable(getattr(module, f"{name}_backward", None))
-        return own and (pair if inspect.isfunction(f) else _is_layer(f))
-    return _is_layer(f) or _is_model(f)
+def _candidates(module: ModuleType) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
+    """Yield names with what `check` takes, or with the reason why it cannot."""
+    for name, value in list(vars(module).items()):
+        if name.startswith("_") or isinstance(value, ModuleType):
+            continue
+        if not inspect.isclass(value) and (_is_layer(value) or _is_model(value)):
+            yield name, (value,)
+        elif inspect.isclass(value) and value.__module__ == module.__name__:
+            has_pairs = any(_forward_names(n) for n in dir(value))
+            if not (_is_layer(value) or _is_model(value) or has_pairs):
+                continue
+            try:
+                made = value()
+            except (Exception, SystemExit) as error:
+                text = f"{name}() of {module.__file__} raised {type(error).__name__}: {error}"
+                yield name, f"{text}; make an object of the class in the file"
+                continue
+            if _is_layer(made) or _is_model(made):
+                yield name, (made,)
+            members = {n: getattr(made, n) for n in dir(made) if not n.startswith("_")}
+            yield from ((f"{name}.{n}", pair) for n, pair in _pairs(members, lambda f: True))
+    yield from _pairs(vars(module), lambda f: _is_own(module, f))
+
+
+def _pairs(
+    names: Mapping[str, Any], is_own: Callable[[Any], bool]
+) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
+    """Yield every function with its backward; for a backward without one, the reason."""
+    for name, backward in names.items():
+        forwards = _forward_names(name)
+        if not forwards or not callable(backward) or inspect.isclass(backward):
+            continue
+        there = [n for n in forwards if callable(names.get(n))]
+        if there and (is_own(backward) or is_own(names[there[0]])):
+            yield forwards[0], (names[there[0]], backward)
+        elif not there and is_own(backward):
+            yield name, f"there is no forward beside it: expected {' or '.join(forwards)}"
+
+
+def _forward_names(name: str) -> list[str]:
+    """Return what the forward of a backward of that name may be called; nothing if it is none."""
+    base = name.removesuffix("_backward").removeprefix("backward_")
+    if name.startswith("_") or base in (name, ""):
+        return []
+    return [base, f"{base}_forward", f"forward_{base}"]
+
+
+def _is_own(module: ModuleType, f: Any) -> bool:
+    """Tell whether the file made it, and did not import it."""
+    return not isinstance(f, FunctionType) or f.__module__ == module.__name__
+
+
+def _is_covered(module: ModuleType, name: str, objects: list[type]) -> bool:
+    value = vars(module).get(name)
+    return inspect.isclass(value) and any(issubclass(o, value) for o in objects)
 
 
 def _is_layer(f: Any) -> bool:
@@ -102,36 +175,50 @@ def _is_model(f: Any) -> bool:
     return hasattr(f, "loss_and_grad") and hasattr(f, "params")
 
 
-def _with_arguments(path: Path, module: ModuleType, name: str, rng: np.random.Generator) -> Found:
-    f = getattr(module, name)
-    if inspect.isclass(f):
-        f = _call(path, f"{name}()", f)
-    given = getattr(module, f"{name}_args", None)
+def _with_arguments(
+    module: ModuleType, name: str, functions: tuple[Any, ...] | str, rng: np.random.Generator
+) -> Found | Unchecked:
+    if isinstance(functions, str):
+        return Unchecked(name, functions)
+    f, given = functions[0], getattr(module, f"{name.replace('.', '_')}_args", None)
     if given is not None:
-        origin = f"{name}_args of the file"
+        origin = f"{name.replace('.', '_')}_args of the file"
         if callable(given):
-            takes_rng = bool(inspect.signature(given).parameters)
-            given = _call(path, f"{name}_args", given, *([rng] if takes_rng else []))
-        args = list(given) if isinstance(given, Sequence) else [given]
-        return Found(name, f, args, origin)
+            try:
+                takes_rng = bool(inspect.signature(given).parameters)
+                given = given(*([rng] if takes_rng else []))
+            except (Exception, SystemExit) as error:
+                where = origin.replace("the file", str(module.__file__))
+                return Unchecked(name, f"{where} raised {type(error).__name__}: {error}")
+        args = given if isinstance(given, Mapping | Sequence) else [given]
+        return Found(name, functions, args, origin)
     if _is_model(f):
         x = rng.integers(0, 2, (SHAPE[0], f.data_dim)).astype(np.float64)  # (B, D)
-        return Found(name, f, [x], f"x {x.shape} of random bits")
-    shape = (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
-    names = _needed(f.forward if _is_layer(f) else f)
-    origin = f"{', '.join(names)} {shape} from N(0, 1)"
-    return Found(name, f, [rng.standard_normal(shape) for _ in names], origin)
+        return Found(name, functions, [x], f"x {x.shape} of random bits")
+    forward = f.forward if _is_layer(f) else f
+    names, shape = _needed(forward), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
+    for source, draw in DRAWS.items():
+        args = [draw(rng, shape) for _ in names]
+        origin = f"{', '.join(names)} {shape} from {source}"
+        if _is_defined(forward, args):
+            return Found(name, functions, args, origin)
+    hint = f"give it arguments of its own as {name.replace('.', '_')}_args"
+    return Unchecked(name, f"it raises, or is not finite, for {origin}: {hint}")
+
+
+def _is_defined(forward: Callable[..., Any], args: list[Any]) -> bool:
+    """Tell whether the forward pass gives finite numbers for these arguments."""
+    try:
+        with np.errstate(all="ignore"):
+            y = forward(*(a.copy() for a in args))
+        return bool(np.isfinite(np.asarray(y[0], np.float64)).all())
+    except (Exception, SystemExit):
+        return False
 
 
 def _needed(function: Callable[..., Any]) -> list[str]:
     """Return the names of the arguments without a default."""
+    function = getattr(function, "pyfunc", function)  # of numpy.vectorize
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.items()
     return [n for n, p in parameters if p.kind in kinds and p.default is p.empty]
-
-
-def _call(path: Path, what: str, function: Callable[..., Any], *args: Any) -> Any:
-    try:
-        return function(*args)
-    except Exception as error:
-        raise InputError(f"{what} of {path} raised {type(error).__name__}: {error}") from error

@@ -1,28 +1,52 @@
-"""What the forward pass says of a slope, and how well it knows it."""
+"""What the forward pass says of a slope: an interval, from steps that agree.
+
+The derivation is on the page "Finite differences"; the names here are those of its error model.
+"""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from scratchvae.backend import Array, asnumpy, namespace
 
-STEP = 1e-3
-ROUNDING = 16 * sys.float_info.epsilon
+Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+STEP = 2.0**-6  # the first of three steps, in units of the argument's own size
+# Each step is smaller than the one before by this factor. Were it whole, a step of many periods of
+# a wave would be followed by others, and they would agree on nothing but each other.
+RATIO = 3.7
+# Three of the steps serve at once. From which they begin: the smallest are 1e-11, and none is
+# larger than the argument, which would bring rounding of its own. To see whether y depends on it at
+# all, it may move much farther.
+FINEST, COARSEST, FARTHEST = 14, -3, -16
+EPSILON = sys.float_info.epsilon
 
 
 class Check(NamedTuple):
-    """One slope, from backward and from differences."""
+    """One slope, from backward and from the forward pass.
+
+    Attributes
+    ----------
+    name : str
+    analytic : float
+        What backward gives.
+    numerical : float
+        What the forward pass gives, good to `width`.
+    error : float
+        Their difference relative to the slope.
+    width : float
+        Half the width of the interval around `numerical` in which the slope lies.
+    """
 
     name: str
     analytic: float
     numerical: float
-    error: float  # relative
+    error: float
+    width: float = 0.0
 
 
 class Block(NamedTuple):
@@ -33,89 +57,222 @@ class Block(NamedTuple):
     grad: Array
 
 
-Moves = Sequence[tuple[Block, Array]]  # blocks with the direction in which each one moves
+class Moves(NamedTuple):
+    """A direction: how far one block moves in each coordinate, and by which steps to begin."""
+
+    block: Block
+    v: Array  # of the shape of the block
+    unit: float = 1.0  # what a step of 1 is
+    x: float = 0.0  # where it begins, if one coordinate moves
 
 
-class Doubt(NamedTuple):
-    """How far a numerical slope can be trusted."""
+class Slope(NamedTuple):
+    """An interval for the slope of f = sum(dy * y), and what makes it wide."""
 
-    error: float  # of the slope, estimated
-    kink: float  # how much the slope changes within the step other than smoothly; 0 if it does not
+    value: float
+    curvature: float
+    rounding: float
+    kink: float
+    noise: float  # what more there may be, by the coarser scales: nothing is called wrong within it
+    row: Numbers  # (y.size,): the slope of every output
+
+    @property
+    def width(self) -> float:
+        """Half the width of the interval."""
+        return self.curvature + self.rounding + self.kink
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the three steps agree, to a tenth or to rounding."""
+        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding + self.noise
+
+    @property
+    def informed(self) -> bool:
+        """Whether what is known to a tenth is the slope, or those of the two sides of a kink."""
+        unsure = self.curvature + self.rounding + self.noise
+        return unsure <= 0.1 * (abs(self.value) + self.kink)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether it is known to a tenth."""
+        return self.width <= 0.1 * abs(self.value)
+
+    def distance(self, slope: float) -> float:
+        """Return how far a number lies outside the interval, widened for safety but for a kink."""
+        unsure = self.curvature + self.rounding + self.noise
+        return abs(slope - self.value) - self.kink - 4 * unsure
 
 
 class Forward:
-    """The forward pass as f(t) = sum(dy * y(x + t v)), for the blocks x along directions v."""
+    """The forward pass as a function of the blocks, which it moves and puts back."""
 
-    def __init__(
-        self, evaluate: Callable[[], Array], blocks: Sequence[Block], dy: Array, step: float
-    ) -> None:
-        xp = namespace(dy)
-        self.evaluate, self.dy, self.step = evaluate, dy, step
-        self.y = evaluate().copy()
-        sizes = (float(xp.abs(a).max()) for a in (self.y, *(b.value for b in blocks)) if a.size)
-        length = float(xp.sqrt((dy * dy).sum()))
-        self.rounding = ROUNDING * max(sizes, default=0.0) * length / step  # of one slope
-        self.is_float32 = is_float32(asnumpy(self.y))  # in its digits
+    def __init__(self, evaluate: Callable[[], Array], dy: Array, step: float) -> None:
+        self.evaluate, self.step, self.shape = evaluate, step, dy.shape
+        self.dy = asnumpy(dy).ravel()
+        self.y = asnumpy(evaluate()).ravel().astype(np.float64)
+        self.is_float32 = is_float32(self.y)  # in its digits
+        # Half a unit in the last place is the least that rounding does; `noise` measures the rest.
+        self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
+        self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
+        self.noise: list[tuple[float, Numbers]] = []  # of y, within a reach in units of size
 
-    def at(self, moves: Moves, t: float) -> Array:
-        """Return y where each block has moved by t v."""
-        old = [block.value.copy() for block, _ in moves]
+    def change(self, moves: Sequence[Moves], t: float) -> Numbers | None:
+        """Return y(x + t v) - y(x), or None where the forward pass is not defined."""
+        old = [m.block.value.copy() for m in moves]
         try:
-            for (block, v), value in zip(moves, old, strict=True):
-                block.value[...] = value + t * v
-            return self.evaluate().copy()
+            for m, value in zip(moves, old, strict=True):
+                m.block.value[...] = value + t * m.v
+            with np.errstate(all="ignore"):
+                y = asnumpy(self.evaluate()).ravel()
+        except Exception:  # a domain left: a matrix no longer positive definite, an assertion
+            return None
         finally:
-            for (block, _), value in zip(moves, old, strict=True):
-                block.value[...] = value
+            for m, value in zip(moves, old, strict=True):
+                m.block.value[...] = value
+        return y - self.y if y.shape == self.y.shape and np.isfinite(y).all() else None
 
-    def derivative(self, moves: Moves) -> Array:
-        """Return dy/dt at t = 0 by Richardson's rule, in the shape of y."""
-        coarse, fine = (self._difference(moves, h) for h in (self.step, self.step / 2))
-        return (4 * fine - coarse) / 3
+    def measure_noise(self, blocks: Sequence[Block], rng: np.random.Generator) -> None:
+        """Measure what rounding shows of itself along one direction of all blocks, at four scales.
 
-    def slope(self, moves: Moves) -> float:
-        """Return df/dt at t = 0."""
-        return float((self.dy * self.derivative(moves)).sum())
-
-    def doubt(self, moves: Moves) -> Doubt:
-        """Estimate the error of `slope`, and look for a kink within the step."""
-        steps = [self.step, self.step / 2, self.step / 4]
-        d0, d1, d2 = (float((self.dy * self._difference(moves, h)).sum()) for h in steps)
-        noise = self._noise(moves) / self.step
-        error = abs((4 * d2 - d1) - (4 * d1 - d0)) / 3 + self.rounding + 16 * noise
-        # The slope from the right minus that from the left is h f'' where f is smooth, and halves
-        # with h; at a kink it does not.
-        gaps = [
-            float((self.dy * (self.at(moves, h) - 2 * self.y + self.at(moves, -h))).sum()) / h
-            for h in steps
-        ]
-        bends = [(abs(fine - coarse / 2), abs(coarse)) for coarse, fine in pairwise(gaps)]
-        kink = sum(bend for bend, _ in bends) if any(b > 0.12 * g for b, g in bends) else 0.0
-        # Of noise alone `kink` has a standard deviation of about 15: five of them and some more.
-        return Doubt(error if math.isfinite(error) else math.inf, max(0.0, kink - 100 * noise))
-
-    def _noise(self, moves: Moves) -> float:
-        """Return the standard deviation of the rounding in f.
-
-        Over steps of h/1000 any smooth f is a parabola, so that its fourth differences are rounding
-        alone, with 1 + 16 + 36 + 16 + 1 = 70 times the variance: J. J. More and S. M. Wild,
-        "Estimating Computational Noise", 2011.
+        Over tiny steps any smooth f is a polynomial, so that what a fit of one leaves is rounding:
+        the idea of J. J. Moré and S. M. Wild, "Estimating Computational Noise", 2011. The steps are
+        random, for rounding that comes in leaps may keep time with even ones, and to one side, for
+        what has a kink has it at x itself. Other kinks change few residues, and not their median.
         """
-        values = [
-            float((self.dy * (self.at(moves, k * self.step / 1000) - self.y)).sum())
-            for k in range(-10, 11)
+        if self.noise:
+            return
+        moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), rng)) for b in blocks]
+        for spacing in (2.0**-34, 2.0**-27, 2.0**-20, 2.0**-13):
+            t = np.sort(rng.uniform(1, 13, 13))
+            some = [self.change(moves, spacing * k) for k in t]
+            values = np.array([c for c in some if c is not None])  # (13, y.size)
+            noise = 0 * self.y
+            if len(values) == len(t):
+                powers = np.vander(t / 13, 6)
+                residue = values - powers @ (np.linalg.pinv(powers) @ values)
+                limit = 5 * np.median(np.abs(residue), axis=0)
+                noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
+            self.noise.append((13 * spacing, noise))
+
+    def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
+        """Return by how much y may be off, by the finest scale and by all up to `reach`."""
+        noises = [self.rounding, *(noise for scale, noise in self.noise if scale <= reach)]
+        return np.max(noises[:2], axis=0), np.max(noises, axis=0)
+
+
+class Ladder:
+    """The slope along one direction, by smaller and smaller steps."""
+
+    def __init__(self, forward: Forward, moves: Moves, slack: float = 0.0) -> None:
+        self.forward, self.moves, self.slack = forward, moves, slack
+        self.found: dict[int, tuple[float, Numbers, Numbers] | None] = {}
+
+    def rung(self, i: int) -> tuple[float, Numbers, Numbers] | None:
+        """Return h, y(h) - y and y(-h) - y of the i-th step; None where y is not defined."""
+        if i not in self.found:
+            h, x = self.moves.unit * self.forward.step * RATIO**-i, self.moves.x
+            h = (x + h) - x  # what x + h adds after rounding: so x itself is not rounded
+            ends = [self.forward.change([self.moves], t) for t in (h, -h)]
+            self.found[i] = None if ends[0] is None or ends[1] is None else (h, ends[0], ends[1])
+        return self.found[i]
+
+    def slope(self, i: int) -> Slope | None:
+        """Return the interval by three steps from the i-th on; None where y is not defined."""
+        rungs = [r for r in (self.rung(i + k) for k in range(3)) if r is not None]
+        if len(rungs) < 3:
+            return None
+        h = np.array([r[0] for r in rungs])[:, None]
+        up, down = (np.array([r[k] for r in rungs]) for k in (1, 2))  # (3, y.size) each
+        # [finite-differences-interval]
+        row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
+        gap, gap_error = extrapolate((up + down) / h, RATIO)
+        still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
+        finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
+        finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
+        step = np.where(still >= h[0], still, h[2])
+        rounding, noise = finest / step, noise / step
+        # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
+        kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
+        value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
+        # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
+        of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
+        parts = [
+            float((weights * part).sum()) for part in (curvature, rounding, kink, noise / h[2])
         ]
-        return float(np.sqrt((np.diff(values, 4) ** 2).mean() / 70))
+        parts[1] += of_x
+        return Slope(value, parts[0], parts[1], parts[2], parts[3], row)
 
-    def _difference(self, moves: Moves, h: float) -> Array:
-        return (self.at(moves, h) - self.at(moves, -h)) / (2 * h)  # like y
+    def still(self) -> Numbers:
+        """Return, for every output, the largest step up to which it does not move at all."""
+        still, moved = np.zeros(self.forward.y.shape), np.zeros(self.forward.y.shape, bool)
+        for i in sorted(self.found, reverse=True):
+            rung = self.found[i]
+            if rung is not None:
+                h, up, down = rung
+                moved |= (up != 0) | (down != 0)
+                still[~moved] = h
+        return still
+
+    def secant(self) -> float:
+        """Return the size of the secants' slopes, by the first steps that move anything, else 0."""
+        largest = 0.0
+        for i in sorted(self.found, reverse=True):
+            rung = self.found[i]
+            if rung is not None and i > FARTHEST and (i >= 0 or not largest):
+                h, up, down = rung
+                sizes = np.maximum(np.abs(up), np.abs(down)) / h
+                largest = max(largest, float((np.abs(self.forward.dy) * sizes).sum()))
+        return largest
+
+    def never_moves(self) -> bool:
+        """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
+        return FARTHEST in self.found and not any(
+            rung is not None and (rung[1].any() or rung[2].any()) for rung in self.found.values()
+        )
 
 
-def is_float32(x: np.ndarray[Any, np.dtype[Any]]) -> bool:
+def extrapolate(values: Numbers, q: float) -> tuple[Numbers, Numbers]:
+    """Return the limit for h -> 0 of values at three steps, and an estimate of its error.
+
+    The terms of order h^2 and h^4 vanish for q = RATIO^2, those of order h and h^3 for q = RATIO.
+    """
+    coarse, fine = ((q * b - a) / (q - 1) for a, b in ((values[0], values[1]), values[1:]))
+    r = q * RATIO**2
+    best, apart = (r * fine - coarse) / (r - 1), np.abs(fine - coarse)
+    # Where the steps do not agree to a tenth the series says nothing yet.
+    return best, np.where(apart <= 0.1 * np.abs(best), np.abs(best - fine) + apart / 64, apart)
+
+
+def sizes_of(value: Array) -> Numbers:
+    """Return the size of every entry of an array: its own, or the array's median if that is larger.
+
+    An array of zeros has the size 1.
+    """
+    x = np.abs(asnumpy(value))
+    median = float(np.median(x[x > 0])) if x.any() else 1.0
+    return np.asarray(np.maximum(x, median))
+
+
+def direction(block: Block, where: Numbers, rng: np.random.Generator) -> Array:
+    """Return a random direction of some entries, each relative to its size, about 8 in length."""
+    scale = min(1.0, (64 / max(int(where.sum()), 1)) ** 0.5)
+    v = rng.uniform(0.5, 1, where.shape) * rng.choice([-1.0, 1.0], where.shape) * where
+    return namespace(block.value).asarray(scale * sizes_of(block.value) * v)
+
+
+def coordinate(block: Block, index: tuple[Any, ...]) -> Moves:
+    """Return the direction of one coordinate."""
+    v = namespace(block.value).zeros_like(block.value)
+    v[index] = 1
+    return Moves(block, v, float(sizes_of(block.value)[index]), float(block.value[index]))
+
+
+def is_float32(x: Numbers) -> bool:
     """Tell whether an array has float32's digits only, and enough of them to say so."""
-    with np.errstate(over="ignore"):
+    x = x[x != 0]
+    with np.errstate(over="ignore", under="ignore"):
         narrow = x.astype(np.float32)
-    many = np.unique(x[x != 0]).size >= 2
     # Few numbers of float64 need no more than 24 bits, but a half, a sum of ones, a pixel do.
     fractions = np.abs(np.frexp(x)[0]) * 2**12
-    return bool(many and (narrow == x).all() and (fractions != np.round(fractions)).any())
+    many = np.unique(x[fractions != np.round(fractions)]).size >= 2
+    return bool(many and (narrow == x).all())

@@ -1,4 +1,4 @@
-"""Two more views of a right gradient: the adjoint identity, and the order of Taylor's remainder."""
+"""A second view of a right gradient: the order of Taylor's remainder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchvae.backend import RandomSource, namespace
+from scratchvae.backend import RandomSource, asnumpy
 
-from .checking import Case, make_settings, name_of, prepared, prepared_model
-from .comparison import TOLERANCE, Report, Settings
-from .slopes import STEP, Check, Forward, Moves
+from .checking import make_settings, name_of, prepared, prepared_model
+from .comparison import TOLERANCE
+from .slopes import STEP, Forward, Moves, direction
 
 STEPS = tuple(10 ** (-k / 2) for k in range(2, 13))  # 0.1 to 1e-6
 
@@ -73,69 +73,32 @@ def taylor(
     """
     settings = make_settings(name or name_of(f), rng, TOLERANCE, STEP, 1)
     if hasattr(f, "loss_and_grad"):
-        context = prepared_model(settings, f, *_data(pair_and_args))
+        x, eps = (*pair_and_args[-1], None)[:2]
+        context = prepared_model(settings, f, x, eps)
     else:
         context = prepared(settings, f, pair_and_args, wrt)
     with context as case:
-        forward, moves, slope = _direction(case, settings)
-        rounding = forward.rounding * STEP
-        changes = [
-            float((case.dy * (forward.at(moves, h) - forward.y)).sum()) for h in STEPS
-        ]  # f(x + h v) - f(x)
-    remainder = [abs(change - h * slope) for h, change in zip(STEPS, changes, strict=True)]
-    usable = [(h, r) for h, r in zip(STEPS, remainder, strict=True) if r > 100 * rounding][-4:]
+        forward = Forward(case.evaluate, case.dy, STEP)
+        blocks = case.choices[0]
+        moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), settings.rng)) for b in blocks]
+        slope = sum(float(asnumpy(m.block.grad * m.v).sum()) for m in moves)
+        found = [(h, forward.change(moves, h)) for h in STEPS]
+    # f(x + h v) - f(x), at those steps at which f is defined
+    changes = {h: float((forward.dy * change).sum()) for h, change in found if change is not None}
+    rounding = float((np.abs(forward.dy) * forward.rounding).sum())
+    remainder = {h: abs(change - h * slope) for h, change in changes.items()}
+    usable = [(h, r) for h, r in remainder.items() if r > 100 * rounding][-4:]
     order = math.inf
     if len(usable) > 1:
         logs = np.log(np.array(usable))
         order = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-    without = tuple(abs(change) for change in changes)
-    return Taylor(settings.name, STEPS, without, tuple(remainder), rounding, order, settings.seed)
-
-
-def adjoint(
-    f: Any,
-    *pair_and_args: Any,
-    wrt: Sequence[int] | None = None,
-    rng: RandomSource = None,
-    tolerance: float = TOLERANCE,
-    step: float = STEP,
-    name: str | None = None,
-) -> Report:
-    """Check <dy, J u> = <J^T dy, u> for a random direction u of all arguments and parameters.
-
-    Backward gives J^T dy, and differences of the forward pass give J u. `check` compares the same
-    two numbers, along more directions. For a forward pass that is linear the difference is exact
-    for any step: take ``step=1.0`` and a tolerance near rounding, such as 1e-13.
-
-    Raises
-    ------
-    GradientError
-        If the two numbers differ.
-    """
-    settings = make_settings(name or name_of(f), rng, tolerance, step, 1)
-    with prepared(settings, f, pair_and_args, wrt) as case:
-        forward, moves, right = _direction(case, settings)
-        j_u = forward.derivative(moves)  # like y
-        left = float((case.dy * j_u).sum())
-        length = float((case.dy * case.dy).sum() * (j_u * j_u).sum()) ** 0.5
-        scale = max(abs(left), abs(right), length / math.sqrt(max(case.dy.size, 1)))
-    error = abs(left - right) / scale if scale else 0.0
-    check = Check("<dy, J u> and <J^T dy, u>", right, left, error)
-    if not error <= tolerance:
-        numbers = f"<dy, J u> = {left:.10g} and <J^T dy, u> = {right:.10g} differ"
-        message = f"{numbers} (relative error {error:.1e}, seed {settings.seed})."
-        raise settings.error(message, "adjoint", error=error, checks=(check,))
-    return Report(settings.name, error, tolerance, settings.seed, (check,))
-
-
-def _direction(case: Case, settings: Settings) -> tuple[Forward, Moves, float]:
-    """Draw a direction of all blocks; return the forward pass, it, and <g, v>."""
-    xp = namespace(case.dy)
-    moves = [(b, xp.asarray(settings.rng.uniform(-1, 1, b.value.shape))) for b in case.blocks]
-    slope = sum(float((b.grad * v).sum()) for b, v in moves)
-    return Forward(case.evaluate, case.blocks, case.dy, settings.step), moves, slope
-
-
-def _data(pair_and_args: tuple[Any, ...]) -> tuple[Any, Any]:
-    x, eps = (*pair_and_args[-1], None)[:2]
-    return x, eps
+    without = tuple(abs(change) for change in changes.values())
+    return Taylor(
+        settings.name,
+        tuple(changes),
+        without,
+        tuple(remainder.values()),
+        rounding,
+        order,
+        settings.seed,
+    )

@@ -14,7 +14,6 @@ import scratchvae as sv
 from scratchvae import free_bits, gaussian
 from scratchvae import likelihoods as lik
 from scratchvae.activations import ACTIVATIONS
-from scratchvae.gradcheck import STEP, avoid_kinks
 
 
 def import_oracle(name):
@@ -169,7 +168,7 @@ def pairs(rng):
     """
     b, normal = (3, 4), rng.standard_normal
     for name, functions in ACTIVATIONS.items():
-        yield name, of_functions(*functions, [draws.away_from_zero(2 * normal(b), STEP)])
+        yield name, of_functions(*functions, [draws.away_from_zero(2 * normal(b), 1e-3)])
 
     one, back = gaussian.reparameterize, gaussian.reparameterize_backward
     for label, shape in {"": b, " of 2 draws": (2, *b)}.items():
@@ -199,7 +198,7 @@ def pairs(rng):
     yield "Linear", of_layer(linear(4, 5), normal(b))
     for name in ("relu", "silu"):
         stack = sv.Sequential([linear(4, 6), sv.Activation(name), linear(6, 2)])
-        avoid_kinks(stack, x := normal(b))
+        draws.clear_of_kinks(stack, x := normal(b))
         yield f"Sequential {name}", of_layer(stack, x)
 
     for kind, own in [
