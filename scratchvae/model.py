@@ -95,6 +95,7 @@ class Model:
             )
         self.params.require(self.named_parameters())
 
+    @np.errstate(all="ignore")  # a norm of zeros may be divided by
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
         """Raise InputError unless the layer takes rows of width n_in and gives rows of n_out.
 

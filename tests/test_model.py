@@ -193,6 +193,16 @@ def test_a_part_whose_backward_does_not_fit_is_refused(layer, message):
         sv.VAE(2, decoder=layer, **OPTIONS)
 
 
+def test_looking_at_the_parts_warns_of_nothing():
+    """The rows are zeros, which a part may well divide by; warnings are errors here."""
+
+    class Normed(Scale):
+        def forward(self, x):
+            return x / np.linalg.norm(x, axis=1, keepdims=True), None
+
+    sv.VAE(6, encoder=sv.Sequential([Normed(), dense(6, 4)]), **OPTIONS)
+
+
 def test_looking_at_the_parts_changes_no_gradient():
     model = sv.VAE(6, (5,), **OPTIONS)
     parts = [*model.encoder.named_parameters(), *model.decoder.named_parameters()]
