@@ -423,7 +423,8 @@ def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:
 
 def _argument_names(forward: Any, n: int) -> list[str]:
     try:
-        names = list(inspect.signature(forward).parameters)[:n]
+        function = getattr(forward, "pyfunc", forward)  # of numpy.vectorize
+        names = list(inspect.signature(function).parameters)[:n]
     except (TypeError, ValueError):  # some callables written in C have none
         names = []
     return names + _numbered("argument", n)[len(names) :]
