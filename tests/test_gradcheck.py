@@ -648,3 +648,16 @@ def test_more_refusals(x):
         check(cube, (x,), step=0)
     with pytest.raises(InputError, match="the model VAE is float32"):
         check_model(VAE(3), np.ones((2, 3)))
+
+
+def test_what_small_steps_do_not_see_is_not_passed_over(rng):
+    """A term in float32 stays under the smallest steps; a backward without it is not right."""
+
+    def mixed(x):
+        return 1.1 * np.float64(np.float32(x) ** 2) + np.sin(x), x
+
+    for _ in range(30):
+        x = rng.choice([0.1, 1.0, 10.0]) * rng.standard_normal((3, 4))
+        with pytest.raises(GradientError) as error:
+            check(mixed, lambda dy, x: dy * np.cos(x), [x], rng=int(rng.integers(2**32)))
+        assert error.value.report.verdict in ("wrong", "cannot tell")

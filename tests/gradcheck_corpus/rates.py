@@ -224,8 +224,16 @@ def run(
         return [r for found in pool.map(measure, jobs) for r in found]
 
 
-def row(name: str, results: list[Result], seeds: int) -> str:
-    """Return one line of the table."""
+MEASURES = (
+    *("seeds", "right pairs: called wrong", "cannot tell", "refused", "called right"),
+    *("wrong pairs: called right", "cannot tell", "refused", "called wrong"),
+    *("... with a true cause", "... with no cause", "... with a false cause"),
+    *("calls", "ms"),
+)
+
+
+def row(results: list[Result], seeds: int) -> list[str]:
+    """Return the cells of `MEASURES` for one checker."""
     right = [r for r in results if not r.mistake]
     wrong = [r for r in results if r.mistake]
 
@@ -241,20 +249,22 @@ def row(name: str, results: list[Result], seeds: int) -> str:
     true, false = ([x for x in accused if x.cause.startswith(c)] for c in ("true", "false"))
     none = [x for x in accused if not x.cause]
     cells = [
-        *(name, seeds, share(r["wrong"], right), share(r["cannot tell"], right)),
+        *(str(seeds), share(r["wrong"], right), share(r["cannot tell"], right)),
         *(share(r["refused"], right), share(r["right"], right)),
         *(share(w["right"], wrong), share(w["cannot tell"], wrong), share(w["refused"], wrong)),
         *(share(w["wrong"], wrong), share(true, wrong), share(none, wrong), share(false, wrong)),
         f"{np.median([x.calls for x in right]):.0f}",
         f"{1e3 * np.median([x.seconds for x in right]):.1f}",
     ]
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return cells
 
 
-HEAD = """\
-| checker | seeds | right: called wrong | cannot tell | refused | right | wrong: called right | \
-cannot tell | refused | wrong | cause true | no cause | cause false | calls | ms |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+def table(columns: dict[str, list[str]]) -> str:
+    """Return a table with a column for each checker."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for measure, *cells in zip(MEASURES, *columns.values(), strict=True):
+        lines.append(f"| {measure} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def worst(results: list[Result]) -> str:
@@ -279,21 +289,21 @@ def main() -> None:
     parts = []
     for corpus in [args.only] if args.only else CORPORA:
         right, wrong, drawn_right, drawn_wrong = CORPORA[corpus].count()
-        lines = [
+        head = (
             f"{corpus.capitalize()}: {right} right pairs, {drawn_right} of them drawn over shapes "
-            f"and scales, and {wrong} wrong ones, {drawn_wrong} of them drawn.\n",
-            HEAD,
-        ]
+            f"and scales, and {wrong} wrong ones, {drawn_wrong} of them drawn."
+        )
+        columns: dict[str, list[str]] = {}
         for checker in CHECKERS:
             mine = checker.startswith("scratchvae")
             seeds = args.seeds if mine else args.anchor_seeds
             if seeds:
                 results = run(corpus, checker, seeds, args.start)
-                lines.append(row(f"`{checker}`", results, seeds))
-                print(lines[-1], flush=True)
+                columns[f"`{checker}`"] = row(results, seeds)
+                print(checker, *columns[f"`{checker}`"], flush=True)
                 if mine and args.list:
                     print(worst(results))
-        parts.append("\n".join(lines))
+        parts.append(f"{head}\n\n{table(columns)}")
     if args.out:
         here = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
         head = here.partition("<!-- measured -->")[0]

@@ -7,23 +7,29 @@ new in every run, and fewer.
 from __future__ import annotations
 
 import pytest
-from rates import CORPORA, row, run, worst
+from rates import CORPORA, MEASURES, row, run, worst
 
 OURS = "scratchvae.gradcheck.check"
 
 
-def judge(results):
+def judge(results, corpus):
+    """Hold the rates to what is promised, and those of the small held-out corpora to less.
+
+    There, of 100 right checks about 90 are decided in each run, and of 190 wrong ones one or two
+    get a false cause: 75% and 3% are several standard deviations from that.
+    """
+    decided, false_causes = (0.85, 0.005) if corpus == "corpus" else (0.75, 0.03)
     right = [r for r in results if not r.mistake]
     wrong = [r for r in results if r.mistake]
-    print(row("ours", results, 0))
+    print(*zip(MEASURES, row(results, 0), strict=True), sep="\n")
     print(worst(results))
     assert [r for r in right if r.verdict in ("wrong", "refused")] == []
-    assert sum(r.verdict == "right" for r in right) >= 0.85 * len(right)
+    assert sum(r.verdict == "right" for r in right) >= decided * len(right)
     passed = [r for r in wrong if r.verdict == "right"]
     assert len(passed) <= 0.005 * len(wrong)
     assert all(r.error <= 1e-5 for r in passed), passed
     # Of one or two numbers, or of one row, another explanation may be as true as what was written.
-    assert sum(r.cause.startswith("false") for r in wrong) <= 0.005 * len(wrong)
+    assert sum(r.cause.startswith("false") for r in wrong) <= false_causes * len(wrong)
     return sum(r.cause == "true" for r in wrong) / len(wrong)
 
 
@@ -45,5 +51,6 @@ def test_one_seed_of_some_pairs(rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_five_seeds_of_each_pair(rng, corpus):
-    named = judge(run(corpus, OURS, seeds=5, start=int(rng.integers(2**31)), workers=1))
+    results = run(corpus, OURS, seeds=5, start=int(rng.integers(2**31)), workers=1)
+    named = judge(results, corpus)
     assert named >= 0.75 or corpus != "corpus"

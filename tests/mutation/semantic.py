@@ -216,8 +216,8 @@ def killer(mutant: Mutant, seed: int) -> str | None:
         code, text = run_tests(tree, files, seed)
     if code == 0:
         return None
-    # A test that failed, or whose fixture did, as where a model refuses to be built; not a file that
-    # could not be read, nor any other of pytest's exit codes.
+    # A test that failed, or whose fixture did, as where a model refuses to be built; not a file
+    # that could not be read, nor any other of pytest's exit codes.
     found = re.search(r"^(?:FAILED|ERROR) tests/([\w.]+::\w+)", text, re.MULTILINE)
     if code != 1 or not found:
         raise RuntimeError(f"mutant {mutant.name!r}: no verdict\n{text}")
