@@ -304,7 +304,8 @@ class Run:
         Raises
         ------
         NonFiniteError
-            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`; the files stay as they were saved last.
+            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`; the files stay as they
+            were saved last.
         """
         self._make_folder()
 
