@@ -661,3 +661,40 @@ def test_what_small_steps_do_not_see_is_not_passed_over(rng):
         with pytest.raises(GradientError) as error:
             check(mixed, lambda dy, x: dy * np.cos(x), [x], rng=int(rng.integers(2**32)))
         assert error.value.report.verdict in ("wrong", "cannot tell")
+
+
+class Flatten:
+    def forward(self, x):
+        return x.reshape(len(x), -1), x.shape
+
+    def backward(self, dy, shape):
+        return dy.reshape(shape)
+
+
+VIEWS = {
+    "the argument itself": (lambda x: (x, None), lambda dy, c: dy),
+    "flat": (lambda x: (x.reshape(-1), x.shape), lambda dy, shape: dy.reshape(shape)),
+    "first rows": (
+        lambda x: (x[:2], x.shape),
+        lambda dy, s: np.vstack([dy, np.zeros((s[0] - 2, s[1]))]),
+    ),
+    "transposed": (lambda x: (x.T, None), lambda dy, c: dy.T),
+    "contiguous": (lambda x: (np.ascontiguousarray(x), None), lambda dy, c: dy),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_result_that_is_a_view_of_the_argument(name, rng):
+    """It moves with the argument, and back with it: the difference must be of what it was."""
+    f, backward = VIEWS[name]
+    x, seed = rng.standard_normal((4, 3)), int(rng.integers(2**32))
+    assert check(f, backward, [x], rng=seed).ok
+    for wrong in (lambda dy, c: 0 * backward(dy, c), lambda dy, c: 2 * backward(dy, c)):
+        with pytest.raises(GradientError) as error:
+            check(f, wrong, [x], rng=seed)
+        assert error.value.report.verdict == "wrong"
+
+
+@pytest.mark.parametrize("layer", [Flatten(), Sequential([]), Sequential([Flatten(), Flatten()])])
+def test_a_layer_that_gives_its_input_back(layer, rng):
+    assert check(layer, [rng.standard_normal((4, 3))], rng=int(rng.integers(2**32))).ok

@@ -123,7 +123,7 @@ class Forward:
             for m, value in zip(moves, old, strict=True):
                 m.block.value[...] = value + t * m.v
             with np.errstate(all="ignore"):
-                y = asnumpy(self.evaluate()).ravel()
+                y = asnumpy(self.evaluate()).flatten()  # a copy: it may be a view of the block
         except Exception:  # a domain left: a matrix no longer positive definite, an assertion
             return None
         finally:
