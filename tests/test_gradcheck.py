@@ -698,3 +698,46 @@ def test_a_result_that_is_a_view_of_the_argument(name, rng):
 @pytest.mark.parametrize("layer", [Flatten(), Sequential([]), Sequential([Flatten(), Flatten()])])
 def test_a_layer_that_gives_its_input_back(layer, rng):
     assert check(layer, [rng.standard_normal((4, 3))], rng=int(rng.integers(2**32))).ok
+
+
+class Scaled:
+    """A layer with one parameter; a subclass gets something wrong."""
+
+    def __init__(self):
+        self.w = Parameter(np.linspace(0.5, 1.5, 5))
+
+    def forward(self, x):
+        return x * self.w.value, x
+
+    def backward(self, dy, x):
+        self.w.grad += (dy * x).sum(axis=0)
+        return dy * self.w.value
+
+    def named_parameters(self):
+        yield "w", self.w
+
+
+class Forgetful(Scaled):
+    def backward(self, dy, x):
+        super().backward(dy, x)  # and the return is forgotten
+
+
+def test_a_layer_that_returns_nothing_is_not_called_right(rng):
+    """Its parameters' gradients are right, and that of its input is not there."""
+    x = rng.standard_normal((4, 5))
+    with pytest.raises(
+        InputError, match="returns None where the gradient of x belongs: is its `retu"
+    ):
+        check(Forgetful(), [x])
+
+
+@pytest.mark.parametrize(
+    "named", [lambda w: [w], lambda w: {"w": w}, lambda w: [("w", w.value)], lambda w: w]
+)
+def test_parameters_without_names_are_refused_with_a_sentence(named):
+    layer = Scaled()
+    layer.named_parameters = lambda: named(layer.w) if named(layer.w) is not layer.w else [layer.w]
+    with pytest.raises(
+        InputError, match="named_parameters of Scaled gives .*: expected pairs of a na"
+    ):
+        check(layer, [np.ones((4, 5))])

@@ -177,6 +177,11 @@ def prepared(
         with _unchanged(settings, "backward", [*watched, ("dy", dy)]):
             given, d_parameters = pair.backward(dy, cache)
 
+        if all(g is None for g in given) and any(map(_floating, args)):
+            raise InputError(
+                f"{settings.name}'s backward returns None where the gradient of {names[0]} "
+                "belongs: is its `return` missing?"
+            )
         choices = _with_gradient(settings.name, names, args, given, wrt)
         own = [Block(n, p.value, g) for (n, p), g in zip(parameters, d_parameters, strict=True)]
         blocks = [
@@ -356,7 +361,7 @@ def _unpack(
         forward, backward = f, rest[0]
     elif hasattr(f, "forward") and hasattr(f, "backward"):
         forward, backward = f.forward, f.backward
-        parameters = list(getattr(f, "named_parameters", tuple)())
+        parameters = _named_parameters(f)
         for n, p in parameters:
             _check_float64(f"parameter {n} of {name_of(f)}", p.value)
     else:
@@ -374,6 +379,19 @@ def _unpack(
         return by_name, backward, list(rest[-1].values()), names, parameters
     args = list(rest[-1]) if isinstance(rest[-1], tuple | list) else [rest[-1]]
     return forward, backward, args, _argument_names(forward, len(args)), parameters
+
+
+def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
+    """Return the named parameters of a layer; InputError if it gives something else."""
+    found = getattr(layer, "named_parameters", tuple)
+    pairs = list(found() if callable(found) else [found])
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "grad")):
+            raise InputError(
+                f"named_parameters of {name_of(layer)} gives {_describe(pair)}: expected pairs of "
+                'a name and a Parameter, as in `yield "w", self.w`'
+            )
+    return pairs
 
 
 def _with_gradient(
