@@ -299,8 +299,9 @@ def main() -> None:
             seeds = args.seeds if mine else args.anchor_seeds
             if seeds:
                 results = run(corpus, checker, seeds, args.start)
-                columns[f"`{checker}`"] = row(results, seeds)
-                print(checker, *columns[f"`{checker}`"], flush=True)
+                library = checker.partition(".")[0]
+                columns[library] = row(results, seeds)
+                print(checker, *columns[library], flush=True)
                 if mine and args.list:
                     print(worst(results))
         parts.append(f"{head}\n\n{table(columns)}")
