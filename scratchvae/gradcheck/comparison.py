@@ -392,7 +392,8 @@ class Comparison:
 
     def _cannot_tell(self, finding: _Finding) -> tuple[str, str]:
         """Say why the forward pass does not decide, and what to do."""
-        e, worst = finding.evidence, finding.worst
+        undecided = [j for j in (finding.worst, *finding.looked) if j.verdict == "cannot tell"]
+        e, worst = finding.evidence, undecided[0]
         reason, advice = worst.reason, _ADVICE[worst.reason]
         if self.forward.is_float32:
             reason, advice = "precision", _ADVICE["precision"]
@@ -438,8 +439,12 @@ class _Finding(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """That of the block."""
-        wrong = any(j.verdict == "wrong" for j in (self.worst, *self.looked))
+        """That of the block: no direction accuses it alone where coordinates are undecided.
+
+        Of the kinks that a direction meets the jumps may cancel, and it then looks smooth.
+        """
+        looked = {j.verdict for j in self.looked}
+        wrong = "wrong" in looked or (self.worst.verdict == "wrong" and "cannot tell" not in looked)
         return "wrong" if wrong else "cannot tell"
 
 
