@@ -20,7 +20,7 @@ class Text(str):
 def summarize(model: Model) -> Text:
     """Return a table with a row for each layer: its name, its output's shape, its parameters."""
     rows = [("part", "layer", "output", "parameters")]
-    for part, width in (("encoder", model.data_dim), ("decoder", model.latent_dim)):
+    for part, (width, _) in model.widths().items():
         h = model.backend.xp.zeros((2, width), dtype=model.dtype)
         for name, layer in walk(part, getattr(model, part)):
             h, _ = layer.forward(h)
