@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -218,7 +219,7 @@ class Comparison:
             ):
                 # Small steps see nothing of what moves by leaps, as a part in float32 does. If
                 # larger ones know another slope well, and no kink, nothing is decided.
-                if any(not s.kink and 100 * s.width < abs(s.value - g) for s in seen.values()):
+                if self._elsewhere(g, seen):
                     return judged(slope, "cannot tell", "curvature")
                 return judged(slope, "right")
             pair = list(seen.values())[-2:]
@@ -237,6 +238,14 @@ class Comparison:
             return judged(best, "cannot tell", "kink")
         reason = "rounding" if best.rounding >= best.curvature else "curvature"
         return judged(best, "cannot tell", reason)
+
+    def _elsewhere(self, g: float, seen: dict[int, Slope]) -> bool:
+        """Tell whether steps in a row know another slope than g, and the same: one may by chance."""
+        for a, b in itertools.pairwise(seen.values()):
+            apart = min(abs(s.value - g) for s in (a, b))
+            if 100 * max(a.width, b.width, abs(a.value - b.value)) < apart:
+                return True
+        return False
 
     def _excluded(self, g: float, size: float, many: bool, seen: dict[int, Slope]) -> bool:
         """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
