@@ -240,7 +240,7 @@ class Comparison:
         return judged(best, "cannot tell", reason)
 
     def _elsewhere(self, g: float, seen: dict[int, Slope]) -> bool:
-        """Tell whether steps in a row know another slope than g, and the same: one may by chance."""
+        """Tell whether two steps in a row know another slope; a single one may by chance."""
         for a, b in itertools.pairwise(seen.values()):
             apart = min(abs(s.value - g) for s in (a, b))
             if 100 * max(a.width, b.width, abs(a.value - b.value)) < apart:
