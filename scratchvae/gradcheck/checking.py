@@ -386,8 +386,8 @@ def _unpack(
     parameters: list[tuple[str, Any]] = []
     if len(rest) == 2:
         forward, backward = f, rest[0]
-    elif hasattr(f, "forward") and hasattr(f, "backward"):
-        forward, backward = f.forward, f.backward
+    elif hasattr(f, "backward"):
+        forward, backward = getattr(f, "forward", f), f.backward
         parameters = _named_parameters(f)
         for n, p in parameters:
             _check_float64(f"parameter {n} of {name_of(f)}", p.value)
@@ -411,7 +411,11 @@ def _unpack(
 def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
     """Return the named parameters of a layer; InputError if it gives something else."""
     found = getattr(layer, "named_parameters", tuple)
-    pairs = list(found() if callable(found) else [found])
+    try:
+        pairs = list(found() if callable(found) else [found])
+    except Exception as error:
+        text = f"named_parameters of {name_of(layer)} raised {type(error).__name__}: {error}"
+        raise InputError(text) from error
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "grad")):
             raise InputError(
