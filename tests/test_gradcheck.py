@@ -942,3 +942,16 @@ def test_a_norm_kept_from_the_last_forward_is_found(x):
     with pytest.raises(GradientError) as error:
         check(Norm(), [x])
     assert error.value.report.cause == "hidden state"
+
+
+def test_the_same_seed_for_the_argument_does_not_hide_an_error():
+    """The gradient of a row over its length is 0 for dy = x."""
+
+    def unit(x):
+        length = np.sqrt((x * x).sum(axis=1, keepdims=True))
+        return x / length, length
+
+    x = np.random.default_rng(7).standard_normal((4, 5))
+    with pytest.raises(GradientError) as error:
+        check(unit, lambda dy, length: dy / length, [x], rng=7)
+    assert error.value.report.cause == "missing term"
