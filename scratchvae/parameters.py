@@ -233,11 +233,7 @@ class Parameters(_ValueAndGradient):
     def require(self, named: Iterable[tuple[str, Parameter]]) -> None:
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
-        same = len(pairs) == len(self._pairs) and all(
-            name == own_name and p is own
-            for (name, p), (own_name, own) in zip(pairs, self._pairs, strict=True)
-        )
-        if not same:
+        if pairs != self._pairs:  # a Parameter equals itself only
             now, before = dict(pairs), self._parameters
             changed = [n for n in {**now, **before} if now.get(n) is not before.get(n)]
             raise InputError(

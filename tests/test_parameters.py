@@ -301,6 +301,13 @@ def test_parameters_gathered_again_are_not_moved_by_the_old_optimizer():
     sv.SGD(second, 0.1).step()
 
 
+def test_a_copy_of_one_parameter_does_not_take_the_others_along():
+    w = Parameter(np.ones(2))
+    Parameters([("W", w), ("large", Parameter(np.ones(10_000)))])
+    assert len(pickle.dumps(w)) < 2000
+    assert copy.deepcopy(w)._vector is None
+
+
 def test_parameters_say_what_they_hold():
     w, _, params = two()
     assert repr(w) == "Parameter((2, 3), float64)"
