@@ -301,13 +301,6 @@ def test_parameters_gathered_again_are_not_moved_by_the_old_optimizer():
     sv.SGD(second, 0.1).step()
 
 
-def test_a_copy_of_one_parameter_does_not_take_the_others_along():
-    w = Parameter(np.ones(2))
-    Parameters([("W", w), ("large", Parameter(np.ones(10_000)))])
-    assert len(pickle.dumps(w)) < 2000
-    assert copy.deepcopy(w)._vector is None
-
-
 def test_parameters_say_what_they_hold():
     w, _, params = two()
     assert repr(w) == "Parameter((2, 3), float64)"
@@ -347,8 +340,9 @@ def test_a_copy_of_parameters_that_were_gathered_again_is_refused():
 
 
 def test_a_copy_of_one_parameter_does_not_take_the_others_along():
-    w, b, _ = two()
-    assert len(pickle.dumps(b)) < len(pickle.dumps(np.zeros(60)))
+    w = Parameter(np.arange(6.0).reshape(2, 3))
+    Parameters([("W", w), ("large", Parameter(np.ones(10_000)))])
+    assert len(pickle.dumps(w)) < 2000
     copied = copy.deepcopy(w)
     np.testing.assert_array_equal(copied.value, w.value)
     assert not np.shares_memory(copied.value, w.value)
