@@ -92,6 +92,21 @@ def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
     return dy * (s + x * s * (1 - s))  # (...)
 
 
+def elu(x: Array) -> tuple[Array, Array]:
+    """Return x where it is positive, ``exp(x) - 1`` where it is not, and the cache."""
+    xp = namespace(x)
+    # [elu]  one of the two terms is 0; expm1 keeps the digits of exp(x) - 1 near 0
+    return xp.maximum(x, 0) + xp.expm1(xp.minimum(x, 0)), x  # (...)
+
+
+@compiled
+def elu_backward(dy: Array, cache: Array) -> Array:
+    """Return dx."""
+    x, xp = cache, namespace(cache)
+    # [elu-grad]  exp(0) = 1 where x >= 0
+    return dy * xp.exp(xp.minimum(x, 0))  # (...)
+
+
 Pair = tuple[Callable[[Array], tuple[Array, Any]], Callable[[Array, Any], Array]]
 
 ACTIVATIONS: dict[str, Pair] = {
@@ -100,4 +115,5 @@ ACTIVATIONS: dict[str, Pair] = {
     "sigmoid": (sigmoid, sigmoid_backward),
     "softplus": (softplus, softplus_backward),
     "silu": (silu, silu_backward),
+    "elu": (elu, elu_backward),
 }

@@ -93,7 +93,7 @@ class Options:
         Epochs in which beta rises from 0.
     free_bits : float
         Nats of KL that every latent dimension may have without a cost.
-    activation : {"relu", "tanh", "sigmoid", "softplus", "silu"}
+    activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
         Of the hidden layers.
     likelihood : {"bernoulli", "gaussian"}
         Of the pixels, given z.

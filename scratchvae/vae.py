@@ -52,7 +52,7 @@ class Autoencoder(Model):
         reverse. Not together with an encoder or a decoder of your own.
     latent_dim : int
         Z, the length of a code.
-    activation : {"relu", "tanh", "sigmoid", "softplus", "silu"}
+    activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
         After every hidden layer. There is none after the last, so mu, logvar and logits are free.
     likelihood : {"bernoulli", "gaussian"} or Likelihood
         What the decoder's output means: logits of pixels that are 0 or 1, or means of real ones.

@@ -23,6 +23,7 @@ REFERENCES = {
     "sigmoid": expit,
     "softplus": lambda x: np.logaddexp(0, x),
     "silu": lambda x: x * expit(x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
 }
 
 DERIVATIVES = {
@@ -31,6 +32,7 @@ DERIVATIVES = {
     "sigmoid": lambda x: expit(x) * expit(-x),
     "softplus": expit,
     "silu": lambda x: expit(x) * (1 + x * expit(-x)),
+    "elu": lambda x: np.exp(np.minimum(x, 0)),
 }
 
 
@@ -46,7 +48,7 @@ def test_every_activation_has_a_reference():
     assert set(REFERENCES) == set(DERIVATIVES) == set(ACTIVATIONS)
 
 
-@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu")
+@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu", "elu")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
@@ -62,7 +64,9 @@ def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
     assert np.all(np.abs(y - expected) <= 5 * unit)
 
 
-@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
+@pytest.mark.proves(
+    "relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad", "elu-grad"
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_derivatives_are_right_to_a_few_units_of_1(rng, name, dtype):

@@ -45,7 +45,9 @@ def never_wrong(*pair, rng, scale):
 # ---------------------------------------------------------------------------------------- pairs
 
 
-@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
+@pytest.mark.proves(
+    "relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad", "elu-grad"
+)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @given(shape=draws.shapes(), scale=draws.logit_scales, rng=draws.generators())
 @examples(40)

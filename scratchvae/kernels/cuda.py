@@ -105,6 +105,11 @@ def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Any:
     return _elementwise("silu_backward", dy, *cache)
 
 
+def elu_backward(dy: Array, cache: Array) -> Any:
+    """Do what `activations.elu_backward` does."""
+    return _elementwise("elu_backward", dy, cache)
+
+
 def bernoulli_nll(x: Array, logits: Array) -> Any:
     """Do what `likelihoods.bernoulli_nll` does, for x (B, D) and logits (B, D) or (K, B, D)."""
     sizes = _bernoulli_sizes(x, logits)

@@ -79,6 +79,10 @@ KERNEL(silu_backward, const real *dy, const real *x, const real *s, real *dx, in
     EACH_THREAD(t) EACH_ELEMENT(i, t, n) dx[i] = dy[i] * (s[i] + x[i] * s[i] * (1 - s[i]));
 }
 
+KERNEL(elu_backward, const real *dy, const real *x, real *dx, index n) {
+    EACH_THREAD(t) EACH_ELEMENT(i, t, n) dx[i] = dy[i] * exp(x[i] < 0 ? x[i] : (real)0);
+}
+
 // ---- likelihoods.py ------------------------------------------------------------------------------
 
 // x (x_rows, columns) repeats for every further x_rows rows of logits (rows, columns), as x (B, D)

@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "sigmoid": jax.nn.sigmoid,
     "softplus": jax.nn.softplus,
     "silu": jax.nn.silu,
+    "elu": jax.nn.elu,
 }
 
 

@@ -25,6 +25,7 @@ ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # theirs is linear above 20
     "silu": torch.nn.functional.silu,
+    "elu": torch.nn.functional.elu,
 }
 
 
@@ -208,8 +209,10 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-10 * largest)
 
 
-@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu")
-@pytest.mark.proves("relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad")
+@pytest.mark.proves("relu", "tanh", "sigmoid", "softplus", "silu", "elu")
+@pytest.mark.proves(
+    "relu-grad", "tanh-grad", "sigmoid-grad", "softplus-grad", "silu-grad", "elu-grad"
+)
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 @given(shape=draws.shapes(), scale=st.sampled_from([1.0, 30.0, 1000.0]), rng=draws.generators())
 def test_activations_are_torchs(name, shape, scale, rng):
