@@ -36,6 +36,14 @@ def test_elbo_is_minus_the_mean_loss(model, x, rng):
     np.testing.assert_allclose(terms, expected, rtol=1e-13)
 
 
+def test_every_sample_of_the_elbo_has_its_own_noise(model, x, rng):
+    seed = int(rng.integers(2**31))
+    draw = np.random.default_rng(seed)
+    expected = np.mean([model.loss_and_grad(x, draw.standard_normal((4, 1))) for _ in range(3)], 0)
+    found = evaluation.elbo(model, [x], rng=seed, samples=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)  # a few ulp of sums near 10
+
+
 @pytest.fixture
 def single(rng):
     """A float32 model with float32 data, enough of them that float32 could not sum their terms."""
