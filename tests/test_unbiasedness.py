@@ -93,9 +93,6 @@ def score_function(f, mu, logvar, eps):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.proves(
-    "sigma", "reparameterize", "reparameterize-grad-mu", "reparameterize-grad-logvar"
-)
 def test_the_pathwise_gradient_is_right_on_average(rng, name):
     """The reparameterisation moves the derivative inside the expectation: that is all its magic."""
     _, df, derivative = FUNCTIONS[name]
@@ -108,7 +105,6 @@ def test_the_pathwise_gradient_is_right_on_average(rng, name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.proves("log-density-grad-mu", "log-density-grad-logvar")
 def test_the_score_function_gradient_is_right_on_average(rng, name):
     """The other estimator, f(z) times the gradient of log q(z), has the same expectation."""
     f, _, derivative = FUNCTIONS[name]
