@@ -337,6 +337,7 @@ def gradcheck(args: argparse.Namespace) -> int:
         reports.append(report)
         if not args.json:
             verdict = {"right": "ok   ", "wrong": "WRONG", "cannot tell": "?    "}[report.verdict]
+            text = "; ".join(t.rstrip(".") for t in (text, report.note) if t)
             print(f"{verdict} {report.error:9.1e}  {report.name}{text and f': {text}'}")
             if not report.ok:
                 print(report.message)
@@ -404,6 +405,8 @@ def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
         report = error.report
     except InputError as error:
         return Unchecked(item.name, str(error))
+    except Exception as error:  # of the file's own code: the others are still checked
+        return Unchecked(item.name, f"it raised {type(error).__name__}: {error}")
     if args.taylor is not None:
         result = taylor(*item.functions, item.args, **how)
         from . import plots

@@ -233,13 +233,10 @@ class Parameters(_ValueAndGradient):
     def require(self, named: Iterable[tuple[str, Parameter]]) -> None:
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
-        same = len(pairs) == len(self._pairs) and all(
-            name == own_name and p is own
-            for (name, p), (own_name, own) in zip(pairs, self._pairs, strict=True)
-        )
-        if not same:
-            now, before = dict(pairs), self._parameters
-            changed = [n for n in {**now, **before} if now.get(n) is not before.get(n)]
+        now, before = ([(n, id(p)) for n, p in some] for some in (pairs, self._pairs))
+        if now != before:
+            same = {*now} & {*before}
+            changed = [pair[0] for pair in (*now, *before) if pair not in same]
             raise InputError(
                 "a part of the model was changed after its parameters had been gathered "
                 f"({changed[0] if changed else 'their order'} is not what it was): call "

@@ -474,6 +474,143 @@ def test_one_item_of_a_file_does_not_end_the_others(run, tmp_path):
     assert sum(entry["verdict"] == "not checked" for entry in json.loads(out)) == 4
 
 
+ODD = """
+import numpy as np
+
+
+def forward(x):
+    return x**2, x
+
+
+def backward(dy, x):
+    return 3 * dy * x
+
+
+class Tripled:
+    def __call__(self, x):
+        return 3 * x, None
+
+    def backward(self, dy, _):
+        return 3 * dy
+
+    class Inside:
+        def forward(self, x):
+            return -x, None
+
+        def backward(self, dy, _):
+            return dy
+
+
+class Base:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x, None
+
+    def backward(self, dy, _):
+        return dy
+
+
+class Derived(Base):
+    def __init__(self):
+        super().__init__(2.0)
+
+    def backward(self, dy, _):
+        return 2 * dy
+
+
+class Wide(Base):  # not what Narrow computes, so no check of that one covers it
+    def backward(self, dy, _):
+        return 5 * dy
+
+
+class Narrow(Wide):
+    def __init__(self):
+        super().__init__(2.0)
+
+    def backward(self, dy, _):
+        return 2 * dy
+
+
+layers = [Base(3.0), np.eye(2), "text"]
+by_name = {"one": Base(1.0)}
+
+
+class Stubborn:
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+    @property
+    def backward(self):
+        raise RuntimeError("not yet")
+
+
+stubborn = Stubborn()
+
+
+class Raises:
+    def forward(self, x):
+        return x, None
+
+    def backward(self, dy, _):
+        return np.full(dy.shape, "a")
+
+    @property
+    def weight(self):
+        raise RuntimeError("not yet")
+
+
+class Nameless(Raises):
+    def named_parameters(self):
+        raise OSError("disk")
+
+
+class Model:
+    params = None
+
+    def loss_and_grad(self, x):
+        return x
+
+
+model = Model()
+model_args = [np.ones((2, 3))]
+other = Model()
+
+
+def part(x, b):
+    return x + b, None
+
+
+def part_backward(dy, _):
+    return dy, None
+
+
+part_args = [np.ones((4, 5)), np.ones((4, 5))]
+"""
+
+
+def test_everything_that_looks_like_a_layer_is_checked_or_listed(run, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD)
+    code, out, err = run("gradcheck", str(tmp_path / "odd.py"))
+    assert (code, err) == (1, "")
+    rows = [r.split() for r in out.splitlines() if r[:6] in ("ok    ", "WRONG ", "?     ")]
+    assert {row[2].rstrip(":"): row[0] for row in rows} == {
+        **dict.fromkeys(["Tripled", "Derived", "Narrow", "by_name['one']", "part"], "ok"),
+        **dict.fromkeys(["forward", "Tripled.Inside", "layers[0]"], "WRONG"),
+    }
+    assert "part: part_args of the file; Not checked: b, whose gradient is None" in out
+    for name, reason in {
+        "Wide": "Wide() of",
+        "Raises": "the gradient that Raises's backward returns is an array of <U1: expected real",
+        "Nameless": "named_parameters of Nameless raised OSError: disk",
+        "Model": "it has no data_dim: give it data as Model_args",
+        "model": "it raised AttributeError: 'NoneType' object has no attribute 'value'",
+        "other": "it has no data_dim: give it data as other_args",
+    }.items():
+        assert f"-             {name}: not checked: {reason}" in out
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -628,7 +630,7 @@ def test_nothing_to_compare_is_not_right():
     [
         (cube, (np.ones(3, dtype="float32"),), "argument x of cube is float32.*float64 only"),
         (cube, (np.ones(3, dtype=int),), "argument x of cube is int64.*float64 only"),
-        (cube, (3.0,), "argument x of cube is a float"),
+        (cube, ("3",), "argument x of cube is a str"),
         (cube, (np.array([1.0, np.nan]),), "argument x of cube has values that are not finite"),
         (Linear(3, 2), (np.ones((1, 3)),), "parameter W of Linear is float32"),
         (product, (np.ones(3), np.ones(3)), "no product_backward beside product: hand it in"),
@@ -646,6 +648,12 @@ def test_more_refusals(x):
         check(cube)
     with pytest.raises(InputError, match="must be positive"):
         check(cube, (x,), step=0)
+    with pytest.raises(InputError, match="wrt names 'z': expected some of x"):
+        check(cube, (x,), wrt=["z"])
+    with pytest.raises(InputError, match="is an array of complex128: expected real numbers"):
+        check(cube, lambda dy, x: dy * x * 1j, (x,))
+    with pytest.raises(InputError, match="a gradient of 'X': expected names of arguments, x"):
+        check(cube, lambda dy, x: {"X": dy}, (x,))
     with pytest.raises(InputError, match="the model VAE is float32"):
         check_model(VAE(3), np.ones((2, 3)))
 
@@ -739,3 +747,211 @@ def test_parameters_without_names_are_refused_with_a_sentence(named):
         InputError, match=r"named_parameters of Scaled gives .*: expected pairs of a na"
     ):
         check(layer, [np.ones((4, 5))])
+
+
+# ------------------------------------------------------------- pairs that were made to break it
+
+
+def verdict_of(*pair_and_args):
+    try:
+        return check(*pair_and_args).verdict
+    except GradientError as error:
+        return error.report.verdict
+
+
+def scaled(f, derivative):
+    """Return a pair that acts on every entry by itself."""
+    return lambda x: (f(x), x), lambda dy, x: dy * derivative(x)
+
+
+def normalize_rows(x):
+    length = np.sqrt((x * x).sum(axis=1, keepdims=True))
+    divisor = np.maximum(length, 1e-12)
+    return x / divisor, (x, length, divisor)
+
+
+def normalize_rows_backward(dy, cache):
+    x, length, divisor = cache
+    along = np.where(length > 1e-12, x * (dy * x).sum(axis=1, keepdims=True), 0)
+    return dy / divisor - along / divisor**3
+
+
+def with_entries(x, *entries):
+    x.flat[: len(entries)] = entries
+    return x
+
+
+NARROW = {
+    "a threshold": (
+        *scaled(lambda x: np.where(np.abs(x) > 1e-8, x, 0), lambda x: np.abs(x) > 1e-8),
+        lambda x: with_entries(x, 3e-9, 2e-8),
+    ),
+    "a row of zeros": (
+        normalize_rows,
+        normalize_rows_backward,
+        lambda x: with_entries(x, *np.zeros(x.shape[1])),
+    ),
+    "a saturation": (
+        *scaled(lambda x: x / (np.abs(x) + 1e-8), lambda x: 1e-8 / (np.abs(x) + 1e-8) ** 2),
+        lambda x: with_entries(x, 0, 1e-8),
+    ),
+    "a wave": (*scaled(lambda x: x + np.sin(x), lambda x: 1 + np.cos(x)), lambda x: 1e6 + x),
+    "a kink at 0": (
+        *scaled(lambda x: np.maximum(x, 0) - x / 2, lambda x: (x > 0) - 0.5),
+        lambda x: with_entries(x, 0, 1e-9),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NARROW)
+def test_what_is_narrower_than_the_steps_is_not_accused(case, rng):
+    f, backward, change = NARROW[case]
+    assert verdict_of(f, backward, [change(rng.standard_normal((3, 4)))]) != "wrong"
+
+
+@pytest.mark.parametrize(
+    ("pair", "x"),
+    [
+        (scaled(np.log, lambda x: 1 / x), [1e12, 1.0, 2e12, 3.0]),
+        (scaled(np.log, lambda x: 1 / x), [1e-6, 1.0, 2.0, 0.5]),  # a first step leaves its domain
+        (scaled(np.arccosh, lambda x: (x * x - 1) ** -0.5), [1.00001, 1.5, 2.0]),
+        (scaled(np.tanh, lambda x: np.cosh(x) ** -2), [1e-9, 1.0, 5.0, 3.0]),
+    ],
+)
+def test_entries_of_very_different_sizes_are_decided(pair, x):
+    check(*pair, [np.array(x)])
+    wrong = np.ones(len(x))
+    wrong[1] = 1.0001
+    with pytest.raises(GradientError) as error:
+        check(pair[0], lambda dy, x: pair[1](dy, x) * wrong, [np.array(x)])
+    assert error.value.report.verdict == "wrong"
+
+
+def test_a_small_entry_among_many_large_ones(rng):
+    weights = np.where(np.arange(65) < 3, 1e4, 1.0)
+    off = np.where(np.arange(65) == 40, 1.01, 1.0)
+    x = rng.standard_normal(65)
+    with pytest.raises(GradientError) as error:
+        check(lambda x: ((weights * np.sin(x)).sum(), x),
+              lambda dy, x: dy * weights * np.cos(x) * off, [x])  # fmt: skip
+    assert error.value.report.verdict == "wrong"
+
+
+def test_an_error_a_little_above_the_tolerance_is_found(rng):
+    with pytest.raises(GradientError) as error:
+        check(*scaled(np.tanh, lambda x: (1 + 1e-6) / np.cosh(x) ** 2), [rng.uniform(0.1, 1, 9)])
+    assert (error.value.report.verdict, error.value.report.cause) == ("wrong", "factor")
+
+
+def test_numbers_of_float32_may_be_right(rng):
+    """Data in float32 make a gradient with its digits, and a right one; a rounded one is not."""
+    data = rng.standard_normal((3, 4)).astype("float32").astype("float64")
+
+    def times(w, data):
+        return w * data, (w, data)
+
+    w = rng.standard_normal((3, 4))
+    check(times, lambda dy, c: (dy * c[1], dy * c[0]), [w, data])
+    check(lambda w: ((w * data).sum(), None), lambda dy, _: dy * data, [w])
+    with pytest.raises(GradientError, match="one of float32"):
+        check(*scaled(np.tanh, lambda x: np.float64(np.float32(np.cosh(x) ** -2))), [w])
+
+
+@pytest.mark.parametrize("entry", [np.nan, 1.3])
+def test_one_wrong_entry_gets_no_invented_cause(entry, rng):
+    off = np.ones((3, 40))
+    off[1, 7] = entry
+    with pytest.raises(GradientError) as error:
+        check(*scaled(np.tanh, lambda x: off / np.cosh(x) ** 2), [rng.standard_normal((3, 40))])
+    assert error.value.report.cause == "some coordinates"
+    off = np.ones(4000)
+    off[1234] = entry
+    with pytest.raises(GradientError) as error:  # of so many only some are looked at
+        check(*scaled(np.tanh, lambda x: off / np.cosh(x) ** 2), [rng.standard_normal(4000)])
+    assert error.value.report.cause in ("some coordinates", "")
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 5), (12,), ()])
+def test_a_gradient_of_any_other_shape_is_a_sentence(shape, x):
+    with pytest.raises(GradientError, match=r"has shape .*: expected \(4, 5\)"):
+        check(cube, lambda dy, x: np.ones(shape), [x])
+    with pytest.raises(GradientError, match=r"has shape .*: expected \(5,\)"):
+        check(lambda b: (x + b, None), lambda dy, _: np.ones((*shape, 2)), [np.ones(5)])
+
+
+# ---------------------------------------------------------- which arguments the gradients are of
+
+
+def mse(pred, target):
+    return np.mean((pred - target) ** 2), (pred, target)
+
+
+def mse_backward(dy, cache):
+    pred, target = cache
+    return dy * 2 * (pred - target) / pred.size
+
+
+def test_a_target_is_not_taken_for_the_argument(rng):
+    """Its gradient is minus that of the prediction, which a wrong sign would fit."""
+    args = [rng.standard_normal((4, 3)), rng.standard_normal((4, 3))]
+    report = check(mse, mse_backward, args)
+    assert report.note == "Taken as the gradients of pred: wrt= says which."
+    assert str(report).endswith(report.note)
+    with pytest.raises(GradientError, match=r"of pred is wrong(.|\n)*those of pred: wrt= says"):
+        check(mse, lambda dy, c: -mse_backward(dy, c), args)
+    assert check(mse, lambda dy, c: -mse_backward(dy, c), args, wrt=["target"]).note == ""
+    with pytest.raises(GradientError):
+        check(mse, lambda dy, c: -mse_backward(dy, c), args, wrt=["pred"])
+
+
+def test_what_was_not_checked_is_said(x):
+    def add(x, b, empty):
+        return x + b, None
+
+    report = check(add, lambda dy, _: (dy, None, np.ones((0, 3))), [x, 2 * x, np.ones((0, 3))])
+    assert report.note == "Not checked: b, whose gradient is None, empty, which is empty."
+
+
+def test_plain_numbers_and_foreign_bytes(x):
+    assert check(cube, [3.0]).ok
+    assert check(lambda a, b: (a * b, (a, b)), lambda dy, c: (dy * c[1], dy * c[0]), [3.0, 2.0]).ok
+    assert check(cube, [x.astype(">f8")]).ok
+
+
+def test_an_error_survives_pickling(x):
+    with pytest.raises(GradientError) as caught:
+        check(cube, lambda dy, x: dy, [x])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert again.report == caught.value.report
+
+
+class Norm:
+    """Divides by the norm, and keeps it where the next forward changes it."""
+
+    def forward(self, x):
+        self.norm = np.sqrt((x * x).sum())
+        return x / self.norm, x
+
+    def backward(self, dy, x):
+        return dy / self.norm - x * (dy * x).sum() / self.norm**3
+
+
+def test_a_norm_kept_from_the_last_forward_is_found(x):
+    """No flip of the argument changes it."""
+    with pytest.raises(GradientError) as error:
+        check(Norm(), [x])
+    assert error.value.report.cause == "hidden state"
+
+
+def test_the_same_seed_for_the_argument_does_not_hide_an_error():
+    """The gradient of a row over its length is 0 for dy = x."""
+
+    def unit(x):
+        length = np.sqrt((x * x).sum(axis=1, keepdims=True))
+        return x / length, length
+
+    x = np.random.default_rng(7).standard_normal((4, 5))
+    with pytest.raises(GradientError) as error:
+        check(unit, lambda dy, length: dy / length, [x], rng=7)
+    assert error.value.report.cause == "missing term"

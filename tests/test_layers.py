@@ -1,5 +1,7 @@
 """Linear and Sequential: the sums by index, the initialisation, the names and the messages."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,7 +9,7 @@ from scipy import stats
 from scratchvae import VAE, Activation, InputError, Linear, Sequential
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.gradcheck import check_model
-from scratchvae.layers import dense
+from scratchvae.layers import backward_parameters, dense
 
 
 @pytest.mark.proves("linear")
@@ -125,6 +127,42 @@ def test_where_dx_is_not_needed_no_backward_is_passed_over(rng):
     for encoder, decoder in first_layers(rng):
         model = VAE(6, latent_dim=2, dtype="float64", encoder=encoder, decoder=decoder)
         assert check_model(model, rng.random((3, 6)), rng=int(rng.integers(2**32))).ok, encoder
+
+
+class Slotted:
+    __slots__ = ("called",)
+
+    def backward(self, dy, cache):
+        self.called = "backward"
+
+
+class Delegating:
+    """Knows its methods only when it is asked for them."""
+
+    def __init__(self):
+        self.called = ""
+
+    def __getattr__(self, name):
+        if name == "backward":
+            return lambda dy, cache: setattr(self, "called", name)
+        raise AttributeError(name)
+
+
+def test_the_method_is_looked_for_in_the_object_first_and_then_in_its_classes():
+    called = []
+
+    def note(name):
+        return lambda dy, cache: called.append(name)
+
+    both = SimpleNamespace(backward=note("backward"), backward_parameters=note("parameters"))
+    overridden = Linear(3, 2)
+    overridden.backward = note("backward")  # Linear's backward_parameters knows nothing of it
+    for layer in both, overridden:
+        backward_parameters(layer, np.ones((1, 2)), None)
+    assert called == ["parameters", "backward"]
+    for layer in Slotted(), Delegating():
+        backward_parameters(layer, np.ones((1, 2)), None)
+        assert layer.called == "backward"
 
 
 def test_a_stack_without_parameters_has_nothing_to_do_without_an_input_gradient(rng):

@@ -306,6 +306,20 @@ def test_a_change_that_the_parameters_do_not_see_is_refused_until_they_are_gathe
     sv.Adam(model.params).step()
 
 
+def test_other_widths_are_refused_until_they_are_gathered():
+    model = sv.VAE(6, **OPTIONS)
+    before = model.widths()
+    model.likelihood = sv.VAE(7, **OPTIONS).likelihood
+    after = model.widths()
+    with pytest.raises(sv.InputError) as error:
+        model.check_parts()
+    assert before != after
+    assert str(error.value) == (
+        f"the widths of the parts have changed from {before} to {after}: call model.gather() and "
+        "make a new optimizer"
+    )
+
+
 def test_a_part_that_does_not_fit_is_refused_when_it_is_gathered():
     model = sv.VAE(6, **OPTIONS)
     model.encoder = dense(6, 5)
@@ -397,10 +411,12 @@ def test_free_bits_do_not_hide_a_kl_that_was_replaced():
             return kl / 2, cache
 
     Half(6, **OPTIONS)
-    with pytest.raises(
-        sv.InputError, match=r"free_bits is 0\.5: it charges the KL of VAE, which Half"
-    ):
+    with pytest.raises(sv.InputError) as error:
         Half(6, free_bits=0.5, **OPTIONS)
+    assert str(error.value) == (
+        "free_bits is 0.5: it charges the KL of VAE, which Half replaces with another, so leave it "
+        "at 0"
+    )
 
 
 # --- copies

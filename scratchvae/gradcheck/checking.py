@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +30,14 @@ STATE = (
 LOST = "backward overwrites the gradient of {} where it should add to it (+=)"
 LEFTOVER = "loss_and_grad's gradient depends on what params.grad held before, or on new noise"
 BATCH = "the size of the batch"
-WITHOUT_GRADIENT = ("eps", "noise")  # arguments of these names have none, if that makes it come out
+# Arguments of these names have no gradient, if as many are left as there are gradients.
+WITHOUT_GRADIENT = ("eps", "noise", "mask", "target", "targets", "label", "labels", "y_true")
 
 
 def check(
     f: Any,
     *pair_and_args: Any,
-    wrt: Sequence[int] | None = None,
+    wrt: Sequence[int | str] | None = None,
     rng: RandomSource = None,
     tolerance: float = TOLERANCE,
     step: float = STEP,
@@ -53,9 +55,10 @@ def check(
     *pair_and_args
         The backward, if given, and the arguments: a sequence, or a dict of keyword arguments. Those
         with a gradient are float64 arrays; arrays of other libraries come in through DLPack.
-    wrt : sequence of int, optional
-        Which arguments the gradients belong to. By default to all that are floating point; where
-        there are fewer gradients, each choice of arguments that fits their shapes is tried.
+    wrt : sequence of int or str, optional
+        Which arguments the gradients belong to, by position or name. By default to all that are
+        floating point; where there are fewer gradients, each choice of arguments that fits their
+        shapes is tried, and the report's `note` says which was taken.
     rng : None, int, SeedSequence or Generator
         Where directions and dy come from: fresh ones each time by default.
     tolerance : float
@@ -122,16 +125,23 @@ class Case(NamedTuple):
     dy: Array
     sizes: dict[str, int]  # by name, the lengths over which a mean may be wrong or forgotten
     arrays: dict[str, Array]  # by name, what else a gradient may be made of
+    assumed: bool = False  # whether the user left open which arguments have a gradient
+    skipped: Sequence[str] = ()  # the arguments that are not checked
 
     def compare(self, settings: Settings) -> Report:
         """Return the first report that is right, or raise for the likeliest of the choices."""
         errors = []
         for blocks in self.choices:
+            names = ", ".join(b.name for b in blocks)
             try:
-                return Comparison(settings, blocks, *self[1:]).report()
+                report = Comparison(settings, blocks, *self[1:5]).report()
             except GradientError as error:
                 errors.append(error)
-        if len(errors) == 1:
+                continue
+            notes = [f"Taken as the gradients of {names}: wrt= says which."] * self.assumed
+            notes += [f"Not checked: {', '.join(self.skipped)}."] * bool(self.skipped)
+            return replace(report, note=" ".join(notes))
+        if not self.assumed:
             raise errors[0]
         # What is wrong must be so whatever is assumed; then only a cause that leaves no doubt is
         # worth naming.
@@ -139,8 +149,8 @@ class Case(NamedTuple):
         unsure = [e for e in errors if e.report.verdict != "wrong"]
         likeliest = [*unsure, *named, *errors][0]
         report, blocks = likeliest.report, self.choices[errors.index(likeliest)]
-        names = [b.name for b in blocks]
-        assumed = f"This takes the gradients to be those of {', '.join(names)}: wrt= says which."
+        names = ", ".join(b.name for b in blocks)
+        assumed = f"This takes the gradients to be those of {names}: wrt= says which."
         raise settings.error(
             f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}",
             report.cause.replace("some coordinates", ""),
@@ -153,11 +163,13 @@ def prepared(
     settings: Settings,
     f: Any,
     pair_and_args: tuple[Any, ...],
-    wrt: Sequence[int] | None,
+    wrt: Sequence[int | str] | None,
 ) -> Iterator[Case]:
     """Call forward and backward of what `check` takes, check their contract, restore in the end."""
     forward, backward, args, names, parameters = _unpack(f, pair_and_args)
     args = [_own(f"argument {n} of {settings.name}", a) for n, a in zip(names, args, strict=True)]
+    if not any(map(_is_array, args)):  # a function of plain numbers
+        args = [np.array(a) if isinstance(a, float) else a for a in args]
     if args and not parameters and not any(map(_usable, args)):
         _check_float64(f"argument {names[0]} of {settings.name}", args[0])
     pair = _Pair(settings, forward, backward, parameters, names)
@@ -199,7 +211,16 @@ def prepared(
         pair.check_contract(labels, [*given, *d_parameters], args, dy, cache)
         arrays = {n: a for n, a in zip(names, args, strict=True) if _floating(a)}
         sizes = _sizes(names, args, y)
-        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays)
+        assumed = wrt is None and len(given) < sum(map(_usable, args))
+        skipped = [
+            f"{names[i]}, which is empty"
+            if g is not None
+            else f"{names[i]}, whose gradient is None"
+            for i, g in zip(choices[0], given, strict=True)
+            if _usable(args[i]) and (g is None or not args[i].size)
+        ]
+        evaluate = lambda: pair.forward(*args)[0]  # noqa: E731
+        yield Case(blocks, evaluate, dy, sizes, arrays, assumed, skipped)
     finally:
         for p, value, grad in saved:
             p.value[...], p.grad[...] = value, grad
@@ -265,6 +286,11 @@ class _Pair:
             p.grad[...] = 0 if start is None else start[i]
         result = self._call("backward", dy, cache)
         if isinstance(result, Mapping):
+            if more := [n for n in result if n not in self.names]:
+                raise InputError(
+                    f"backward of {self.settings.name} returns a gradient of {more[0]!r}: expected "
+                    f"names of arguments, {', '.join(self.names)}"
+                )
             result = tuple(result.get(n) for n in self.names)
         given = list(result) if isinstance(result, tuple | list) else [result]
         what = f"the gradient that {self.settings.name}'s backward returns"
@@ -299,7 +325,8 @@ class _Pair:
             self.settings.require(False, "cache", USED_UP.format(name))
         flipped = [namespace(a).flip(a) if _floating(a) else a for a in args]
         scaled = [1.0625 * a if _floating(a) else a for a in args]
-        for moved in (flipped, scaled):
+        both = [1.0625 * a if _floating(a) else a for a in flipped]  # a norm sees no flip
+        for moved in (both, flipped, scaled):
             with suppress(InputError):  # arguments the user never gave may lie outside a domain
                 self.forward(*moved)
                 break
@@ -329,7 +356,9 @@ def make_settings(
     if not (tolerance > 0 and step > 0 and directions > 0):
         raise InputError("tolerance, step and directions must be positive")
     seed = seed_of(rng)
-    return Settings(name, seed, tolerance, step, directions, np.random.default_rng(seed))
+    # A stream of its own: arguments are often drawn from the same seed, and dy = x hides errors.
+    rng_ = np.random.default_rng([seed, *b"gradcheck"])
+    return Settings(name, seed, tolerance, step, directions, rng_)
 
 
 @contextmanager
@@ -359,8 +388,8 @@ def _unpack(
     parameters: list[tuple[str, Any]] = []
     if len(rest) == 2:
         forward, backward = f, rest[0]
-    elif hasattr(f, "forward") and hasattr(f, "backward"):
-        forward, backward = f.forward, f.backward
+    elif hasattr(f, "backward"):
+        forward, backward = getattr(f, "forward", f), f.backward
         parameters = _named_parameters(f)
         for n, p in parameters:
             _check_float64(f"parameter {n} of {name_of(f)}", p.value)
@@ -384,7 +413,11 @@ def _unpack(
 def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
     """Return the named parameters of a layer; InputError if it gives something else."""
     found = getattr(layer, "named_parameters", tuple)
-    pairs = list(found() if callable(found) else [found])
+    try:
+        pairs = list(found() if callable(found) else [found])
+    except Exception as error:
+        text = f"named_parameters of {name_of(layer)} raised {type(error).__name__}: {error}"
+        raise InputError(text) from error
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "grad")):
             raise InputError(
@@ -399,14 +432,16 @@ def _with_gradient(
     names: list[str],
     args: list[Any],
     given: list[Array | None],
-    wrt: Sequence[int] | None,
+    wrt: Sequence[int | str] | None,
 ) -> list[list[int]]:
     """Return the choices of arguments that the gradients may belong to, the likeliest first."""
     n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
     usable = [i for i in floating if _usable(args[i])]
     floating = usable if len(usable) >= n else floating
     if wrt is not None:
-        choices = [list(wrt)]
+        if unknown := [i for i in wrt if isinstance(i, str) and i not in names]:
+            raise InputError(f"wrt names {unknown[0]!r}: expected some of {', '.join(names)}")
+        choices = [[names.index(i) if isinstance(i, str) else i for i in wrt]]
     elif n == len(args):
         choices = [list(range(n))]
     else:
@@ -461,7 +496,8 @@ def name_of(f: Any) -> str:
 def _own(what: str, x: Any) -> Any:
     """Return a copy of an array, which may be moved; leave alone what is none."""
     if _is_array(x) or isinstance(x, np.generic):
-        return namespace(x).array(x)
+        x = namespace(x).array(x)
+        return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
         try:
             return np.array(get_backend("numpy").asarray(x))
@@ -508,6 +544,8 @@ def _as_array(what: str, x: Any) -> Array:
     x = _own(what, x) if not isinstance(x, np.ndarray) else x
     if not _is_array(x) and not isinstance(x, np.generic):
         raise InputError(f"{what} is {_describe(x)}: expected an array")
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"{what} is an array of {x.dtype}: expected real numbers")
     return namespace(x).asarray(x)
 
 

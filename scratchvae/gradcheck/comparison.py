@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,7 @@ from scratchvae.backend import Array, asnumpy, namespace
 
 from .diagnosis import Evidence, explain, float32_digits
 from .slopes import (
-    COARSEST,
     EPSILON,
-    FARTHEST,
-    FINEST,
     Block,
     Check,
     Forward,
@@ -30,7 +26,7 @@ from .slopes import (
 )
 
 TOLERANCE = 1e-7
-RESOLVED = 100  # an interval that decides is no wider than so many tolerances of the slope
+RESOLVED = 100  # the narrowest interval decides up to so many tolerances of the slope
 FLOOR = 0.1  # and of a slope a thousandth of the block's largest, or less, than this of that one
 SMALL = 64  # a block of at most so many entries is checked along every coordinate
 FULL = 512  # and looked at along every coordinate, where it is wrong, if it has at most so many
@@ -55,6 +51,9 @@ class Report:
         The last where the forward pass does not fix a slope well enough to decide.
     cause : str
         The explanation that was found, such as "sign", "factor" or "kink"; empty if none was.
+    note : str
+        Which arguments the gradients were taken to belong to, if that was left open, and which of
+        them were not checked.
     """
 
     name: str
@@ -65,6 +64,7 @@ class Report:
     message: str = ""
     verdict: str = "right"
     cause: str = ""
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -75,6 +75,7 @@ class Report:
         return self.message or (
             f"{self.name}: backward agrees with {len(self.checks)} slopes of the forward pass; "
             f"largest relative error {self.error:.1e}, tolerance {self.tolerance:.0e}."
+            f"{self.note and ' '}{self.note}"
         )
 
 
@@ -87,6 +88,10 @@ class GradientError(AssertionError):
     def __init__(self, report: Report) -> None:
         super().__init__(report.message)
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the report, as worker processes do."""
+        return type(self), (self.report,)
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,12 @@ class Comparison:
         findings = [self._look_at(b, found[b.name]) for b in failed]
         wrong = [f for f in findings if f.verdict == "wrong"]
         dy = self.forward.dy.reshape(self.forward.shape)
-        narrow = [(b.name, float32_digits(asnumpy(b.grad), dy)) for b in blocks]
-        narrow = [found for found in narrow if found[1] and settings.tolerance <= 1e-6]
+        narrow = [
+            (b.name, sentence)
+            for b in blocks
+            if any(j.check.shows_an_error(1e-10) for j in found[b.name])
+            and (sentence := float32_digits(asnumpy(b.grad), dy))
+        ]
         if wrong:
             cause, message = self._explain(wrong, findings)
         elif findings:
@@ -181,94 +190,104 @@ class Comparison:
     # --- measuring
 
     def _judge(
-        self, label: str, moves: Moves, g: float, size: float, slack: float, floor: float = 0.0
+        self,
+        label: str,
+        moves: Moves,
+        g: float,
+        size: float,
+        slack: float,
+        floor: float = 0.0,
+        hurry: bool = False,
     ) -> Judged:
         """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
 
         An interval has to be small against that, or else below the `floor` of its block. The first
         steps are a hundredth of the argument, then smaller and then larger ones are taken, until
-        three agree well enough to decide.
+        some know the slope to the tolerance; if none do, the narrowest interval decides. In a
+        `hurry`, where the block is known to be wrong, two that agree decide against g.
         """
-        ladder, finite = Ladder(self.forward, moves, slack), math.isfinite(g)
-        seen: dict[int, Slope] = {}
-        many = bool(np.count_nonzero(asnumpy(moves.v)) > 1)
+        ladder, tolerance = Ladder(self.forward, moves, slack), self.settings.tolerance
+        many, seen = bool(np.count_nonzero(asnumpy(moves.v)) > 1), dict[int, Slope]()
 
         def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
             value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
-            wide = width / self.settings.tolerance if verdict == "right" else 0.0
+            wide = width / tolerance if verdict == "right" else 0.0
             check = Check(label, g, value, self._error(g, value, wide, size, ladder), width)
             return Judged(check, moves, verdict, slope, reason)
 
         slope = ladder.slope(0)
-        if slope and self._agrees(slope, g, size, floor, ladder):
+        if slope and self._agrees(slope, g, size, tolerance, 0.0, ladder):
             return judged(slope, "right")
         self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
-        smaller, larger = range(1, FINEST + 1), range(-1, COARSEST - 1, -1)
-        order = [0, *smaller, *larger] if ladder.secant() else [0, *larger]
-        ladder.rung(FARTHEST)  # an output that does not move there either does not depend on x
-        for i in range(-1, FARTHEST, -1):
-            if ladder.secant() or ladder.rung(i) is None:
-                break
-        for i in order:
+        for i in ladder.order():
             slope = ladder.slope(i)
             if slope is None:
                 continue
             seen[i] = slope
-            if self._agrees(slope, g, size, floor, ladder) and (
-                (size and i >= 0) or all(s.distance(g) <= 0 for s in seen.values() if s.consistent)
-            ):
-                # Small steps see nothing of what moves by leaps, as a part in float32 does. If
-                # larger ones know another slope well, and no kink, nothing is decided.
-                if self._elsewhere(g, seen):
-                    return judged(slope, "cannot tell", "curvature")
-                return judged(slope, "right")
-            pair = list(seen.values())[-2:]
-            far = all(100 * s.width < abs(s.value - (g if finite else 0)) for s in pair)
-            alike = len(pair) == 2 and pair[0].distance(pair[1].value) <= 4 * pair[1].width
-            clear = far and alike and all(s.resolved for s in pair)
-            if clear and (not finite or self._excluded(g, size, many, seen)):
-                return judged(min(pair, key=lambda s: s.width), "wrong")
+            another = self._another(g, seen)
+            if self._agrees(slope, g, size, tolerance, 0.0, ladder):
+                # Small steps see nothing of what moves by leaps, as a part in float32 does.
+                return judged(slope, "cannot tell" if another else "right", "curvature")
+            if another and (hurry or not math.isfinite(g)):
+                return judged(slope, "wrong")
         if not seen:
             return judged(None, "cannot tell", "domain")
         best = min(seen.values(), key=lambda s: s.width)
+        if self._agrees(best, g, size, RESOLVED * tolerance, floor, ladder):
+            return judged(best, "cannot tell" if self._another(g, seen) else "right", "curvature")
         visible = best.row.any() or abs(g) * moves.unit > self.tiny
-        if finite and visible and self._excluded(g, size, many, seen):
+        if math.isfinite(g) and visible and self._excluded(g, size, many, seen):
             return judged(best, "wrong")
         if any(s.kink > s.rounding + s.curvature for s in seen.values()):
             return judged(best, "cannot tell", "kink")
         reason = "rounding" if best.rounding >= best.curvature else "curvature"
         return judged(best, "cannot tell", reason)
 
-    def _elsewhere(self, g: float, seen: dict[int, Slope]) -> bool:
+    def _another(self, g: float, seen: dict[int, Slope]) -> bool:
         """Tell whether two steps in a row know another slope; a single one may by chance."""
-        for a, b in itertools.pairwise(seen.values()):
-            apart = min(abs(s.value - g) for s in (a, b))
-            if 100 * max(a.width, b.width, abs(a.value - b.value)) < apart:
+        for i, a in seen.items():
+            b = seen.get(i + 1, a)
+            apart = min(abs(s.value - (g if math.isfinite(g) else 0.0)) for s in (a, b))
+            if b is not a and 100 * max(a.width, b.width, abs(a.value - b.value)) < apart:
                 return True
         return False
 
     def _excluded(self, g: float, size: float, many: bool, seen: dict[int, Slope]) -> bool:
-        """Tell whether g lies beyond the intervals of all the steps that agree, to one side.
+        """Tell whether g lies beyond the best interval, and no step that knows a slope disagrees.
 
         Where small steps see another slope than large ones, as within a leap of rounding, they do
         not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
         steps than the best count only if rounding leaves them something to say.
         """
         # [finite-differences-verdict]
-        best = min(seen, key=lambda i: seen[i].width)
-        evidence = [seen[best]]
-        evidence += [s for i, s in seen.items() if s.informed or (i < best and s.consistent)]
-        if not seen[best].row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
+        finest = min(seen, key=lambda i: seen[i].width)
+        best = seen[finest]
+        evidence = [s for i, s in seen.items() if s.informed or (i < finest and s.consistent)]
+        if not (best.informed or best.consistent):
+            return False  # steeper and steeper
+        if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
             return False  # leaps: to large steps a slope, to small ones none
-        if many and any(s.kink for s in evidence):
+        if many and any(s.kink for s in [best, *evidence]):
             return False  # of the kinks that a direction meets the jumps may cancel
-        outside = min(s.distance(g) for s in evidence) > self.settings.tolerance * size
-        return outside and len({s.value > g for s in evidence}) == 1
 
-    def _agrees(self, slope: Slope, g: float, size: float, floor: float, ladder: Ladder) -> bool:
-        """Tell whether g lies in the interval, which is small against the slope."""
-        tolerance = self.settings.tolerance
-        if not (math.isfinite(g) and abs(g - slope.value) <= slope.width + tolerance * size):
+        def beyond(s: Slope) -> bool:
+            outside = s.distance(g) > self.settings.tolerance * size
+            return outside and (s.value > g) == (best.value > g)
+
+        # If two say the same, rougher ones need not exclude g; but to stand still says little.
+        sure = best.row.any() and self._another(g, seen)
+        return beyond(best) and all(
+            beyond(s) or (sure and not s.kink and s.distance(best.value) <= 0) for s in evidence
+        )
+
+    def _agrees(
+        self, slope: Slope, g: float, size: float, share: float, floor: float, ladder: Ladder
+    ) -> bool:
+        """Tell whether g lies in the interval, which is no more than a share of the slope."""
+        if not (
+            math.isfinite(g)
+            and abs(g - slope.value) <= slope.width + self.settings.tolerance * size
+        ):
             return False
         if size or floor:
             largest = max(size, abs(slope.value))
@@ -276,7 +295,7 @@ class Comparison:
             largest = ladder.secant()
             if ladder.never_moves():
                 return True
-        return slope.width <= max(RESOLVED * tolerance * largest, floor)
+        return slope.width <= max(share * largest, floor)
 
     def _error(self, g: float, value: float, wide: float, size: float, ladder: Ladder) -> float:
         """Return the error relative to the slope, or, where that is 0, to the secants around it.
@@ -305,23 +324,29 @@ class Comparison:
         where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
         moves = [direction(block, some, self.settings.rng) for some in where]
         size = max(float(np.linalg.norm(g * asnumpy(v))) for v in moves)
-        floor = RESOLVED * self.settings.tolerance * size
+        floor = FLOOR * self.settings.tolerance * size
         return [self._along(block, v, floor, f"direction {n}") for n, v in enumerate(moves, 1)]
 
-    def _coordinate(self, block: Block, index: tuple[Any, ...], floor: float = 0.0) -> Judged:
+    def _coordinate(
+        self, block: Block, index: tuple[Any, ...], floor: float = 0.0, hurry: bool = False
+    ) -> Judged:
         # Of another shape it is compared with nothing: the slope alone is wanted.
         g = float(block.grad[index]) if block.grad.shape == block.value.shape else math.nan
         floor = min(floor, 0.01 * abs(g))  # never above the slope itself
-        return self._judge(_label(block, index), coordinate(block, index), g, abs(g), 0.0, floor)
+        moves = coordinate(block, index)
+        return self._judge(_label(block, index), moves, g, abs(g), 0.0, floor, hurry)
 
-    def _along(self, block: Block, v: Array, floor: float, label: str = "") -> Judged:
+    def _along(
+        self, block: Block, v: Array, floor: float = 0.0, label: str = "", hurry: bool = False
+    ) -> Judged:
         """Along a direction that moves many entries."""
         terms = asnumpy(block.grad * v).ravel()
         moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
         slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
         size, g = float(np.linalg.norm(terms)), float(terms.sum())
         name = f"{block.name}, {label}"
-        return self._judge(name, Moves(block, v), g, size, slack, floor)
+        floor = min(floor, 0.01 * size)
+        return self._judge(name, Moves(block, v), g, size, slack, floor, hurry)
 
     def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
         """Return the index of an entry that is wrong, halving the direction v that showed it."""
@@ -331,7 +356,7 @@ class Comparison:
             half = np.zeros_like(v_)
             half[low:middle] = v_[low:middle]
             half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
-            wrong = half.any() and self._along(block, half_, 0.0).verdict == "wrong"
+            wrong = half.any() and self._along(block, half_, hurry=True).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
         return np.unravel_index(low, block.value.shape)
 
@@ -345,7 +370,10 @@ class Comparison:
             where = [np.unravel_index(k, shape) for k in some]
             if worst.verdict == "wrong":
                 where.append(self._seek(block, worst.moves.v))
-        looked = found if len(found) == size else [self._coordinate(block, i) for i in where]
+        hurry = worst.verdict == "wrong"
+        looked = found
+        if len(found) != size:
+            looked = [self._coordinate(block, i, hurry=hurry) for i in where]
         worst = max([*looked, worst], key=_rank)
         return _Finding(self._evidence(block, where, looked), worst, looked)
 
@@ -417,7 +445,7 @@ class Comparison:
         cause = sentence = ""
         if block.value.size <= FULL:
             where = list(np.ndindex(block.value.shape))
-            looked = [self._coordinate(block, i) for i in where]
+            looked = [self._coordinate(block, i, hurry=True) for i in where]
             cause, sentence = explain(self._evidence(block, where, looked))
         shapes = f"has shape {block.grad.shape}: expected {block.value.shape}"
         hint = "" if sentence else " (wrt= says which arguments have a gradient)"

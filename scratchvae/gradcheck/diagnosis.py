@@ -90,6 +90,8 @@ def explain(evidence: Evidence) -> tuple[str, str]:
     causes = CAUSES
     if evidence.given.shape != evidence.value.shape:
         causes = WRONG_SHAPES
+    elif evidence.close(evidence.given, evidence.right).all():
+        return "", ""  # where it is wrong was not measured
     elif evidence.count() < 3:
         causes = CAUSES_OF_FEW  # almost anything fits so few numbers
     for cause in causes:
@@ -448,7 +450,8 @@ def not_summed(e: Evidence) -> str | None:
 def _sums_to(summands: Numbers, right: Numbers) -> bool:
     shape = (1,) * (summands.ndim - right.ndim) + right.shape
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
-    return close(summands.sum(axis=axes, keepdims=True).reshape(right.shape), right)
+    total = summands.sum(axis=axes, keepdims=True) if len(shape) == summands.ndim else summands
+    return total.size == right.size and close(total.reshape(right.shape), right)
 
 
 Cause: TypeAlias = Callable[[Evidence], str | None]

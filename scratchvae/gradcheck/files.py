@@ -41,10 +41,11 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     """Return what ``FILE.py`` or ``FILE.py:NAME`` names.
 
     Taken are functions ``f`` or ``f_forward`` with ``f_backward`` or ``backward_f`` beside them, in
-    the file or as methods of a class; objects with `forward` and `backward`, or with
-    `loss_and_grad`; and classes of such objects that need no arguments. The arguments are what the
-    file calls ``NAME_args``: a list of arrays, a dict of them by name, or a function that returns
-    one and may take a NumPy Generator. Without it they are drawn, (4, 5) each.
+    the file or as methods of a class; objects with `forward` or `__call__` and `backward`, or with
+    `loss_and_grad`, in lists and dicts too; and classes of such objects that need no arguments. The
+    arguments are what the file calls ``NAME_args``: a list of arrays, a dict of them by name, or a
+    function that returns one and may take a NumPy Generator. Without it they are drawn, (4, 5)
+    each.
 
     Raises
     ------
@@ -112,26 +113,43 @@ def _load(path: Path) -> ModuleType:
 
 def _candidates(module: ModuleType) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
     """Yield names with what `check` takes, or with the reason why it cannot."""
-    for name, value in list(vars(module).items()):
-        if name.startswith("_") or isinstance(value, ModuleType):
-            continue
-        if not inspect.isclass(value) and (_is_layer(value) or _is_model(value)):
+    named = {n: v for n, v in vars(module).items() if not n.startswith("_")}
+    seen = {id(v) for v in named.values()}
+    for name, value in named.items():
+        if inspect.isclass(value):
+            if value.__module__ == module.__name__:
+                yield from _of_class(module, name, value)
+        elif _is_layer(value) or _is_model(value):
             yield name, (value,)
-        elif inspect.isclass(value) and value.__module__ == module.__name__:
-            has_pairs = any(_forward_names(n) for n in dir(value))
-            if not (_is_layer(value) or _is_model(value) or has_pairs):
-                continue
-            try:
-                made = value()
-            except (Exception, SystemExit) as error:
-                text = f"{name}() of {module.__file__} raised {type(error).__name__}: {error}"
-                yield name, f"{text}; make an object of the class in the file"
-                continue
-            if _is_layer(made) or _is_model(made):
-                yield name, (made,)
-            members = {n: getattr(made, n) for n in dir(made) if not n.startswith("_")}
-            yield from ((f"{name}.{n}", pair) for n, pair in _pairs(members, lambda f: True))
+        elif isinstance(value, list | tuple | dict):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, v in items:
+                if id(v) not in seen and not inspect.isclass(v) and (_is_layer(v) or _is_model(v)):
+                    yield f"{name}[{key!r}]", (v,)
     yield from _pairs(vars(module), lambda f: _is_own(module, f))
+
+
+def _of_class(
+    module: ModuleType, name: str, kind: type
+) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
+    """Yield an object of a class, the pairs among its methods, and the classes inside it."""
+    for n, inner in vars(kind).items():
+        if inspect.isclass(inner) and inner.__module__ == module.__name__ and n[0] != "_":
+            yield from _of_class(module, f"{name}.{n}", inner)
+    is_layer = _is_layer(kind) or _is_model(kind)
+    if not (is_layer or any(_forward_names(n) for n in dir(kind))):
+        return
+    try:
+        made = kind()
+    except (Exception, SystemExit) as error:
+        text = f"{name}() of {module.__file__} raised {type(error).__name__}: {error}"
+        yield name, f"{text}; make an object of the class in the file"
+        return
+    if is_layer:
+        yield name, (made,)
+    own = [n for n in dir(kind) if n[0] != "_" and n not in ("forward", "backward")]
+    members = {n: getattr(made, n) for n in own if _has(made, n)}
+    yield from ((f"{name}.{n}", pair) for n, pair in _pairs(members, lambda f: True))
 
 
 def _pairs(
@@ -152,6 +170,8 @@ def _pairs(
 def _forward_names(name: str) -> list[str]:
     """Return what the forward of a backward of that name may be called; nothing if it is none."""
     base = name.removesuffix("_backward").removeprefix("backward_")
+    if name == "backward":
+        return ["forward"]
     if name.startswith("_") or base in (name, ""):
         return []
     return [base, f"{base}_forward", f"forward_{base}"]
@@ -163,16 +183,32 @@ def _is_own(module: ModuleType, f: Any) -> bool:
 
 
 def _is_covered(module: ModuleType, name: str, objects: list[type]) -> bool:
+    """Tell whether what a class computes is checked through an object of a subclass."""
     value = vars(module).get(name)
-    return inspect.isclass(value) and any(issubclass(o, value) for o in objects)
+    return inspect.isclass(value) and any(
+        issubclass(o, value)
+        and (
+            inspect.isabstract(value)
+            or getattr(o, "backward", o) is getattr(value, "backward", None)
+        )
+        for o in objects
+    )
+
+
+def _has(x: Any, *names: str) -> bool:
+    """Tell whether it has these methods; an attribute that raises is none."""
+    try:
+        return all(callable(getattr(x, n, None)) for n in names)
+    except Exception:
+        return False
 
 
 def _is_layer(f: Any) -> bool:
-    return hasattr(f, "forward") and hasattr(f, "backward")
+    return _has(f, "backward") and (_has(f, "forward") or "__call__" in dir(f))
 
 
 def _is_model(f: Any) -> bool:
-    return hasattr(f, "loss_and_grad") and hasattr(f, "params")
+    return _has(f, "loss_and_grad") and "params" in {*dir(f), *getattr(f, "__dict__", ())}
 
 
 def _with_arguments(
@@ -193,9 +229,11 @@ def _with_arguments(
         args = given if isinstance(given, Mapping | Sequence) else [given]
         return Found(name, functions, args, origin)
     if _is_model(f):
+        if not hasattr(f, "data_dim"):
+            return Unchecked(name, f"it has no data_dim: give it data as {name}_args")
         x = rng.integers(0, 2, (SHAPE[0], f.data_dim)).astype(np.float64)  # (B, D)
         return Found(name, functions, [x], f"x {x.shape} of random bits")
-    forward = f.forward if _is_layer(f) else f
+    forward = getattr(f, "forward", f)
     names, shape = _needed(forward), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
     for source, draw in DRAWS.items():
         args = [draw(rng, shape) for _ in names]

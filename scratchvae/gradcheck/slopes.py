@@ -5,6 +5,7 @@ The derivation is on the page "Finite differences"; the names here are those of 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -47,6 +48,10 @@ class Check(NamedTuple):
     numerical: float
     error: float
     width: float = 0.0
+
+    def shows_an_error(self, share: float) -> bool:
+        """Tell whether there is one of that share of the slope, however small, beyond the width."""
+        return abs(self.analytic - self.numerical) > 4 * self.width + share * abs(self.analytic)
 
 
 class Block(NamedTuple):
@@ -176,6 +181,21 @@ class Ladder:
             self.found[i] = None if ends[0] is None or ends[1] is None else (h, ends[0], ends[1])
         return self.found[i]
 
+    def order(self) -> list[int]:
+        """Return from which rungs to begin, in turn.
+
+        The smallest steps are 1e-11 of the coordinate itself, where its array's median is larger.
+        """
+        x, extra = abs(self.moves.x), 0
+        if 0 < x < self.moves.unit:
+            extra = min(math.ceil(math.log(self.moves.unit / x, RATIO)), FINEST)
+        smaller, larger = range(1, FINEST + extra + 1), range(-1, COARSEST - 1, -1)
+        self.rung(FARTHEST)  # an output that does not move there either does not depend on x
+        for i in range(-1, FARTHEST, -1):
+            if self.secant() or self.rung(i) is None:
+                break
+        return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
+
     def slope(self, i: int) -> Slope | None:
         """Return the interval by three steps from the i-th on; None where y is not defined."""
         rungs = [r for r in (self.rung(i + k) for k in range(3)) if r is not None]
@@ -190,15 +210,15 @@ class Ladder:
         finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
         step = np.where(still >= h[0], still, h[2])
-        rounding, noise = finest / step, noise / step
+        # What never moves has no part in the slope, whatever it does where others move.
+        moves = still < max(step for step, *_ in filter(None, self.found.values()))
+        rounding, noise = finest / step, np.where(moves, noise / step, 0)
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
         of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
-        parts = [
-            float((weights * part).sum()) for part in (curvature, rounding, kink, noise / h[2])
-        ]
+        parts = [float((weights * part).sum()) for part in (curvature, rounding, kink, noise)]
         parts[1] += of_x
         return Slope(value, parts[0], parts[1], parts[2], parts[3], row)
 
