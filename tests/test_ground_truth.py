@@ -221,7 +221,6 @@ def train(model, x, steps=1500, rate=0.05):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("z_dim", [1, 2, 3])
-@pytest.mark.proves("two-paths")
 def test_training_finds_the_optimum_of_probabilistic_pca(zeros_and_ones, rng, z_dim):
     """From random parameters Adam reaches the bound that an eigendecomposition gives, and no more.
 

@@ -88,12 +88,11 @@ def plant(block: labels.Block, marked: str, tree: Path) -> None:
         old += right
         new += (wrong or f"(1.01 * ({right}))") if i % 2 else right  # between the marks
     path = tree / block.path
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    text = "".join(lines[block.first - 1 : block.last])
-    if text.count(old) != 1:
-        raise ValueError(f"[{block.label}] has {text.count(old)} times, expected once: {old}")
-    lines[block.first - 1 : block.last] = [text.replace(old, new)]
-    path.write_text("".join(lines), "utf-8")
+    before, comment, rest = path.read_text("utf-8").partition(f"# [{block.label}]")
+    lines, *others = re.split(r"(?=# \[[\w-]+\])", rest, maxsplit=1)  # to the next label
+    if old not in lines:
+        raise ValueError(f"behind the label [{block.label}] there is no {old}")
+    path.write_text("".join([before, comment, lines.replace(old, new, 1), *others]), "utf-8")
 
 
 class Claims:

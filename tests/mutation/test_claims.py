@@ -32,5 +32,7 @@ def test_it_changes_the_lines_of_its_label_and_nothing_else(tmp_path, label, mar
     ast.parse("\n".join(after))
     changed = [n for n, (a, b) in enumerate(zip(before, after, strict=True), 1) if a != b]
     assert changed
-    assert all(block.first < n <= block.last for n in changed)
+    ends = [other.first for other in BLOCKS.values() if other.path == block.path]
+    end = min((n for n in ends if n > block.first), default=len(before) + 1)
+    assert all(block.first < n < end for n in changed)
     assert all("1.01" in after[n - 1] for n in changed)
