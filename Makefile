@@ -10,7 +10,8 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all docs mutants benchmark gradcheck-rates gpu-check lint format clean
+.PHONY: help train test test-all docs mutants claims benchmark gradcheck-rates gpu-check lint \
+        format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -23,7 +24,8 @@ help:
 	@echo 'make test     run the tests               WORKERS=2  ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
-	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
+	@echo 'make mutants  plant errors, see that the tests find them: what changed; ARGS=--all is long'
+	@echo 'make claims   make each equation wrong by 1%, see that every test of it fails: 5 minutes'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
 	@echo 'make gradcheck-rates measure how often gradient checkers are mistaken: 10 minutes'
 	@echo 'make gpu-check see on a GPU that all is right there, and time it: 7 minutes'
@@ -55,6 +57,9 @@ docs: $(VENV)/.npm
 
 mutants: $(VENV)/.group-test $(VENV)/.group-mutation
 	@$(python) tests/mutation/run.py $(ARGS)
+
+claims: $(VENV)/.group-test
+	@$(python) tests/mutation/claims.py $(ARGS)
 
 # In the group `oracles` are PyTorch, JAX and Numba.
 benchmark: $(VENV)/.group-oracles

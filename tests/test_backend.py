@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
 from scratchvae import backend
@@ -227,6 +228,18 @@ def test_the_allocator_is_told_once_when_training_begins_and_not_on_import():
         [sys.executable, "-c", TELLS_THE_ALLOCATOR], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(99, 1), (100, 2)])
+def test_only_the_products_of_a_small_model_are_kept_to_one_thread(batch_size, threads):
+    def found():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    model = sv.VAE(1000, (100,), 2)  # the largest product has 2 * 1e5 operations an example
+    with threadpool_limits(2, "blas"):  # another number than 1, on any machine
+        with backend.blas_threads(model, batch_size):
+            assert found() == {threads}
+        assert found() == {2}
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

@@ -43,6 +43,23 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_content_is_on_the_disk_before_the_name_points_to_it(tmp_path, monkeypatch):
+    path, done = tmp_path / "f.txt", []
+
+    def fsync(descriptor):
+        done.append(("on the disk", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def replace(old, new, rename=os.replace):
+        done.append(("named", os.stat(old).st_ino, new))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    checkpoint.write_atomically(path, lambda file: file.write_text("whole"))
+    inode = path.stat().st_ino
+    assert done == [("on the disk", inode, 5), ("named", inode, path)]
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(sv.InputError, match=r"missing/c\.safetensors: cannot be written"):
         checkpoint.save(tmp_path / "missing" / "c.safetensors", {}, {})

@@ -36,6 +36,14 @@ def test_elbo_is_minus_the_mean_loss(model, x, rng):
     np.testing.assert_allclose(terms, expected, rtol=1e-13)
 
 
+def test_every_sample_of_the_elbo_has_its_own_noise(model, x, rng):
+    seed = int(rng.integers(2**31))
+    draw = np.random.default_rng(seed)
+    expected = np.mean([model.loss_and_grad(x, draw.standard_normal((4, 1))) for _ in range(3)], 0)
+    found = evaluation.elbo(model, [x], rng=seed, samples=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)  # a few ulp of sums near 10
+
+
 @pytest.fixture
 def single(rng):
     """A float32 model with float32 data, enough of them that float32 could not sum their terms."""
@@ -110,7 +118,6 @@ def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
     np.testing.assert_allclose(bound, -nll, rtol=1e-13)
 
 
-@pytest.mark.proves("log-sum-exp")
 def test_the_bound_is_bitwise_what_the_weights_of_each_chunk_give(single, rng):
     model, x, seed = *single, int(rng.integers(2**31))
     model.rng = None  # nothing but `seed` draws
@@ -142,6 +149,7 @@ def test_the_bound_encodes_once_and_decodes_many_rows_at_once(monkeypatch, rng, 
     assert decoded == [*[most] * (250_000 // most), *([50_000] if backend == "cupy" else [])]
 
 
+@pytest.mark.proves("log-sum-exp")
 def test_log_sum_exp_is_scipys_in_every_column(rng):
     far = rng.choice([0, -2000, 2000, 1e300], 6)  # exp of it is 0 or infinite
     a = rng.standard_normal((5, 6)) + far  # (K, B)
@@ -149,7 +157,6 @@ def test_log_sum_exp_is_scipys_in_every_column(rng):
     np.testing.assert_allclose(evaluation.log_sum_exp(a), special.logsumexp(a, axis=0), rtol=1e-13)
 
 
-@pytest.mark.proves("log-sum-exp")
 def test_the_log_of_weights_that_are_all_0_is_minus_infinity_without_a_warning():
     a = np.array([[-np.inf, 0.0], [-np.inf, -np.inf]])
     with np.errstate(all="raise"):

@@ -203,11 +203,12 @@ class Doubling(OnlyForward):
 
 
 def test_initial_parameters_are_uniform_within_one_over_root_n_in(rng):
-    layer = Linear(4, 50_000, rng=rng, dtype="float64")
+    n_in = int(rng.integers(9, 30))  # larger than 4, where 2 / n_in is the same bound
+    layer, bound = Linear(n_in, 20_000, rng=rng, dtype="float64"), 1 / np.sqrt(n_in)
     for values in (layer.W.value.ravel(), layer.b.value):
-        assert np.abs(values).max() <= 0.5
+        assert np.abs(values).max() <= bound
         # False alarms: 1e-7 for each of the two.
-        assert stats.kstest(values, stats.uniform(-0.5, 1).cdf).pvalue > 1e-7
+        assert stats.kstest(values, stats.uniform(-bound, 2 * bound).cdf).pvalue > 1e-7
 
 
 def test_no_two_initial_parameters_are_equal(rng):

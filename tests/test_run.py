@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,35 @@ def test_a_new_run_trains_and_leaves_its_files(tmp_path, seed):
     figures = run.draw()
     assert tmp_path / "r/figures/latent_plane.png" in figures
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+
+
+def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_bound(monkeypatch):
+    terms = iter([sv.Terms(0.0, 5.0, bound - 5.0) for bound in (9.0, 7.0, 8.0, 7.5)])
+    monkeypatch.setattr(sv.Trainer, "test_terms", lambda trainer: next(terms))
+    run = sv.run.new(Options(hidden=(8,), epochs=4), "r")
+    after = {}
+    run.train(on_epoch=lambda m: after.update({m["epoch"]: run.model.params.value.copy()}))
+    assert run.best == 7.0
+    _, values = checkpoint.load("r/best.safetensors")
+    assert (values["epoch"], values["best"]) == (2, 7.0)
+    np.testing.assert_array_equal(sv.load("r/best.safetensors").params.value, after[2])
+    np.testing.assert_array_equal(sv.load("r").params.value, after[4])
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(-1, [1, 2, 3]), (1e9, [None, None, None])])
+def test_the_files_are_written_after_an_epoch_unless_that_was_done_just_before(
+    monkeypatch, seconds, found
+):
+    monkeypatch.setattr(sv.run, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
+    saved = []
+
+    def on_epoch(metrics):
+        there = Path("r", LAST).exists()
+        saved.append(checkpoint.load(f"r/{LAST}")[1]["epoch"] if there else None)
+
+    sv.run.new(Options(hidden=(8,), epochs=3), "r").train(on_epoch=on_epoch)
+    assert saved == found
+    assert checkpoint.load(f"r/{LAST}")[1]["epoch"] == 3
 
 
 def test_two_runs_with_equal_options_are_equal(seed):

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
-from scratchvae import checkpoint
+from scratchvae import checkpoint, evaluation
 from scratchvae.datasets import Dataset
-from scratchvae.training import Trainer
+from scratchvae.training import TEST_NOISE, Trainer
 
 
-def make_dataset(rng, n=50, d=6, scale=255.0):
-    images = rng.integers(0, 256, (n + 11, d), dtype=np.uint8)
+def make_dataset(rng, n=50, d=6, scale=255.0, n_test=11):
+    images = rng.integers(0, 256, (n + n_test, d), dtype=np.uint8)
     return Dataset("drawn", images[:n], images[n:], None, None, scale, (2, 3))
 
 
@@ -46,24 +47,58 @@ def test_an_epoch_is_every_example_once_and_its_metrics_are_means_over_examples(
     np.testing.assert_array_equal(found, sums / 50)
 
 
-def test_every_example_comes_once_per_epoch_in_a_new_order(rng, seed, monkeypatch):
-    dataset = make_dataset(rng)
-    trainer = make_trainer(dataset, seed)
-    epochs = [[]]
+def rows_of_epochs(trainer, epochs):
+    """Train; return what the model was given in each epoch, in that order, (N, D) each."""
+    seen = [[]]
     original = trainer.model.loss_and_grad
 
     def spy(x, eps=None):
-        epochs[-1].append(x)
+        seen[-1].append(x)
         return original(x, eps)
 
-    monkeypatch.setattr(trainer.model, "loss_and_grad", spy)
-    trainer.run(2, on_epoch=lambda metrics: epochs.append([]))
-    first, second = np.concatenate(epochs[0]), np.concatenate(epochs[1])
+    trainer.model.loss_and_grad = spy
+    trainer.run(epochs, on_epoch=lambda metrics: seen.append([]))
+    return [np.concatenate(rows) for rows in seen[:-1]]
+
+
+def test_every_example_comes_once_per_epoch_in_an_order_of_the_seed_and_the_epoch(rng, seed):
+    dataset = make_dataset(rng)
+    one, again, other = (
+        rows_of_epochs(make_trainer(dataset, seed, seed=s), 4) for s in (seed, seed, seed + 1)
+    )
     expected = dataset.train.astype(np.float32) / np.float32(255)
-    assert first.dtype == np.float32
-    for seen in (first, second):
+    assert one[0].dtype == np.float32
+    for seen in one:
         np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(expected, axis=0))
-    assert (first != second).any()
+    np.testing.assert_array_equal(one, again)
+    # Two of the 50! orders are the same in no run that anybody will see.
+    assert len({rows.tobytes() for rows in one + other}) == 8
+
+
+def test_all_test_data_count_however_many_they_are(rng, seed):
+    dataset = make_dataset(rng, n=20, n_test=2011)
+    trainer = make_trainer(dataset, seed, seed=seed)
+    x = dataset.test.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(np.concatenate(list(trainer.test_batches())), x)
+    noise = [seed, 0, TEST_NOISE]
+    # The same noise, and float64 sums of the same float32 terms, a batch's products rounded apart.
+    np.testing.assert_allclose(
+        trainer.test_terms(), evaluation.elbo(trainer.model, [x], noise), rtol=1e-6
+    )
+    trainer.run(1)
+    assert trainer.metrics[0]["test_loss"] == trainer.test_terms().loss
+
+
+def test_the_products_of_a_small_model_have_one_thread_while_it_trains(rng, seed):
+    def threads():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    seen = []
+    with threadpool_limits(2, "blas"):  # another number than 1, on any machine
+        trainer = make_trainer(make_dataset(rng), seed)
+        trainer.run(1, lambda terms: seen.append(threads()), lambda metrics: seen.append(threads()))
+        assert threads() == {2}
+    assert seen == 5 * [{1}]  # in four steps and after the test data
 
 
 @pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])

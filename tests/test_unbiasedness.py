@@ -93,9 +93,6 @@ def score_function(f, mu, logvar, eps):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.proves(
-    "sigma", "reparameterize", "reparameterize-grad-mu", "reparameterize-grad-logvar"
-)
 def test_the_pathwise_gradient_is_right_on_average(rng, name):
     """The reparameterisation moves the derivative inside the expectation: that is all its magic."""
     _, df, derivative = FUNCTIONS[name]
@@ -108,7 +105,6 @@ def test_the_pathwise_gradient_is_right_on_average(rng, name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.proves("log-density-grad-mu", "log-density-grad-logvar")
 def test_the_score_function_gradient_is_right_on_average(rng, name):
     """The other estimator, f(z) times the gradient of log q(z), has the same expectation."""
     f, _, derivative = FUNCTIONS[name]
@@ -186,9 +182,7 @@ def mean_gradient(model, x, rng, calls=1000, copies=20):
     return np.array(gradients)
 
 
-@pytest.mark.proves(
-    "two-paths", "batch-mean", "gaussian-nll-grad", "linear-grad-W", "linear-grad-b"
-)
+@pytest.mark.proves("batch-mean", "gaussian-nll-grad", "linear-grad-W", "linear-grad-b")
 def test_the_gradient_of_a_linear_model_is_right_on_average(rng):
     """With affine maps the expected loss has no integral left, and its derivative is written here.
 
@@ -232,9 +226,7 @@ def expected_loss(p, x, points, weights):
     return kl.mean() - (log_p.sum(axis=2) @ weights).mean()
 
 
-@pytest.mark.proves(
-    "two-paths", "batch-mean", "bernoulli-grad", "linear-grad-x", "chain-rule", "tanh-grad"
-)
+@pytest.mark.proves("batch-mean", "bernoulli-grad", "linear-grad-x", "chain-rule", "tanh-grad")
 def test_the_gradient_of_a_nonlinear_model_is_right_on_average(rng):
     """The expected loss by Gauss-Hermite quadrature, its derivative by differences of that."""
     model = sv.VAE(3, (3,), 1, activation="tanh", dtype="float64", rng=rng)

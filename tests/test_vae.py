@@ -86,7 +86,6 @@ def test_the_terms_and_gradient_of_a_batch_are_the_means_of_its_examples(rng):
     assert np.allclose(model.params.grad, np.mean(gradients, axis=0), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.proves("batch-mean")
 @pytest.mark.parametrize("model", [sv.VAE, sv.Autoencoder])
 def test_the_shares_of_the_parts_of_a_batch_add_to_the_whole(rng, model):
     model = small(model=model, rng=rng)

@@ -145,7 +145,8 @@ def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Te
     """Yield the tests of a file that name labels; note marks that say nothing readable.
 
     A mark stands in a decorator of the test, as itself or in a ``pytest.param``, written out or by
-    the name that the module gives it: ``ADAM = pytest.mark.proves("adam-step")``.
+    the name that the module gives it: ``ADAM = pytest.mark.proves("adam-step")``. The name may also
+    be that of several: ``MARKS = {"relu": pytest.mark.proves("relu"), ...}``.
     """
     tree = ast.parse(text)
     marks = {node: False for node in ast.walk(tree) if _is_mark(node)}  # -> whether a test has it
@@ -153,10 +154,10 @@ def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Te
     for prefix, test in _tests(tree):
         labels: dict[str, None] = {}  # in order, each once
         for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
-            mark = named.get(node.id) if isinstance(node, ast.Name) else node
-            if mark in marks:
-                marks[mark] = True
-                labels |= dict.fromkeys(arg.value for arg in mark.args if _is_text(arg))
+            for mark in named.get(node.id, []) if isinstance(node, ast.Name) else [node]:
+                if mark in marks:
+                    marks[mark] = True
+                    labels |= dict.fromkeys(arg.value for arg in mark.args if _is_text(arg))
         if labels:
             yield Test(path, prefix + test.name, test.lineno, tuple(labels))
     for mark, has_test in marks.items():
@@ -168,16 +169,16 @@ def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Te
             problems.append((f"{path}:{mark.lineno}", sentence))
 
 
-def _named_marks(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the name and the mark of ``A = mark`` and of ``A, B = mark, mark``."""
+def _named_marks(tree: ast.Module) -> Iterator[tuple[str, list[ast.AST]]]:
+    """Yield the name and the marks of ``A = mark``, ``A, B = mark, mark``, ``A = {"a": mark}``."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             pairs = [(node.targets[0], node.value)]
             if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
                 pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
             for target, value in pairs:
-                if isinstance(target, ast.Name) and _is_mark(value):
-                    yield target.id, value
+                if isinstance(target, ast.Name):
+                    yield target.id, [node for node in ast.walk(value) if _is_mark(node)]
 
 
 def _is_mark(node: ast.AST) -> bool:

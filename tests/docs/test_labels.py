@@ -115,6 +115,7 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
 
         C, D = pytest.mark.proves("c"), pytest.mark.proves("d")
         E = pytest.mark.proves("e")
+        MARKS = {"g": pytest.mark.proves("g"), "h": pytest.mark.proves("h")}
 
         @pytest.mark.parametrize("n", [pytest.param(1, marks=C), pytest.param(2, marks=D)])
         def test_named(n): ...
@@ -122,8 +123,11 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
         @E
         @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.proves("f", "e"))])
         def test_parameters(n): ...
+
+        @pytest.mark.parametrize("n", [pytest.param(n, marks=MARKS[n]) for n in "gh"])
+        def test_marks_of_a_table(n): ...
     """
-    code = "".join(f"# [{label}]\nx = 1\n" for label in "abcdef")
+    code = "".join(f"# [{label}]\nx = 1\n" for label in "abcdefgh")
     found = labels.read(project({"scratchvae/a.py": code, "tests/test_a.py": tests}))
     assert found.problems == []
     names = {label: [test.name for test in tests] for label, tests in found.tests.items()}
@@ -134,6 +138,8 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
         "d": ["test_named"],
         "e": ["test_parameters"],
         "f": ["test_parameters"],
+        "g": ["test_marks_of_a_table"],
+        "h": ["test_marks_of_a_table"],
     }
     assert found.tests["b"][0].line == 7  # the def, not its decorators
 

@@ -7,8 +7,11 @@ counts as killed only if a test failed every time. A mutant of mutmut that was n
 one of equivalent.toml, with the proof that it computes the same; an explanation without its mutant
 is an error too.
 
-    python tests/mutation/run.py [--rounds 3] [--workers N] [--only semantic|tool]
-    python tests/mutation/run.py --check    tell whether docs/mutants.md is of the present sources
+Each row of the table ends in a digest of the texts on which its verdict rests, see `of_error` and
+`of_file`. Where it is still that of the present texts the row is kept and nothing is run.
+
+    python tests/mutation/run.py [--all] [--rounds 3] [--workers N] [--only semantic|tool]
+    python tests/mutation/run.py --check    tell whether docs/mutants.md is of the present texts
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import time
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
 
 import semantic
 
@@ -51,20 +56,59 @@ def mutated_files() -> list[str]:
     return config["only_mutate"]
 
 
-def sources() -> dict[str, str]:
-    """Return the digest of every file on which the table depends."""
-    data = [f"tests/mutation/{name}.toml" for name in ("semantic", "equivalent")]
-    changed = {f"scratchvae/{e.file}" for m in semantic.load() for e in m.edits}
-    paths = sorted({*mutated_files(), *changed, "scratchvae/zoo.py"}) + data
-    return {p: hashlib.sha256((ROOT / p).read_bytes()).hexdigest()[:16] for p in paths}
+# --------------------------------------------------------------- what the table already tells
+
+
+def digest(text: str, paths: set[str]) -> str:
+    """Return 16 hex digits that change with a text and with the files, missing ones included."""
+    total = hashlib.sha256(text.encode())
+    for path in sorted(paths):
+        there = (ROOT / path).exists()
+        total.update(hashlib.sha256((ROOT / path).read_bytes() if there else b"").digest())
+    return total.hexdigest()[:16]
+
+
+def of_error(mutant: semantic.Mutant, tests: list[str]) -> str:
+    """Return the digest of a planted error: itself, the files it is in, those that found it."""
+    paths = {f"tests/{test.partition('::')[0]}" for test in tests}
+    paths |= {f"scratchvae/{e.file}" for e in mutant.edits}
+    if mutant.name.startswith("zoo."):
+        paths.add("scratchvae/zoo.py")
+    return digest(repr(mutant), paths)
+
+
+def of_file(name: str) -> str:
+    """Return the digest of a mutated file: itself, its explanations, the tests of its name.
+
+    Other tests kill its mutants too. Those who take one away, or make it weaker, run ``--all``.
+    """
+    known = sorted(f"{c}: {why}" for c, why in explanations().items() if c.file == Path(name).name)
+    return digest("\n".join(known), {name, f"tests/test_{Path(name).name}"})
+
+
+def unchanged() -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Return what the table tells of present texts: who found an error, a file's mutants."""
+    lines = TABLE.read_text("utf-8").splitlines() if TABLE.exists() else []
+    rows = {cells[0]: cells for x in lines if len(cells := x[2:-2].split(" | ")) == 5}
+    found, count = {}, {}
+    for m in semantic.load():
+        if row := rows.get(cell(m.name)):
+            tests = re.findall(r"`(.+?)`", row[3])
+            if row[4] == code(of_error(m, tests)):
+                found[m.name] = tests
+    for name in mutated_files():
+        if (row := rows.get(code(Path(name).name))) and row[4] == code(of_file(name)):
+            count[Path(name).name] = int(row[1])
+    return found, count
 
 
 # ------------------------------------------------------------------------- the errors of people
 
 
-def judge_semantic(seeds: range, workers: int) -> dict[str, list[str]]:
+def judge_semantic(
+    mutants: list[semantic.Mutant], seeds: range, workers: int
+) -> dict[str, list[str]]:
     """Return the tests that found each planted error; stop if one was not found every time."""
-    mutants = semantic.load()
     with semantic.pool(workers) as pool:
         unchanged = [pool.submit(semantic.passes, seed) for seed in seeds]
         right = [pool.submit(semantic.killer, semantic.RIGHT, seed) for seed in seeds]
@@ -129,16 +173,22 @@ def describe(mutant: str) -> Change:
     return Change(module.rpartition(".")[2] + ".py", function, side("-"), side("+"))
 
 
-def judge_tool(rounds: int, workers: int) -> tuple[Counter[str], dict[Change, str]]:
+def judge_tool(
+    files: list[str], rounds: int, workers: int
+) -> tuple[dict[str, int], dict[Change, str]]:
     """Return how many mutants each file has, and which were not killed every time, and why."""
-    count: Counter[str] = Counter()
+    names = [f"scratchvae.{Path(file).stem}.*" for file in files]
+    count: dict[str, int] = {}
     alive: dict[Change, str] = {}
     for number in range(1, rounds + 1):
         copy_undecorated()
         quiet = not sys.stdout.isatty()
-        mutmut("run", "--max-children", str(workers), quiet=quiet, SCRATCHVAE_TEST_SEED=str(number))
+        options = ["run", "--max-children", str(workers), *names]
+        mutmut(*options, quiet=quiet, SCRATCHVAE_TEST_SEED=str(number))
         results = re.findall(r"^    (\S+): (.+)$", mutmut("results", "--all", "true"), re.MULTILINE)
-        count = Counter(name.split(".")[1] + ".py" for name, _ in results)
+        results = [r for r in results if any(fnmatch(r[0], name) for name in names)]
+        count = {Path(file).name: 0 for file in files}
+        count |= Counter(name.split(".")[1] + ".py" for name, _ in results)
         # Only a failed test kills: a timeout, a crash or a function without a test does not.
         alive |= {describe(name): status for name, status in results if status != "killed"}
         print(f"Round {number}: {len(results)} mutants, {len(alive)} not killed so far", flush=True)
@@ -170,20 +220,25 @@ def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     return "\n".join("| " + " | ".join(str(part) for part in line) + " |" for line in lines)
 
 
-def write(
-    rounds: int, found: dict[str, list[str]], count: Counter[str], alive: set[Change]
-) -> None:
+def write(rounds: int, found: dict[str, list[str]], count: dict[str, int]) -> None:
+    """Write the table; the mutants that are left are those that are explained."""
+    why = explanations()
+    alive = {c for c in why if c.file in count}
     same = Counter(change.file for change in alive)
     files = [name.removeprefix("scratchvae/") for name in mutated_files()]
-    by_file = [(f"`{f}`", count[f], count[f] - same[f], same[f]) for f in files]
+    by_file: list[tuple[object, ...]] = [
+        (code(f), count[f], count[f] - same[f], same[f], code(of_file(f"scratchvae/{f}")))
+        for f in files
+    ]
     total = sum(count.values())
-    by_file.append(("all", total, total - len(alive), len(alive)))
+    by_file.append(("all", total, total - len(alive), len(alive), ""))
     planted = []
     for m in semantic.load():
         places = "<br>".join(f"`{file}`" for file in dict.fromkeys(e.file for e in m.edits))
         tests = "<br>".join(f"`{test}`" for test in found[m.name])
-        planted.append((cell(m.name), cell(m.error), places, tests))
-    n, why = len(planted), explanations()
+        state = code(of_error(m, found[m.name]))
+        planted.append((cell(m.name), cell(m.error), places, tests, state))
+    n = len(planted)
     order = sorted(alive, key=lambda c: (c.file, c.function, c.old, c.new))
     equivalent = [
         (f"`{c.file}`<br>`{c.function}`", code(c.old), code(c.new), cell(why[c])) for c in order
@@ -197,13 +252,17 @@ package on purpose, one at a time, each in a copy, and the tests run on it. A mu
 killed only if a test failed, in every round with other random numbers (rounds: {rounds}); a crash
 or a timeout is no verdict.
 
+The digests are of the texts on which a row rests. `make mutants` runs only what has another digest
+now, `make mutants ARGS=--all` everything, and `python tests/mutation/run.py --check` tells what
+would be run.
+
 ## Errors that people make
 
 {n} errors of the kind found in hand-written VAEs. Those that stand in forward and backward
-alike pass every gradient check, so that only a test of the meaning can find them. The last column
-names the test that failed first; where the rounds differ, each of them.
+alike pass every gradient check, so that only a test of the meaning can find them. The column before
+the digest names the test that failed first; where the rounds differ, each of them.
 
-{table(("error", "what happened", "in", "found by"), planted)}
+{table(("error", "what happened", "in", "found by", "digest"), planted)}
 
 ## Every operator, number and argument
 
@@ -211,47 +270,41 @@ mutmut {importlib.metadata.version("mutmut")} changes the operators, numbers, st
 assignments of every function, one at a time. What lies outside of functions, such as constants, it
 leaves alone; the list above has errors of that kind.
 
-{table(("file", "mutants", "killed", "equivalent"), by_file)}
+{table(("file", "mutants", "killed", "equivalent", "digest"), by_file)}
 
 No other mutant was left. The equivalent ones compute the same, so no test can find them:
 
 {table(("where", "line", "mutant", "why it is the same"), equivalent)}
-
-## Sources
-
-The table is of files with these SHA-256 digests, of which the first 16 digits stand here.
-`python tests/mutation/run.py --check` tells whether they are still the present ones.
-
-{table(("file", "SHA-256"), [(f"`{f}`", f"`{h}`") for f, h in sources().items()])}
 """
     TABLE.write_text(text, "utf-8")
 
 
-def check() -> None:
-    rows = dict(re.findall(r"^\| `(\S+)` \| `([0-9a-f]{16})` \|$", TABLE.read_text("utf-8"), re.M))
-    now = sources()
-    stale = sorted(f for f in {*rows, *now} if rows.get(f) != now.get(f))
-    if stale:
-        sys.exit(f"docs/mutants.md is of other versions of: {', '.join(stale)}")
-    print("docs/mutants.md is of the present sources.")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="also what has not changed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=("semantic", "tool"), help="judge these, write nothing")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    if args.check:
-        return check()
     start = time.monotonic()
-    if args.only != "tool":
-        found = judge_semantic(range(1, args.rounds + 1), args.workers)
-        print(f"{len(found)} planted errors, all found in {args.rounds} rounds", flush=True)
-    if args.only != "semantic":
-        count, alive = judge_tool(args.rounds, args.workers)
-        known = explanations()
+    found, count = ({}, {}) if args.all else unchanged()
+    mutants = [m for m in semantic.load() if m.name not in found]
+    files = [f for f in mutated_files() if Path(f).name not in count]
+    if args.check:
+        if stale := [m.name for m in mutants] + files:
+            sys.exit("docs/mutants.md is of other texts for:\n" + "\n".join(stale))
+        print("docs/mutants.md is of the present texts.")
+        return
+    print(f"To judge: {len(mutants)} planted errors, {len(files)} files", flush=True)
+    if mutants and args.only != "tool":
+        found |= judge_semantic(mutants, range(1, args.rounds + 1), args.workers)
+        print(f"{len(mutants)} planted errors, all found in {args.rounds} rounds", flush=True)
+    if files and args.only != "semantic":
+        judged, alive = judge_tool(files, args.rounds, args.workers)
+        count |= judged
+        # Also those of a file that is not mutated at all.
+        known = [c for c in explanations() if c.file in judged or c.file not in count]
         survivors = [f"{change}\n  ({alive[change]})" for change in alive if change not in known]
         gone = [str(change) for change in known if change not in alive]
         if survivors:
@@ -261,7 +314,7 @@ def main() -> None:
         if survivors or gone:
             sys.exit(1)
     if not args.only:
-        write(args.rounds, found, count, set(alive))
+        write(args.rounds, found, count)
         print(f"Wrote {TABLE.relative_to(ROOT)}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes with {args.workers} processes")
 

@@ -18,6 +18,7 @@ import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,8 +158,14 @@ def plant(mutant: Mutant, tree: Path) -> None:
         path.write_text(text.replace(edit.old, edit.new), "utf-8")
 
 
-def run_tests(tree: Path, files: tuple[str, ...], seed: int) -> tuple[int, str]:
-    """Run tests of a copy until one fails; return pytest's exit code and what it wrote.
+def run_tests(
+    tree: Path,
+    tests: tuple[str, ...],
+    seed: int,
+    how: tuple[str, ...] = ("-x",),  # until one fails
+    plugin: Any = None,
+) -> tuple[int, str]:
+    """Run tests of a copy; return pytest's exit code and what it wrote.
 
     Changes this process for good, so it must run in one that ends afterwards (see `pool`).
     """
@@ -169,10 +176,11 @@ def run_tests(tree: Path, files: tuple[str, ...], seed: int) -> tuple[int, str]:
     with open(tree / "output.txt", "w+") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-        options = ["-x", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider"]
+        options = [*how, "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider"]
         options += ["--hypothesis-profile=mutants", f"--hypothesis-seed={seed}"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what `pool` imported
-        code = pytest.main([*options, *(f"tests/{name}" for name in files)])
+        plugins = [plugin] if plugin else []
+        code = pytest.main([*options, *(f"tests/{name}" for name in tests)], plugins)
         sys.stdout.flush()
         text = (tree / "output.txt").read_text("utf-8", "replace")
     package = sys.modules.get("scratchvae")  # missing where an edit is no Python
