@@ -70,6 +70,7 @@ def defaults(data: str) -> dict[str, int]:
     return {"latent": 2, "epochs": 300} if data == "digits" else {"latent": 20, "epochs": 10}
 
 
+State = tuple[dict[str, Any], dict[str, Any]]  # the arrays and values of `Trainer.state`
 _BY_DATA: Any = None  # what `defaults` says
 
 
@@ -270,7 +271,9 @@ class Run:
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
         self.options, self.out, self.trainer, self.best = options, out, trainer, math.inf
-        self._best_state: tuple[dict[str, Any], dict[str, Any]] | None = None  # not yet written
+        # What is not yet written: the best state, and the last at the end of an epoch.
+        self._best_state: State | None = None
+        self._last_state: State | None = None
         self._saved_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -304,8 +307,8 @@ class Run:
         Raises
         ------
         NonFiniteError
-            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`; the files stay as they
-            were saved last.
+            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`. Nothing that is not
+            finite is saved: the files are those of the last good epoch, and the message names them.
         """
         self._make_folder()
 
@@ -315,18 +318,32 @@ class Run:
                 self.best, self._best_state = bound, self.trainer.state()
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self.save()
+            else:
+                self._last_state = self.trainer.state()
             on_epoch(metrics)
 
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
+            self.save()
         except NonFiniteError as error:
+            if self._last_state is not None:
+                self._write(self._last_state)
             last = self.out / LAST
-            raise NonFiniteError(f"{error}; {last} is intact" if last.exists() else error) from None
-        self.save()
+            what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
+            raise NonFiniteError(f"{error}; {what}") from None
         self.trainer.stop = False  # so that it can be called again
 
     def save(self) -> None:
-        """Write the last checkpoint, the best one if there is a new one, and the metrics."""
+        """Write the last checkpoint, the best one if there is a new one, and the metrics.
+
+        Raises
+        ------
+        NonFiniteError
+            If parameters or the optimizer's state are not finite; nothing is written then.
+        """
+        self._write(self.trainer.state())
+
+    def _write(self, state: State) -> None:
         self._make_folder()
         dataset = self.trainer.dataset
         config = {
@@ -339,11 +356,11 @@ class Run:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
             self._best_state = None
-        arrays, values = self.trainer.state()
+        arrays, values = state
         checkpoint.save(self.out / LAST, arrays, values | extra)
-        lines = "".join(json.dumps(line) + "\n" for line in self.trainer.metrics)
+        lines = "".join(json.dumps(line) + "\n" for line in values["metrics"])
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
-        self._saved_at = time.monotonic()
+        self._last_state, self._saved_at = None, time.monotonic()
 
     def _make_folder(self) -> None:
         try:

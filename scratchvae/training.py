@@ -17,9 +17,9 @@ import numpy as np
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
 from .checkpoint import load_parameters
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import InputError, check_seed, check_size
+from .errors import InputError, NonFiniteError, check_seed, check_size
 from .evaluation import active_units, elbo
-from .finite import require_finite
+from .finite import require_finite, require_finite_state
 from .optimizers import Optimizer
 from .parallel import in_parts
 from .schedules import Schedule, constant
@@ -134,8 +134,8 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If the loss or the gradient is NaN or infinite; with `check_every` = 1 before the
-            parameters move.
+            If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
+            parameters move; or if the test loss is at the end of an epoch.
         """
         keep_freed_memory()
         with blas_threads(self.model, self.batch_size):
@@ -185,9 +185,11 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a step that had not been checked yet, as may be on a GPU, was not finite.
+            If a step that had not been checked yet, as may be on a GPU, was not finite, or if a
+            parameter or the optimizer's state is not.
         """
         self.check()
+        require_finite_state(self.model, self.optimizer, self.epoch)
         self.model.check_parts()
         params, optimizer = self.model.params, self.optimizer
         arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
@@ -246,6 +248,13 @@ class Trainer:
         train = asnumpy(self.totals) / len(self._train)  # (3,)
         for of, terms in ("train", train), ("test", self.test_terms()):
             metrics |= {f"{of}_{n}": float(t) for n, t in zip(Terms._fields, terms, strict=True)}
+        if not all(map(math.isfinite, metrics.values())):
+            require_finite_state(self.model, self.optimizer, self.epoch)
+            name = next(k for k, v in metrics.items() if not math.isfinite(v))
+            raise NonFiniteError(
+                f"epoch {self.epoch + 1}: its {name} is not finite; try a smaller learning rate "
+                f"than {self.optimizer.lr}"
+            )
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
         self.epoch, self.batch = self.epoch + 1, 0

@@ -637,3 +637,32 @@ def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(run, tmp_
     assert "not finite" in err
     assert "r/checkpoint.safetensors is intact" in err
     assert {name: (tmp_path / "r" / name).read_bytes() for name in files(tmp_path / "r")} == before
+
+
+# --- nothing that is not finite is saved ---
+
+
+def all_finite(path):
+    arrays, _ = checkpoint.load(path)
+    return all(np.isfinite(a).all() for a in arrays.values())
+
+
+def test_a_model_that_breaks_in_the_last_step_is_not_saved(run):
+    """One step an epoch: the loss was finite before each, and the last made the parameters NaN."""
+    options = ["--batch-size", "2000", "--schedule", "5:1e39", "--epochs", "6", "--out", "a"]
+    err = refused(run("train", "--hidden", "16", *options, "--device", "cpu", "--json"))
+    assert "step 6 (epoch 6): after it the parameter " in err
+    assert "a/checkpoint.safetensors is intact" in err
+    for file in ("a/checkpoint.safetensors", "a/best.safetensors"):
+        assert all_finite(file)
+    assert checkpoint.load("a/checkpoint.safetensors")[1]["epoch"] == 5
+    assert len(Path("a/metrics.jsonl").read_text().splitlines()) == 5
+    err = refused(run("train", "--resume", "--out", "a", "--json"))
+    assert "a/checkpoint.safetensors is intact" in err
+    assert all_finite("a/checkpoint.safetensors")
+
+
+def test_where_no_epoch_was_good_nothing_is_saved_and_nothing_is_promised(run, tmp_path):
+    err = refused(run("train", *QUICK[:2], "--lr", "1e39", "--epochs", "1", "--out", "r", "--json"))
+    assert "no epoch was done, so none is saved" in err
+    assert files(tmp_path) == []
