@@ -15,19 +15,29 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
+
+import numpy as np
 
 from . import checkpoint, datasets, errors
 from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
 from .datasets import Dataset
-from .errors import InputError, NonFiniteError, check_each, check_number, check_size
+from .errors import (
+    Count,
+    InputError,
+    NonFiniteError,
+    check_each,
+    check_number,
+    check_size,
+    check_type,
+)
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
-from .training import Trainer
+from .training import Progress, Trainer
 from .vae import VAE, Autoencoder, Terms
 
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
@@ -351,7 +361,7 @@ class Run:
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
-        extra = {"config": config, "best": self.best}
+        extra = {"config": config, "best": self.best if math.isfinite(self.best) else None}
         if self._best_state is not None:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
@@ -439,9 +449,12 @@ def open(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -
     arrays, values = checkpoint.load(path)
     options = options_of(values, path).changed(changes, path)
     backend = get_backend(backend, options.noise)
-    run = Run(options, Path(out), build_trainer(options, datasets.load(options.data), backend))
+    dataset = datasets.load(options.data)
+    model = _rebuild(options.model_config(dataset.data_dim), arrays, path, backend)
+    trainer = build_trainer(options, dataset, backend, model)
+    run = Run(options, Path(out), trainer)
     run.trainer.restore(arrays, values, path)
-    run.best = values["best"]
+    run.best = math.inf if values["best"] is None else values["best"]
     return run
 
 
@@ -473,24 +486,57 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
 
 def options_of(values: dict[str, Any], path: str | Path) -> Options:
     """Return the options of the run whose checkpoint holds `values`; `path` is for the error."""
-    options = values.get("config", {}).get("options")
-    if options is None:
+    if "options" not in _config(values):
         raise InputError(
             f"{path}: holds no run: expected a checkpoint that scratchvae train or sv.run wrote"
         )
-    unknown = sorted(options.keys() - {field.name for field in fields(Options)})
-    if unknown:
-        raise InputError(
-            f"{path}: made by another version of scratchvae: {', '.join(unknown)} is no option of "
-            "this one"
-        )
-    return Options(**options)
+    kinds = get_type_hints(Options)
+    try:
+        if values.get("best") == math.inf:
+            values["best"] = None  # older versions wrote inf before the first epoch was done
+        check_type("the run", values, _RunValues)
+        config: Any = values["config"]
+        options = config["options"]
+        if unknown := sorted(options.keys() - kinds.keys()):
+            raise InputError(
+                f"made by another version of scratchvae: {', '.join(unknown)} is no option of "
+                "this one"
+            )
+        for name, value in options.items():
+            check_type(name, value, kinds[name])
+        if math.prod(config["image_shape"]) != config["model"].get("data_dim"):
+            raise InputError(f"image_shape is {config['image_shape']}: expected its pixels' number")
+        return Options(**options)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
-def build_trainer(options: Options, dataset: Dataset, backend: str | Backend = "numpy") -> Trainer:
-    """Return a trainer, with a new model and optimizer, as `options` say."""
-    config = options.model_config(dataset.data_dim)
-    model = build_model(config | {"rng": options.seed}, backend)
+class _Config(TypedDict):
+    model: dict[str, Any]
+    options: dict[str, Any]
+    image_shape: list[Count]
+
+
+class _RunValues(Progress):
+    config: _Config
+    best: float | None
+
+
+def _config(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of model and run, as far as it is; the file may hold anything."""
+    config = values.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def build_trainer(
+    options: Options,
+    dataset: Dataset,
+    backend: str | Backend = "numpy",
+    model: Autoencoder | None = None,
+) -> Trainer:
+    """Return a trainer, with a new optimizer and, unless one is given, a new model."""
+    config = options.model_config(dataset.data_dim) | {"rng": options.seed}
+    model = build_model(config, backend) if model is None else model
     optimizer: Optimizer
     if options.optimizer == "adam":
         optimizer = Adam(model.params, options.lr)
@@ -524,6 +570,50 @@ def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Aut
     """Return a new model as `config` describes it: its kind, "vae" or "ae", and its options."""
     options = {k: v for k, v in config.items() if k not in ("kind", "class")}
     return KINDS[config["kind"]](**options, backend=backend)
+
+
+class _Sparing(np.random.Generator):
+    """Draws initial parameters, and refuses to draw more than a file can fill."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(np.random.PCG64())
+        self.left = left
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        self.spend(size)
+        return super().uniform(low, high, size)
+
+    def standard_normal(self, size: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.spend(size)
+        return super().standard_normal(size, *args, **kwargs)
+
+    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
+        self.spend(size)
+        return super().normal(loc, scale, size)
+
+    def spend(self, size: Any) -> None:
+        self.left -= math.prod(size if isinstance(size, tuple | list) else (size or 1,))
+        if self.left < 0:
+            raise InputError("it describes a model with more parameters than it holds")
+
+
+def _rebuild(
+    config: dict[str, Any], arrays: dict[str, Any], path: Path, backend: str | Backend
+) -> Autoencoder:
+    """Return the model that a file describes, or InputError where there can be none.
+
+    One that is larger than the file's arrays is refused before it is allocated.
+    """
+    try:
+        for name, kind in get_type_hints(KINDS[config["kind"]].__init__).items():
+            if name in config:
+                check_type(name, config[name], kind)
+        rng = _Sparing(sum(a.size for a in arrays.values()))
+        model = build_model(config | {"rng": rng}, backend)
+    except (InputError, MemoryError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: made with another configuration: {error}") from None
+    model.rng = np.random.default_rng()
+    return model
 
 
 def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
@@ -560,14 +650,15 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     path = Path(path)
     path = path / LAST if path.is_dir() else path
     arrays, values = checkpoint.load(path)
-    config = values.get("config", {}).get("model", {})
-    if into is None and config.get("kind") not in KINDS:
+    config = _config(values).get("model", {})
+    config = config if isinstance(config, dict) else {}
+    if into is None and config.get("kind") not in tuple(KINDS):
         of = f" of the class {config['class']}" if "class" in config else ""
         raise InputError(
             f"{path}: saved from a model{of}, which a file alone cannot build, since it holds no "
             "code: build the model as before and call sv.load(path, into=model)"
         )
-    model = build_model(config, backend) if into is None else into
+    model = _rebuild(config, arrays, path, backend) if into is None else into
     _require_same(config, model.config(), path)
     model.check_parts()
     of_model = {k for k in arrays if not k.startswith("optimizer.")}

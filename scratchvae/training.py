@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
-from .checkpoint import load_parameters
+from .checkpoint import fill
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import InputError, NonFiniteError, check_seed, check_size
+from .errors import Count, InputError, NonFiniteError, check_seed, check_size, check_type
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state
 from .optimizers import Optimizer
@@ -26,6 +26,38 @@ from .schedules import Schedule, constant
 from .vae import Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # independent streams of one seed
+
+
+class Metrics(TypedDict):
+    """What is known of a finished epoch; losses in nats per example."""
+
+    epoch: Count
+    train_loss: float
+    train_reconstruction: float
+    train_kl: float
+    test_loss: float
+    test_reconstruction: float
+    test_kl: float
+    active_units: Count
+    seconds: float
+
+
+class _Course(TypedDict, total=False):  # what older checkpoints do not say
+    batch_size: Count
+    examples: Count
+    seed: int
+
+
+class Progress(_Course):
+    """The plain values of `Trainer.state`, which `restore` asks of a file."""
+
+    epoch: Count
+    batch: Count
+    step: Count
+    seconds: float
+    totals: list[float]
+    metrics: list[Metrics]
+    rng: dict[str, Any]
 
 
 class Trainer:
@@ -111,7 +143,7 @@ class Trainer:
         self.metrics: list[dict[str, float]] = []
         self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
         self._test = model.backend.asarray(dataset.test)  # (M, D)
-        self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
+        self.batches_per_epoch = -(-len(dataset.train) // batch_size)  # rounded up
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
@@ -141,7 +173,7 @@ class Trainer:
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
                 self._run_epoch(on_step)
-                if self.batch == self.batches_per_epoch:
+                if self.batch >= self.batches_per_epoch:
                     self.metrics.append(self._finish_epoch())
                     on_epoch(self.metrics[-1])
 
@@ -211,8 +243,13 @@ class Trainer:
         Raises
         ------
         InputError
-            If parameters or the optimizer's state do not fit, naming the first that does not.
+            If parameters, the optimizer's state or a value do not fit, naming the first that does
+            not; nothing is changed then.
         """
+        try:
+            check_type("the state", values, Progress)
+        except InputError as error:
+            raise InputError(f"{path}: not the state of a run: {error}") from None
         saved = {k.removeprefix("optimizer.") for k in arrays if k.startswith("optimizer.")}
         if saved != set(self.optimizer.state):
             found, expected = (
@@ -228,10 +265,19 @@ class Trainer:
                     f"{path}: made with another configuration: {name} was {before}, and is {now} "
                     "here, so the run would not go on as it began"
                 )
+        if values["batch"] > self.batches_per_epoch or len(values["totals"]) != len(self.totals):
+            raise InputError(
+                f"{path}: made with another configuration: it is at batch {values['batch']} of an "
+                f"epoch that has {self.batches_per_epoch} here"
+            )
         self.model.check_parts()
-        load_parameters(self.model.params, arrays, path)
-        for k, a in self.optimizer.state.items():
-            a[...] = self.model.backend.asarray(arrays[f"optimizer.{k}"])
+        params, rng = self.model.params, type(self.model.rng.bit_generator)()
+        try:
+            rng.state = values["rng"]
+        except Exception:  # each kind of damage has its own
+            raise InputError(f"{path}: its rng is no state of a {type(rng).__name__}") from None
+        targets = {name: params[name].value for name in params.names}
+        fill(targets | {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}, arrays, path)
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
         self.metrics = list(values["metrics"])
