@@ -14,7 +14,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +46,7 @@ from .run import (
     as_text,
     build_trainer,
     check_seed,
+    claimed,
     load,
     new,
     options_of,
@@ -86,12 +87,20 @@ def train(args: argparse.Namespace) -> int:
     """Train a model, or resume a run; write checkpoints, metrics and figures."""
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend = backend_of(args.device)
-    if not args.resume:
-        run = new(Options(**given), args.out, backend=backend)
-    elif args.out is not None:
-        run = resume(args.out, backend=backend, **given)
-    else:
-        raise InputError("--resume: no folder given: expected --out with the folder of a run")
+    with ExitStack() as stack:
+        if not args.resume:
+            run = new(Options(**given), args.out, backend=backend)
+            stack.enter_context(run.claimed())
+        elif args.out is not None:
+            if args.out.is_dir():
+                stack.enter_context(claimed(args.out))  # before it is read
+            run = resume(args.out, backend=backend, **given)
+        else:
+            raise InputError("--resume: no folder given: expected --out with the folder of a run")
+        return _train(run, args)
+
+
+def _train(run: Run, args: argparse.Namespace) -> int:
     trainer = run.trainer
     say = (lambda text: None) if args.json else print
     say(_describe(run))

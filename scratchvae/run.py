@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
@@ -281,6 +283,7 @@ class Run:
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
         self.options, self.out, self.trainer, self.best = options, out, trainer, math.inf
+        self._named, self._new = True, False  # the folder by the user; nothing is written in it yet
         # What is not yet written: the best state, and the last at the end of an epoch.
         self._best_state: State | None = None
         self._last_state: State | None = None
@@ -320,8 +323,12 @@ class Run:
             As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`. Nothing that is not
             finite is saved: the files are those of the last good epoch, and the message names them.
         """
-        self._make_folder()
+        with self.claimed():
+            self._train(on_step, on_epoch)
 
+    def _train(
+        self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
+    ) -> None:
         def after_epoch(metrics: dict[str, float]) -> None:
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
             if bound < self.best:
@@ -351,10 +358,10 @@ class Run:
         NonFiniteError
             If parameters or the optimizer's state are not finite; nothing is written then.
         """
-        self._write(self.trainer.state())
+        with self.claimed():
+            self._write(self.trainer.state())
 
     def _write(self, state: State) -> None:
-        self._make_folder()
         dataset = self.trainer.dataset
         config = {
             "model": self.options.model_config(dataset.data_dim),
@@ -370,16 +377,50 @@ class Run:
         checkpoint.save(self.out / LAST, arrays, values | extra)
         lines = "".join(json.dumps(line) + "\n" for line in values["metrics"])
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
-        self._last_state, self._saved_at = None, time.monotonic()
+        self._new, self._last_state, self._saved_at = False, None, time.monotonic()
 
-    def _make_folder(self) -> None:
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this run: it is made, tried and kept from other processes.
+
+        `train` and `save` do it for themselves; around both and `draw` it is held in between, too.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be made or written, another process trains in it, or, for a new
+            run, it holds one.
+        """
+        made = self._make_folder()
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{self.out}: cannot be made ({error.strerror or error}): expected a folder in "
-                "which files can be written"
-            ) from error
+            with claimed(self.out):
+                if self._new:
+                    _require_no_run(self.out)
+                yield
+                made = False
+        finally:
+            if made:  # and nothing came of it
+                with suppress(OSError):  # there are files after all
+                    self.out.rmdir()
+
+    def _make_folder(self) -> bool:
+        """Make the folder if it is not there; return whether it was made."""
+        while True:
+            try:
+                self.out.mkdir(parents=True)  # for one process alone, if two come here together
+                self._named = True
+                return True
+            except OSError as error:
+                if self._named and self.out.is_dir():
+                    return False
+                tried = self.out
+                if not self._named and isinstance(error, FileExistsError):
+                    self.out = _free_folder(self.options)
+                if self.out == tried:
+                    raise InputError(
+                        f"{self.out}: cannot be made ({error.strerror or error}): expected a "
+                        "folder in which files can be written"
+                    ) from None
 
     def draw(self) -> list[Path]:
         """Write the figures that fit the model into the folder `figures`; return their paths."""
@@ -412,22 +453,17 @@ def new(
     """
     options = options or Options()
     folder = _free_folder(options) if out is None else Path(out)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: is a file: expected a folder, or a name for a new one"
             )
         )
-    found = [file for file in (LAST, METRICS) if (folder / file).exists()]
-    if found:
-        raise OptionError(
-            lambda spell: (
-                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
-                f"folder, or {spell('resume')} to go on with it"
-            )
-        )
+    _require_no_run(folder)
     backend = get_backend(backend, options.noise)
-    return Run(options, folder, build_trainer(options, datasets.load(options.data), backend))
+    run = Run(options, folder, build_trainer(options, datasets.load(options.data), backend))
+    run._named, run._new = out is not None, True
+    return run
 
 
 def open(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
@@ -554,11 +590,88 @@ def build_trainer(
     )
 
 
+# --- folders -------------------------------------------------------------------------------------
+
+_held: set[tuple[int, int]] = set()  # the folders that this process holds, by device and inode
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is there, so that no other process trains in it; try to write there.
+
+    The lock is the system's and goes with the process, however that ends. Where the system cannot
+    lock a folder, as Windows and some network drives, nothing is held.
+
+    Raises
+    ------
+    InputError
+        If another process holds the folder, or no file can be made in it.
+    """
+    import tempfile
+
+    status = folder.stat()
+    inode = status.st_dev, status.st_ino
+    if inode in _held:
+        yield
+        return
+    descriptor = _lock(folder)
+    _held.add(inode)
+    try:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror or error}): expected a folder in "
+                "which files can be made"
+            ) from None
+        for place in (folder, folder / "figures"):
+            checkpoint.remove_leftovers(place)
+        yield
+    finally:
+        _held.discard(inode)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a descriptor that holds the lock of a folder; None where there is no such thing."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: another process trains in it: expected another folder, "
+                "or wait until that one ends"
+            )
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
+def _require_no_run(folder: Path) -> None:
+    found = [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
+    if found:
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
+                f"folder, or {spell('resume')} to go on with it"
+            )
+        )
+
+
 def _free_folder(options: Options) -> Path:
     data = options.data
     name = data if data in ("digits", "mnist") else Path(data).name.split(".")[0]
     n = 1
-    while (folder := Path("runs") / f"{name}-{options.model}-{n}").exists():
+    while os.path.lexists(folder := Path("runs") / f"{name}-{options.model}-{n}"):
         n += 1
     return folder
 

@@ -666,3 +666,80 @@ def test_where_no_epoch_was_good_nothing_is_saved_and_nothing_is_promised(run, t
     err = refused(run("train", *QUICK[:2], "--lr", "1e39", "--epochs", "1", "--out", "r", "--json"))
     assert "no epoch was done, so none is saved" in err
     assert files(tmp_path) == []
+
+
+# --- a folder belongs to one run ---
+
+COMMAND = [sys.executable, "-m", "scratchvae", "train", "--hidden", "8", "--device", "cpu"]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+def test_two_runs_that_start_together_take_two_folders(tmp_path):
+    both = [subprocess.Popen([*COMMAND, "--epochs", "2"], **PIPES) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert names == ["digits-vae-1", "digits-vae-2"]
+    for name in names:
+        assert sum(f"Wrote in runs/{name}:" in output for output in outputs) == 1
+
+
+def test_of_two_runs_in_one_folder_one_is_refused(tmp_path):
+    process = subprocess.Popen([*COMMAND, "--epochs", "100000", "--out", "r"], **PIPES)
+    with process:
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+        for argv in (["--out", "r"], ["--resume", "--out", "r", "--epochs", "100001"]):
+            second = subprocess.run([*COMMAND, *argv, "--json"], capture_output=True, text=True)
+            expected = "process trains in it" if "--resume" in argv else "already holds a run"
+            assert expected in refused((second.returncode, second.stdout, second.stderr))
+        process.kill()
+    # A dead process holds nothing.
+    epoch = checkpoint.load("r/checkpoint.safetensors")[1]["epoch"]
+    argv = ["--resume", "--out", "r", "--epochs", str(epoch + 1)]
+    assert main(["train", *argv]) == 0
+
+
+def test_an_empty_folder_that_another_process_has_is_refused(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    hold = "import sys, time; from pathlib import Path; from scratchvae import run\n"
+    hold += "with run.claimed(Path('r')): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold], **PIPES) as process:
+        process.stdout.readline()
+        assert "another process trains in it" in refused(run("train", *QUICK, "--out", "r"))
+        process.kill()
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+
+
+def test_an_out_that_cannot_be_written_is_said_before_training(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    monkeypatch.setattr("scratchvae.training.Trainer.run", lambda *a: pytest.fail("it trained"))
+    for out in ("file/r", "/proc/r", "link", "x" * 300):
+        assert f"{out}: cannot be " in refused(run("train", *QUICK, "--out", out))
+
+    def no_room(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_room)
+    assert "r: cannot be written (No space left" in refused(run("train", *QUICK, "--out", "r"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_lone_best_checkpoint_is_left_alone(run, finished, tmp_path):
+    (tmp_path / "r").mkdir()
+    best = (finished / "best.safetensors").read_bytes()
+    (tmp_path / "r/best.safetensors").write_bytes(best)
+    err = refused(run("train", *QUICK, "--out", "r"))
+    assert "--out r: already holds a run (best.safetensors)" in err
+    assert (tmp_path / "r/best.safetensors").read_bytes() == best
+
+
+def test_what_a_killed_process_left_half_written_goes(run, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+    left = tmp_path / f"r/figures/.{dead.pid}.0123abcd.tmp.png"
+    left.write_text("half")
+    assert run("train", "--resume", "--epochs", "3", "--out", "r")[0] == 0
+    assert not left.exists()
