@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array, asnumpy, namespace
-from .errors import InputError
+from .errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from .parameters import Parameters
@@ -102,10 +102,10 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     from safetensors import safe_open
 
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file: expected a checkpoint")
     try:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise ValueError("it is no regular file")
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -133,6 +133,7 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         warnings.warn(
             f"{path}: written by an older version, without a digest: whether it is damaged cannot "
             "be told; the next save adds one",
+            InputWarning,
             stacklevel=2,
         )
     return arrays, values

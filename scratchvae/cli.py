@@ -1,8 +1,8 @@
-"""The command line: train, evaluate, sample, gradcheck and demo.
+"""The command line: train, evaluate, figures, encode, sample, gradcheck and demo.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient is not right or was not checked, 2 the input cannot be used or training broke down, 130
-stopped with Ctrl-C.
+stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +33,7 @@ from .backend import (
     get_backend,
     keep_freed_memory,
 )
-from .errors import InputError, NonFiniteError, check_size
+from .errors import InputError, InputWarning, NonFiniteError, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
@@ -41,10 +43,10 @@ from .run import (
     LAST,
     METRICS,
     OptionError,
+    OptionIgnored,
     Options,
     Run,
     as_text,
-    build_trainer,
     check_seed,
     claimed,
     load,
@@ -52,6 +54,7 @@ from .run import (
     options_of,
     resume,
 )
+from .run import open as open_run
 from .training import Trainer
 from .vae import Terms
 
@@ -60,24 +63,87 @@ OPTIONS = tuple(field.name for field in fields(Options))
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    args = _parser().parse_args(argv)
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
     try:
-        return int(args.run(args))
-    except OptionError as error:
-        print(f"scratchvae {args.command}: {error.spelled(_flag)}", file=sys.stderr)
-        return 2
-    except (InputError, NonFiniteError) as error:
-        print(f"scratchvae {args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"scratchvae {args.command}: stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        sentence = cuda_error(error)
-        if sentence is None:
-            raise
-        print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
-        return 2
+        args = _parsed(argv)
+    except SystemExit:
+        try:
+            sys.stdout.flush()  # the help, to somebody who may be gone
+        except OSError:
+            _silence()
+        raise
+
+    def complain(sentence: object) -> None:
+        with suppress(OSError):  # nobody listens any more
+            print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("always", InputWarning)
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any) -> None:
+            if issubclass(category, InputWarning):
+                ignored = isinstance(message, OptionIgnored)
+                complain(f"note: {message.spelled(_flag) if ignored else message}")
+            else:
+                shown(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        try:
+            code = int(args.run(args))
+            sys.stdout.flush()
+            return code
+        except OptionError as error:
+            complain(error.spelled(_flag))
+        except (InputError, NonFiniteError) as error:
+            complain(error)
+        except KeyboardInterrupt:
+            complain("stopped")
+            return 130
+        except BrokenPipeError:
+            _silence()  # who read our output has seen enough
+            return 141  # what the shell makes of SIGPIPE
+        except MemoryError as error:
+            complain(f"not enough memory ({str(error) or 'the system gives no more'})")
+        except OSError as error:
+            _silence()
+            place = f"{error.filename}: " if error.filename else ""
+            complain(f"{place}the system refuses ({error.strerror or error})")
+        except Exception as error:
+            sentence = cuda_error(error)
+            if sentence is None and "too big" in str(error):  # NumPy's, for more than 2^63 bytes
+                sentence = f"not enough memory ({error})"
+            if sentence is None:
+                raise
+            complain(sentence)
+    return 2
+
+
+def _silence() -> None:
+    """Let nothing more go to standard output, which cannot take it."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; end with a suggestion where an option is misspelt."""
+    import difflib
+
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options: Any = args.options_of_command
+        name = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(name, options, 1) if name[:1] == "-" else []
+        hint = f"; did you mean {close[0]}?" if close else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -85,6 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train a model, or resume a run; write checkpoints, metrics and figures."""
+    if args.data is not None and args.data_option is not None:
+        raise InputError(f"--data: {args.data} is named already: expected one of the two")
+    args.data = args.data or args.data_option
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend = backend_of(args.device)
     with ExitStack() as stack:
@@ -94,7 +163,9 @@ def train(args: argparse.Namespace) -> int:
         elif args.out is not None:
             if args.out.is_dir():
                 stack.enter_context(claimed(args.out))  # before it is read
-            run = resume(args.out, backend=backend, **given)
+            # Without a new number of epochs, a run that has them all gets what it lacks.
+            go_on = resume if "epochs" in given else open_run
+            run = go_on(args.out, backend=backend, other_data=args.other_data, **given)
         else:
             raise InputError("--resume: no folder given: expected --out with the folder of a run")
         return _train(run, args)
@@ -102,42 +173,60 @@ def train(args: argparse.Namespace) -> int:
 
 def _train(run: Run, args: argparse.Namespace) -> int:
     trainer = run.trainer
-    say = (lambda text: None) if args.json else print
-    say(_describe(run))
 
-    with _stop_on_ctrl_c(trainer), _Progress(run, say) as progress:
+    def say(text: str) -> None:
+        with suppress(OSError):  # a run does not end because nobody reads what it says
+            if not args.json:
+                print(text, flush=True)
+
+    say(_describe(run))
+    with _stop_on_signals(trainer) as received, _Progress(run, say) as progress:
         run.train(progress.step, progress.epoch)
     if not run.finished:
-        print(
-            f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
-            f"{trainer.batches_per_epoch} batches; nothing is lost. "
-            f"Go on with: scratchvae train --resume --out {run.out}",
-            file=sys.stderr,
-        )
-        return 130
+        with suppress(OSError):  # after SIGHUP there is no terminal
+            print(
+                f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
+                f"{trainer.batches_per_epoch} batches; nothing is lost. "
+                f"Go on with: scratchvae train --resume --out {run.out}",
+                file=sys.stderr,
+            )
+        return 128 + (received[0] if received else signal.SIGINT)
 
     figures = run.draw()
     if args.json:
         files = {"out": str(run.out), "figures": [str(path) for path in figures]}
-        print(json.dumps(trainer.metrics[-1] | files))
+        print(_json(trainer.metrics[-1] | files))
     else:
         _print_outcome(run, figures)
     return 0
 
 
 @contextmanager
-def _stop_on_ctrl_c(trainer: Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the present step, and a second one at once."""
+def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+
+    A second one ends it at once. The list that it gives receives the signal's number.
+    """
+    received: list[int] = []
 
     def stop(signum: int, frame: object) -> None:
         trainer.stop = True
-        signal.signal(signal.SIGINT, before)
+        received.append(signum)
+        restore()
 
-    before = signal.signal(signal.SIGINT, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # One that is ignored stays so: nohup wants that.
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 class _Progress:
@@ -196,6 +285,7 @@ def _describe(run: Run) -> str:
     shape = "-".join(map(str, widths + widths[-2::-1]))
     kind = "VAE" if options.model == "vae" else "Autoencoder"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
+    doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
         f"{model.backend.device}; "
@@ -244,13 +334,10 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print the bounds on log p(x) of the test data, and what the latent space carries."""
-    path = args.run_folder / (BEST if args.best else LAST)
-    arrays, values = checkpoint.load(path)
-    options = options_of(values, path)
-    dataset = datasets.load(args.data or options.data)
-    trainer = build_trainer(options, dataset, _backend(args, options.noise))
-    model: Any = trainer.model
-    checkpoint.load_parameters(model.params, arrays, path)
+    run = _opened(args)
+    path = run.out / (BEST if args.best else LAST)
+    trainer, dataset = run.trainer, run.trainer.dataset
+    model: Any = run.model
     if args.seed is not None:
         trainer.seed = check_seed(args.seed)
     keep_freed_memory()
@@ -258,7 +345,8 @@ def evaluate(args: argparse.Namespace) -> int:
         terms = trainer.test_terms()
     result: dict[str, Any] = {
         "checkpoint": str(path),
-        "epoch": values["epoch"],
+        "epoch": run.position[0],
+        "batch": run.position[1],  # of the epoch after that, if it was stopped there
         "data": dataset.name,
         "examples": len(dataset.test),
         "test_loss": float(terms.loss),
@@ -279,12 +367,18 @@ def evaluate(args: argparse.Namespace) -> int:
             trainer.seed,
         )
         result["nll"] = float(-bound.mean())
-        result["nll_standard_error"] = float(bound.std(ddof=1) / len(bound) ** 0.5)
+        # One example tells nothing of the spread, and JSON has no NaN.
+        error = float(bound.std(ddof=1) / len(bound) ** 0.5) if len(bound) > 1 else None
+        result["nll_standard_error"] = error
         result["nll_samples"] = args.nll_samples
     if args.json:
-        print(json.dumps(result))
+        print(_json(result))
         return 0
-    print(f"{path}, epoch {values['epoch']}, {len(dataset.test):,} test examples of {dataset.name}")
+    within = f" and {run.position[1]} batches" if run.position[1] else ""
+    print(
+        f"{path}, epoch {run.position[0]}{within}, {len(dataset.test):,} test examples of "
+        f"{dataset.name}"
+    )
     print(f"  loss            {result['test_loss']:10.3f} nats per example")
     print(f"  reconstruction  {result['test_reconstruction']:10.3f}")
     print(f"  KL              {result['test_kl']:10.3f}")
@@ -295,13 +389,33 @@ def evaluate(args: argparse.Namespace) -> int:
             textwrap.fill(row, 80, initial_indent="  KL by dimension ", subsequent_indent=" " * 18)
         )
     if "nll" in result:
+        spread = "" if error is None else f" +- {error:.3f}"
         print(
-            f"  -log p(x)       {result['nll']:10.3f} +- {result['nll_standard_error']:.3f}, "
+            f"  -log p(x)       {result['nll']:10.3f}{spread}, "
             f"an upper bound by {args.nll_samples:,} importance samples"
         )
     if _is_cross_entropy(trainer):
         print("  The pixels are grey: these are cross-entropies, not likelihoods.")
     return 0
+
+
+def _opened(args: argparse.Namespace) -> Run:
+    """Return the run that a command is to look at, with its own data or others."""
+    how = {"best": args.best, "data": args.data, "other_data": True}
+    return open_run(args.run_folder, backend=_backend(args), **how)
+
+
+def _json(value: Any) -> str:
+    """Return JSON, in which a number that is not finite is null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
@@ -315,9 +429,7 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 
 def sample(args: argparse.Namespace) -> int:
-    """Draw codes from the prior, decode them and write one picture of them all."""
-    from . import plots
-
+    """Draw codes from the prior and decode them, to one picture of them all or to an array."""
     path = args.run_folder / LAST
     _, values = checkpoint.load(path)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
@@ -325,9 +437,60 @@ def sample(args: argparse.Namespace) -> int:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
     images = asnumpy(model.sample(args.n, check_seed(args.seed)))  # (n, D)
-    shape = tuple(values["config"]["image_shape"])
-    plots.save(plots.samples(images, shape), args.out)
+    if args.out.suffix in ARRAYS:
+        _write_arrays(args.out, {"x": images})
+    else:
+        from . import plots
+
+        plots.save(plots.samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
+    return 0
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Write the codes of the test data, or of the training data, as arrays."""
+    if args.out.suffix not in ARRAYS:
+        raise InputError(f"--out {args.out}: expected a name that ends in {', '.join(ARRAYS)}")
+    run = _opened(args)
+    data, model = run.trainer.dataset, run.model
+    x, y = (data.train, data.train_labels) if args.train else (data.test, data.test_labels)
+    rng, codes = np.random.default_rng(run.options.seed), []
+    for i in range(0, len(x), 1000):
+        batch = model.backend.asarray(x[i : i + 1000])
+        batch = datasets.to_float(batch, data.scale, model.dtype)  # (<=1000, D)
+        code = model.encode(datasets.binarize(batch, run.options.binarize, rng, model.backend))
+        codes.append([asnumpy(part) for part in (code if model.has_posterior else (code,))])
+    names = ("mu", "logvar") if model.has_posterior else ("z",)
+    parts = (np.concatenate(part) for part in zip(*codes, strict=True))  # (N, Z) each
+    _write_arrays(args.out, dict(zip(names, parts, strict=True)) | ({} if y is None else {"y": y}))
+    print(f"Wrote {args.out}: {len(x):,} codes of {model.latent_dim} dimensions")
+    return 0
+
+
+ARRAYS = (".npy", ".npz", ".csv")
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first."""
+
+    def write(file: Path) -> None:
+        if path.suffix == ".npy":
+            np.save(file, next(iter(arrays.values())))
+        elif path.suffix == ".npz":
+            np.savez(file, allow_pickle=False, **arrays)
+        else:
+            columns = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
+            header = [f"{name}_{j}" for name, a in columns.items() for j in range(a.shape[1])]
+            rows = np.hstack(list(columns.values()))
+            np.savetxt(file, rows, "%.9g", ",", header=",".join(header), comments="")
+
+    checkpoint.write_atomically(path, write)
+
+
+def figures(args: argparse.Namespace) -> int:
+    """Draw the figures of a checkpoint, also of a run that was interrupted or still goes on."""
+    for path in _opened(args).draw(args.out):
+        print(f"Wrote {path}")
     return 0
 
 
@@ -351,8 +514,7 @@ def gradcheck(args: argparse.Namespace) -> int:
                 print(report.message)
     if args.json:
         rows: list[dict[str, Any]] = [
-            # Where nothing could be compared the error is infinite, which JSON does not have.
-            {"name": r.name, "error": r.error if math.isfinite(r.error) else None, "ok": r.ok}
+            {"name": r.name, "error": r.error, "ok": r.ok}  # infinite: nothing could be compared
             | {"verdict": r.verdict, "cause": r.cause, "message": r.message}
             for r in reports
         ]
@@ -361,7 +523,7 @@ def gradcheck(args: argparse.Namespace) -> int:
             | {"message": u.reason}
             for u in unchecked
         ]
-        print(json.dumps(rows))
+        print(_json(rows))
     else:
         print(_summary(reports, len(unchecked)))
     return 0 if all(r.ok for r in reports) and not unchecked else 1
@@ -454,7 +616,8 @@ def _backend(args: argparse.Namespace, noise: str | None = None) -> Backend:
 
 def _flag(option: str) -> str:
     """Return what the command line calls an option of a run."""
-    return "the data" if option == "data" else f"--{option.replace('_', '-')}"
+    special = {"data": "the data", "data=": "--data"}
+    return special.get(option, f"--{option.replace('_', '-')}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -494,7 +657,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(run=run)
+        # A view: the options are added later.
+        sub.set_defaults(run=run, options_of_command=sub._option_string_actions)
         return sub
 
     def add_common(sub: argparse.ArgumentParser, *, with_json: bool = True) -> None:
@@ -545,6 +709,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
     )
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sub.add_argument("--data", dest="data_option", metavar="PATH",
+                     help="with --resume: where the data of the run are now")  # fmt: skip
+    sub.add_argument("--other-data", action="store_true",
+                     help="with --resume: go on although the data are others")  # fmt: skip
     add_common(sub)
 
     sub = command("evaluate", evaluate, "scratchvae evaluate runs/digits-vae-1 --nll-samples 1000")
@@ -557,10 +725,33 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, metavar="N", help="of the noise (default: the run's)")
     add_common(sub)
 
+    def add_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+        sub.add_argument("--data", help="other data than the run was trained on")
+        sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
+
+    sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
+    add_run(sub)
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    add_common(sub, with_json=False)
+
+    sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")
+    add_run(sub)
+    sub.add_argument("--train", action="store_true", help="the training data, not the test data")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE",
+                     help=".npz or .csv: mu, logvar and labels; .npy: mu alone")  # fmt: skip
+    add_common(sub, with_json=False)
+
     sub = command("sample", sample, "scratchvae sample runs/digits-vae-1 -n 64 --out samples.png")
     sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
     sub.add_argument("-n", type=int, default=64, metavar="N", help="how many (default 64)")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where to")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".png, .svg or .pdf: a picture; .npy, .npz or .csv: the numbers",
+    )
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)
 

@@ -1,4 +1,4 @@
-"""The package's two exceptions, and the checks of arguments that raise the first."""
+"""The package's exceptions and its warning, and the checks of arguments that raise the first."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +15,10 @@ class InputError(ValueError):
 
     The command line prints the message on standard error and exits with code 2.
     """
+
+
+class InputWarning(UserWarning):
+    """An argument or a file can be used, but is perhaps not what was meant; one sentence."""
 
 
 class NonFiniteError(ArithmeticError):

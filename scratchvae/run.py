@@ -15,10 +15,11 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from numbers import Real
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
@@ -31,6 +32,7 @@ from .datasets import Dataset
 from .errors import (
     Count,
     InputError,
+    InputWarning,
     NonFiniteError,
     check_each,
     check_number,
@@ -56,6 +58,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "noise": ("device", "host"),
 }
 
+# Options that mean something only where another one has this value.
+BELONGS = {
+    "variance": ("likelihood", "gaussian"),
+    "momentum": ("optimizer", "sgd"),
+    "beta": ("model", "vae"),
+    "warm_up": ("model", "vae"),
+    "free_bits": ("model", "vae"),
+}
+
 # --- options -------------------------------------------------------------------------------------
 
 
@@ -72,6 +83,19 @@ class OptionError(InputError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str]]:
         return InputError, (str(self),)  # to another process only the sentence goes
+
+
+class OptionIgnored(InputWarning):
+    """An option was given that the chosen model does not have, named in two ways as above."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(self.spelled(str))
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """Return the sentence, with the options' names as `spell` writes them."""
+        of, value = BELONGS[self.name]
+        return f"{spell(self.name)} is ignored: it belongs to {spell(of)} {value}"
 
 
 def defaults(data: str) -> dict[str, int]:
@@ -173,14 +197,13 @@ class Options:
         for name in ("latent", "batch_size", "epochs"):
             values[name] = _checked(name, values[name], check_size)
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
-        for name in ("lr", "beta", "warm_up", "free_bits"):
+        for name in ("beta", "warm_up", "free_bits"):
             values[name] = _checked(name, values[name], check_number)
-        for name in (
-            "variance",
-            "momentum",
-        ):  # which likelihood and optimizer check, if they use it
-            if isinstance(values[name], Real):
-                values[name] = float(values[name])
+        values["lr"] = _checked("lr", values["lr"], partial(check_number, positive=True))
+        values["momentum"] = _checked(
+            "momentum", values["momentum"], partial(check_number, below=1)
+        )
+        values["variance"] = _checked("variance", values["variance"], _check_variance)
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
@@ -196,14 +219,21 @@ class Options:
             return cosine(self.lr, self.epochs)
         try:
             pairs = [part.split(":") for part in self.schedule.split(",")]
-            return step_list(self.lr, {float(epoch): float(rate) for epoch, rate in pairs})
+            changes = {float(epoch): float(rate) for epoch, rate in pairs}
+            if all(math.isfinite(n) and n >= 0 for pair in changes.items() for n in pair):
+                return step_list(self.lr, changes)
+            raise ValueError
         except ValueError:
             raise OptionError(
                 lambda spell: (
                     f"{spell('schedule')} is {self.schedule!r}: expected constant, "
-                    "cosine or EPOCH:LR,EPOCH:LR,..."
+                    "cosine or EPOCH:LR,EPOCH:LR,... of finite numbers, 0 or larger"
                 )
             ) from None
+
+    def ignored(self) -> list[str]:
+        """Return the options that the others make meaningless, such as SGD's momentum with Adam."""
+        return [name for name, (of, value) in BELONGS.items() if getattr(self, of) != value]
 
     def model_config(self, data_dim: int) -> dict[str, Any]:
         """Return what `build_model` needs, for examples of `data_dim` values."""
@@ -256,6 +286,16 @@ def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
     return check_each(name, widths, check_size)
 
 
+def _check_variance(name: str, value: Any) -> float | str:
+    if isinstance(value, str) and value in ("shared", "per-dimension"):
+        return value
+    try:
+        return check_number(name, value, positive=True)
+    except InputError:
+        wanted = "expected a positive number, 'shared' or 'per-dimension'"
+        raise InputError(f"{name} is {value!r}: {wanted}") from None
+
+
 def _check_choice(name: str, value: Any) -> None:
     if value not in CHOICES[name]:
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(CHOICES[name])}")
@@ -279,6 +319,8 @@ class Run:
         callback to end training after the present step.
     best : float
         The lowest negative ELBO of the test data so far, in nats.
+    position : (int, int)
+        The epochs that were done when its file was saved, and the batches of the next.
     """
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
@@ -288,6 +330,9 @@ class Run:
         self._best_state: State | None = None
         self._last_state: State | None = None
         self._saved_at = time.monotonic()
+        data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
+        self._data = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        self.position = trainer.epoch, trainer.batch
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
@@ -368,7 +413,11 @@ class Run:
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
-        extra = {"config": config, "best": self.best if math.isfinite(self.best) else None}
+        extra = {
+            "config": config,
+            "data": self._data,
+            "best": self.best if math.isfinite(self.best) else None,
+        }
         if self._best_state is not None:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
@@ -411,7 +460,7 @@ class Run:
                 self._named = True
                 return True
             except OSError as error:
-                if self._named and self.out.is_dir():
+                if self._named and os.path.isdir(self.out):
                     return False
                 tried = self.out
                 if not self._named and isinstance(error, FileExistsError):
@@ -422,12 +471,15 @@ class Run:
                         "folder in which files can be written"
                     ) from None
 
-    def draw(self) -> list[Path]:
-        """Write the figures that fit the model into the folder `figures`; return their paths."""
+    def draw(self, folder: str | Path | None = None) -> list[Path]:
+        """Write the figures that fit the model into a folder; return their paths.
+
+        The folder is the run's `figures` unless another is given.
+        """
         from .plots import write_figures  # matplotlib, which training does not need
 
         t = self.trainer
-        return write_figures(t.model, t.dataset, t.metrics, self.out / "figures")
+        return write_figures(t.model, t.dataset, t.metrics, folder or self.out / "figures")
 
 
 def new(
@@ -452,6 +504,9 @@ def new(
         If the folder already holds a run, or the data cannot be read or do not fit the model.
     """
     options = options or Options()
+    for name in options.ignored():
+        if getattr(options, name) != getattr(Options, name):
+            warnings.warn(OptionIgnored(name), stacklevel=2)
     folder = _free_folder(options) if out is None else Path(out)
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(
@@ -466,32 +521,86 @@ def new(
     return run
 
 
-def open(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
+def open(
+    out: str | Path,
+    *,
+    backend: str | Backend = "numpy",
+    best: bool = False,
+    data: str | Path | None = None,
+    other_data: bool = False,
+    **changes: Any,
+) -> Run:
     """Return the run in the folder `out` as it was saved last, for a look or to draw it again.
 
     Parameters
     ----------
     out : str or Path
     backend : {"numpy", "cupy"} or Backend
+    best : bool
+        Take the best checkpoint, not the last.
+    data : str or Path, optional
+        Where the data are now, if they have moved. They must be the same, to the last byte.
+    other_data : bool
+        Take other data all the same. If their number differs, the epoch begins again.
     **changes
         Options that change: `epochs` may; another value of any other is refused.
 
     Raises
     ------
     InputError
-        If there is no run, its file or its data cannot be read, or an option is not as it was.
+        If there is no run, its file or its data cannot be read, the data are others, or an option
+        is not as it was.
     """
-    path = Path(out) / LAST
+    path = Path(out) / (BEST if best else LAST)
     arrays, values = checkpoint.load(path)
     options = options_of(values, path).changed(changes, path)
-    backend = get_backend(backend, options.noise)
-    dataset = datasets.load(options.data)
-    model = _rebuild(options.model_config(dataset.data_dim), arrays, path, backend)
-    trainer = build_trainer(options, dataset, backend, model)
-    run = Run(options, Path(out), trainer)
+    saved = values.get("data")  # older checkpoints do not say
+    options = replace(options, data=_place(options, data, saved, other_data, path))
+    try:
+        dataset = datasets.load(options.data)
+    except InputError as error:
+        if options.data in datasets.BUILT_IN or os.path.exists(options.data):
+            raise
+        sentence = str(error)
+        raise OptionError(
+            lambda spell: f"{sentence}; if the data have moved, {spell('data=')} says where to"
+        ) from None
+    position = values["epoch"], values["batch"]
+    if saved is not None and saved["sha256"] != dataset.fingerprint():
+        what = f"{dataset.name}: other data than the run {out} was trained on"
+        if not other_data:
+            raise OptionError(
+                lambda spell: (
+                    f"{what} (the SHA-256 of their content differs): expected the same; "
+                    f"{spell('other_data')} takes these all the same"
+                )
+            )
+        if data is None:
+            warnings.warn(what, InputWarning, stacklevel=2)
+        values["best"] = None  # a bound on other test data
+        if values.get("examples") != len(dataset.train):
+            values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
+            values.pop("examples", None)
+    config = options.model_config(values["config"]["model"]["data_dim"])
+    model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
+    run = Run(options, Path(out), build_trainer(options, dataset, backend, model))
     run.trainer.restore(arrays, values, path)
     run.best = math.inf if values["best"] is None else values["best"]
+    run.position = position
     return run
+
+
+def _place(
+    options: Options, data: Any, saved: dict[str, str] | None, other_data: bool, path: Path
+) -> str:
+    """Return where to look for the data of the run in the file `path`."""
+    known = options.data in datasets.BUILT_IN
+    if data is None:
+        moved = saved is not None and not known and not os.path.exists(options.data)
+        return saved["path"] if saved and moved and os.path.exists(saved["path"]) else options.data
+    if (known or str(data) in datasets.BUILT_IN) and not other_data:
+        options.changed({"data": str(data)}, path)
+    return str(data)
 
 
 def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
@@ -502,7 +611,8 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
     Parameters
     ----------
     out, backend, **changes : as for :func:`open`
-        A run that was trained to its end needs a larger `epochs`.
+        `data` and `other_data` among them. A run that was trained to its end needs a larger
+        `epochs`.
 
     Raises
     ------
@@ -553,7 +663,16 @@ class _Config(TypedDict):
     image_shape: list[Count]
 
 
-class _RunValues(Progress):
+class _Data(TypedDict):
+    path: str  # absolute, or the name of an embedded set
+    sha256: str
+
+
+class _Known(Progress, total=False):  # what older checkpoints do not say
+    data: _Data
+
+
+class _RunValues(_Known):
     config: _Config
     best: float | None
 
@@ -578,13 +697,14 @@ def build_trainer(
         optimizer = Adam(model.params, options.lr)
     else:
         optimizer = SGD(model.params, options.lr, options.momentum)
+    warms_up = options.warm_up and "warm_up" not in options.ignored()
     return Trainer(
         model,
         optimizer,
         dataset,
         batch_size=options.batch_size,
         schedule=options.learning_rate(),
-        beta_schedule=warm_up(options.beta, options.warm_up) if options.warm_up else None,
+        beta_schedule=warm_up(options.beta, options.warm_up) if warms_up else None,
         binarize=options.binarize,
         seed=options.seed,
     )
@@ -669,7 +789,7 @@ def _require_no_run(folder: Path) -> None:
 
 def _free_folder(options: Options) -> Path:
     data = options.data
-    name = data if data in ("digits", "mnist") else Path(data).name.split(".")[0]
+    name = data if data in datasets.BUILT_IN else Path(data).name.split(".")[0]
     n = 1
     while os.path.lexists(folder := Path("runs") / f"{name}-{options.model}-{n}"):
         n += 1
@@ -761,7 +881,7 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         holds other parameters than `into`.
     """
     path = Path(path)
-    path = path / LAST if path.is_dir() else path
+    path = path / LAST if os.path.isdir(path) else path
     arrays, values = checkpoint.load(path)
     config = _config(values).get("model", {})
     config = config if isinstance(config, dict) else {}

@@ -61,7 +61,18 @@ def test_options_are_values():
         ("hidden", 400, r"hidden is 400: expected a sequence, such as \(400,\)"),
         ("batch_size", 2.5, "batch_size is 2.5: expected a positive integer"),
         ("epochs", "many", "epochs is 'many': expected a positive integer"),
-        ("lr", float("nan"), "lr is nan: expected a finite number, 0 or larger"),
+        ("lr", float("nan"), "lr is nan: expected a finite number larger than 0"),
+        ("lr", 0, "lr is 0: expected a finite number larger than 0"),
+        ("variance", float("nan"), "variance is nan: expected a positive number, 'shared' or"),
+        ("variance", "none", "variance is 'none': expected a positive number, 'shared' or"),
+        ("variance", 0, "variance is 0: expected a positive number"),
+        ("momentum", 1, r"momentum is 1: expected a number in \[0, 1\)"),
+        ("batch_size", 10**400, "batch_size is an integer of more than 63 bits: expected a pos"),
+        ("seed", 10**400, "seed is an integer of more than 63 bits: expected an integer below"),
+        ("schedule", "5:-1", "schedule is '5:-1': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "5:nan", "schedule is '5:nan': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "5:inf", "schedule is '5:inf': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "nan:1", "schedule is 'nan:1': expected constant, cosine or EPOCH:LR"),
         ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
         ("seed", -1, "seed is -1: expected 0 or a larger integer"),
         ("seed", "x", "seed is 'x': expected 0 or a larger integer"),
@@ -454,3 +465,18 @@ def test_a_run_that_was_saved_before_its_first_epoch_is_opened():
     sv.run.new(Options(**QUICK), "r").save()
     assert checkpoint.load(f"r/{LAST}")[1]["best"] is None
     assert sv.run.open("r").best == np.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"variance": 2}, "variance is ignored: it belongs to likelihood gaussian"),
+        ({"momentum": 0.5}, "momentum is ignored: it belongs to optimizer sgd"),
+        ({"model": "ae", "beta": 2}, "beta is ignored: it belongs to model vae"),
+        ({"model": "ae", "warm_up": 1}, "warm_up is ignored: it belongs to model vae"),
+        ({"model": "ae", "free_bits": 1}, "free_bits is ignored: it belongs to model vae"),
+    ],
+)
+def test_an_option_that_the_model_ignores_is_named(options, sentence):
+    with pytest.warns(sv.errors.InputWarning, match=f"^{sentence}$"):
+        sv.run.new(Options(**QUICK, **options)).train()
