@@ -10,7 +10,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all docs mutants benchmark gradcheck-rates gpu-check lint format clean
+.PHONY: help train test test-all fuzz docs mutants benchmark gradcheck-rates gpu-check lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -22,6 +22,7 @@ help:
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               WORKERS=2  ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
+	@echo 'make fuzz     damage data files and checkpoints, kill runs: 30,000 cases, 20 minutes'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors in the mathematics, see that the tests find them: long'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
@@ -43,6 +44,10 @@ test: $(VENV)/.group-test
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
           $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
 	@$(pytest) -m 'slow or not slow' $(ARGS)
+
+# Fifty times the cases of `make test-all`, on one worker, which counts them.
+fuzz: $(VENV)/.group-test
+	@SCRATCHVAE_FUZZ=50 $(python) -m pytest -n 0 -m slow $(ARGS) tests/fuzz
 
 # Always from scratch: a build that knew its last one would not repeat the warnings of the pages that
 # it need not read again.
