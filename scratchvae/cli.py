@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
     try:
         args = _parsed(argv)
+    except KeyboardInterrupt:
+        return 130
     except SystemExit:
         try:
             sys.stdout.flush()  # the help, to somebody who may be gone
@@ -153,6 +155,8 @@ def train(args: argparse.Namespace) -> int:
     """Train a model, or resume a run; write checkpoints, metrics and figures."""
     if args.data is not None and args.data_option is not None:
         raise InputError(f"--data: {args.data} is named already: expected one of the two")
+    if args.other_data and not args.resume:
+        raise InputError("--other-data: it is of --resume, and a new run takes any data")
     args.data = args.data or args.data_option
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend = backend_of(args.device)

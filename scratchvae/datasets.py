@@ -137,8 +137,8 @@ def load(name: str | os.PathLike[str]) -> Dataset:
     Raises
     ------
     InputError
-        If a file is missing, damaged or of another kind, if an array in it has the wrong type or
-        shape or holds NaN or infinity, or if MNIST can neither be found nor downloaded.
+        If a file is missing, damaged, of another kind or a pipe, if an array in it has the wrong
+        type or shape or holds NaN or infinity, or if MNIST can neither be found nor downloaded.
     """
     if name == "digits":
         return _digits()
