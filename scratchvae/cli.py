@@ -111,20 +111,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             _silence()  # who read our output has seen enough
             return 141  # what the shell makes of SIGPIPE
-        except MemoryError as error:
-            complain(f"not enough memory ({str(error) or 'the system gives no more'})")
-        except OSError as error:
-            _silence()
-            place = f"{error.filename}: " if error.filename else ""
-            complain(f"{place}the system refuses ({error.strerror or error})")
         except Exception as error:
-            sentence = cuda_error(error)
-            if sentence is None and "too big" in str(error):  # NumPy's, for more than 2^63 bytes
-                sentence = f"not enough memory ({error})"
+            if isinstance(error, OSError):
+                _silence()
+            sentence = cuda_error(error) or _refusal(error)
             if sentence is None:
                 raise
             complain(sentence)
     return 2
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return in one sentence what the system refused, or None if it was not the system."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}the system refuses ({error.strerror or error})"
+    # NumPy's ValueError is for arrays of more than 2^63 bytes.
+    too_big = isinstance(error, ValueError) and "too big" in str(error)
+    if isinstance(error, MemoryError) or too_big:
+        return f"not enough memory ({str(error) or 'the system gives no more'})"
+    return None
 
 
 def _silence() -> None:
@@ -406,7 +412,9 @@ def evaluate(args: argparse.Namespace) -> int:
 def _opened(args: argparse.Namespace) -> Run:
     """Return the run that a command is to look at, with its own data or others."""
     how = {"best": args.best, "data": args.data, "other_data": True}
-    return open_run(args.run_folder, backend=_backend(args), **how)
+    run = open_run(args.run_folder, backend=backend_of(args.device), **how)
+    _say_device(args, run.model.backend)
+    return run
 
 
 def _json(value: Any) -> str:
@@ -613,9 +621,13 @@ def demo(args: argparse.Namespace) -> int:
 
 def _backend(args: argparse.Namespace, noise: str | None = None) -> Backend:
     backend = get_backend(backend_of(args.device), noise)
+    _say_device(args, backend)
+    return backend
+
+
+def _say_device(args: argparse.Namespace, backend: Backend) -> None:
     if args.device == "auto" and backend.name != "numpy":
         print(f"--device auto: running on {backend.device}", file=sys.stderr)
-    return backend
 
 
 def _flag(option: str) -> str:

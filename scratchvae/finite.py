@@ -43,12 +43,13 @@ def require_finite_state(model: Any, optimizer: Optimizer, epoch: int) -> None:
     def finite(a: Array) -> bool:
         return bool(model.backend.xp.isfinite(a).all())
 
+    number = epoch + 1
     named = {f"the parameter {name}": model.params[name].value for name in model.params.names}
     named |= {f"the optimizer's {name}": a for name, a in optimizer.state.items()}
     for name, a in named.items():
         if not finite(a):
             raise NonFiniteError(
-                f"step {optimizer.steps} (epoch {epoch + 1}): after it {name} is not finite; try "
+                f"step {optimizer.steps} (epoch {number}): after it {name} is not finite; try "
                 f"a smaller learning rate than {optimizer.lr}"
             )
 
