@@ -15,7 +15,7 @@ import signal
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -74,16 +74,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except SystemExit:
-        try:
-            sys.stdout.flush()  # the help, to somebody who may be gone
-        except OSError:
-            _silence()
+        _silence()  # the help, to somebody who may be gone
         raise
 
     def complain(sentence: object) -> None:
         with suppress(OSError):  # nobody listens any more
             print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
 
+    try:
+        with _notes(complain):
+            code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except OptionError as error:
+        complain(error.spelled(_flag))
+    except (InputError, NonFiniteError) as error:
+        complain(error)
+    except KeyboardInterrupt:
+        complain("stopped")
+        return 130
+    except BrokenPipeError:
+        _silence()  # who read our output has seen enough
+        return 141  # what the shell makes of SIGPIPE
+    except Exception as error:
+        sentence = cuda_error(error) or _refusal(error)
+        if sentence is None:
+            raise
+        _silence()
+        complain(sentence)
+    return 2
+
+
+@contextmanager
+def _notes(complain: Callable[[object], None]) -> Iterator[None]:
+    """Let our own warnings be notes on standard error, without the place in the source."""
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("always", InputWarning)
@@ -97,28 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shown(message, category, *where)
 
         warnings.showwarning = show  # type: ignore[assignment]
-        try:
-            code = int(args.run(args))
-            sys.stdout.flush()
-            return code
-        except OptionError as error:
-            complain(error.spelled(_flag))
-        except (InputError, NonFiniteError) as error:
-            complain(error)
-        except KeyboardInterrupt:
-            complain("stopped")
-            return 130
-        except BrokenPipeError:
-            _silence()  # who read our output has seen enough
-            return 141  # what the shell makes of SIGPIPE
-        except Exception as error:
-            if isinstance(error, OSError):
-                _silence()
-            sentence = cuda_error(error) or _refusal(error)
-            if sentence is None:
-                raise
-            complain(sentence)
-    return 2
+        yield
 
 
 def _refusal(error: Exception) -> str | None:
@@ -134,9 +137,12 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _silence() -> None:
-    """Let nothing more go to standard output, which cannot take it."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let nothing more go to standard output if it cannot take what is waiting."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -262,9 +268,16 @@ class _Progress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.bar.close()
+        with suppress(OSError):
+            self.bar.close()
 
     def step(self, terms: Terms) -> None:
+        try:
+            self._step(terms)
+        except OSError:  # the terminal is gone, and the run need not go with it
+            self.bar.disable = True
+
+    def _step(self, terms: Terms) -> None:
         if not self.bar.disable and self.trainer.optimizer.steps % self.trainer.check_every == 0:
             self.bar.set_description_str(f"epoch {self.trainer.epoch + 1}/{self.epochs}", False)
             loss, reconstruction, kl = (float(t) for t in terms)

@@ -25,6 +25,12 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not finite any more; the message names the step and the layer."""
 
 
+def on_one_line(names: Iterable[str]) -> str:
+    """Return names with commas between; what would break the line is written as an escape."""
+    text = names if isinstance(names, str) else ", ".join(names)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def check_size(name: str, n: object) -> int:
     """Return `n`; raise InputError unless it is a positive integer, and one that an array knows."""
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:

@@ -38,6 +38,7 @@ from .errors import (
     check_number,
     check_size,
     check_type,
+    on_one_line,
 )
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
@@ -645,7 +646,7 @@ def options_of(values: dict[str, Any], path: str | Path) -> Options:
         options = config["options"]
         if unknown := sorted(options.keys() - kinds.keys()):
             raise InputError(
-                f"made by another version of scratchvae: {', '.join(unknown)} is no option of "
+                f"made by another version of scratchvae: {on_one_line(unknown)} is no option of "
                 "this one"
             )
         for name, value in options.items():
@@ -897,7 +898,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     of_model = {k for k in arrays if not k.startswith("optimizer.")}
     if more := sorted(of_model - set(model.params.names)):
         raise InputError(
-            f"{path}: made with another configuration: it holds {more[0]}, which the model lacks"
+            f"{path}: made with another configuration: it holds {on_one_line(more[0])}, which the "
+            "model lacks"
         )
     checkpoint.load_parameters(model.params, arrays, path)
     return model

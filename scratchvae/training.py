@@ -17,7 +17,15 @@ import numpy as np
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
 from .checkpoint import fill
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import Count, InputError, NonFiniteError, check_seed, check_size, check_type
+from .errors import (
+    Count,
+    InputError,
+    NonFiniteError,
+    check_seed,
+    check_size,
+    check_type,
+    on_one_line,
+)
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state
 from .optimizers import Optimizer
@@ -253,7 +261,7 @@ class Trainer:
         saved = {k.removeprefix("optimizer.") for k in arrays if k.startswith("optimizer.")}
         if saved != set(self.optimizer.state):
             found, expected = (
-                ", ".join(sorted(s)) or "none" for s in (saved, self.optimizer.state)
+                on_one_line(sorted(s)) or "none" for s in (saved, self.optimizer.state)
             )
             raise InputError(
                 f"{path}: made with another optimizer: its state is {found}, expected {expected}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -981,3 +982,24 @@ def test_nohup_is_left_alone(tmp_path):
         time.sleep(0.5)
         assert process.poll() is None
         process.kill()
+
+
+def test_a_terminal_that_is_gone_takes_no_run_with_it(tmp_path):
+    ours, theirs = os.openpty()
+    argv = [*COMMAND, "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(argv, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+            with suppress(BlockingIOError):
+                os.read(ours, 10_000)
+        os.close(ours)
+        before = (tmp_path / "r/checkpoint.safetensors").stat().st_mtime_ns
+        while (tmp_path / "r/checkpoint.safetensors").stat().st_mtime_ns == before:
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        process.wait()
+    assert process.returncode == 129
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["epoch"] >= 1

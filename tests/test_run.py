@@ -480,3 +480,10 @@ def test_a_run_that_was_saved_before_its_first_epoch_is_opened():
 def test_an_option_that_the_model_ignores_is_named(options, sentence):
     with pytest.warns(sv.errors.InputWarning, match=f"^{sentence}$"):
         sv.run.new(Options(**QUICK, **options)).train()
+
+
+def test_a_name_that_breaks_the_line_does_not_break_the_sentence(tmp_path):
+    path, model = tmp_path / "m.safetensors", sv.VAE(6, (5,), 2)
+    checkpoint.save(path, {"a\nb": np.zeros(3)}, {"config": {"model": model.config()}})
+    with pytest.raises(sv.InputError, match=r"it holds a\\nb, which the model lacks$"):
+        sv.load(path, into=model)
