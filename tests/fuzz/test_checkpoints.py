@@ -115,7 +115,9 @@ def changed_state(draw, arrays, values):
             name = draw(st.sampled_from(sorted(arrays)))
             a = arrays.pop(name)
             changes = {
-                "type": lambda a: (100 * abs(a) % 50).astype(draw(st.sampled_from(TYPES))),
+                "type": lambda a: (100 * np.nan_to_num(abs(a)) % 50).astype(
+                    draw(st.sampled_from(TYPES))
+                ),
                 "row": lambda a: a[:1],
                 "flat": lambda a: a.reshape(-1),
                 "empty": lambda a: a[:0],

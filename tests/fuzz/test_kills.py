@@ -27,7 +27,9 @@ def command(argv, log, ready):
     os.dup2(out, 1)
     os.dup2(out, 2)
     ready.send(None)
-    sys.exit(cli.main(argv))
+    code = cli.main(argv)
+    sys.stdout.flush()
+    os._exit(code)  # what multiprocessing does at its end is not ours to interrupt
 
 
 @pytest.fixture(scope="module")
