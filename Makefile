@@ -10,7 +10,7 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all docs mutants claims benchmark gradcheck-rates gpu-check lint \
+.PHONY: help train test test-all fuzz docs mutants claims benchmark gradcheck-rates gpu-check lint \
         format clean
 
 python := $(VENV)/bin/python
@@ -23,6 +23,7 @@ help:
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               WORKERS=2  ARGS="-k gaussian"'
 	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
+	@echo 'make fuzz     damage data files and checkpoints, kill runs: 30,000 cases, 20 minutes'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo 'make mutants  plant errors, see that the tests find them: what changed; ARGS=--all is long'
 	@echo 'make claims   make each equation wrong by 1%, see that every test of it fails: 5 minutes'
@@ -45,6 +46,10 @@ test: $(VENV)/.group-test
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
           $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
 	@$(pytest) -m 'slow or not slow' $(ARGS)
+
+# Fifty times the cases of `make test-all`, on one worker, which counts them.
+fuzz: $(VENV)/.group-test
+	@SCRATCHVAE_FUZZ=50 $(python) -m pytest -n 0 -m slow $(ARGS) tests/fuzz
 
 # Always from scratch: a build that knew its last one would not repeat the warnings of the pages that
 # it need not read again.

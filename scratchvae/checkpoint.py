@@ -1,28 +1,31 @@
-"""Checkpoints: one safetensors file, written whole or not at all.
+"""Checkpoints: one safetensors file, written whole or not at all, and believed only if it is whole.
 
 It holds arrays by name, and plain values as text. A model puts its parameters and its options
 there, and a run also what ``Trainer.state`` returns: the optimizer's state as ``optimizer.*``, the
 step, epoch, random state and metrics. No pickle: reading one runs no code, and other frameworks can
-open it.
+open it. A SHA-256 of arrays and values stands beside them, so that one changed bit is noticed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backend import asnumpy, namespace
-from .errors import InputError
+from .backend import Array, asnumpy, namespace
+from .errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from .parameters import Parameters
 
-FORMAT = "scratchvae 1"
+FORMAT = "scratchvae 2"
+WITHOUT_DIGEST = "scratchvae 1"  # what older versions wrote
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -36,9 +39,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         If the folder does not exist or cannot be written.
     """
     path = Path(path)
-    # The suffix stays last: libraries choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # The suffix stays last: libraries choose the format by it. The name is short, whatever `path`
+    # is, and nobody can have put a link there that we would follow: see O_EXCL.
+    name = f".{os.getpid()}.{os.urandom(4).hex()}.tmp{path.suffix}"
+    temporary = path.with_name(name)
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before the name points to it
@@ -46,7 +52,30 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide the error that brought us here
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that dead processes left in a folder."""
+    for file in folder.glob(".*.tmp*"):
+        # Older versions put a name before the number of the process, newer ones another after it.
+        pid = next((part for part in file.name.split(".") if part.isdecimal()), None)
+        if pid is not None and not _alive(int(pid)):
+            with suppress(OSError):
+                file.unlink()
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere the signal 0 is one, and there is no cheap way to ask
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> None:
@@ -55,53 +84,96 @@ def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> No
 
     # safetensors would store an array that is not contiguous wrongly, without a word.
     arrays = {name: np.ascontiguousarray(asnumpy(a)) for name, a in arrays.items()}
-    content = to_bytes(arrays, {"format": FORMAT, "values": json.dumps(values)})
+    text = json.dumps(values, allow_nan=False)
+    metadata = {"format": FORMAT, "values": text, "sha256": _digest(arrays, text)}
+    content = to_bytes(arrays, metadata)
     write_atomically(path, lambda file: file.write_bytes(content))
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays and values that `save` wrote.
 
+    A checkpoint of an older version has no digest; it is loaded with a warning that says so.
+
     Raises
     ------
     InputError
-        If the file is missing, truncated or not a checkpoint of this project.
+        If the file is missing, truncated, changed or not a checkpoint of this project.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such file: expected a checkpoint")
     try:
+        if not os.path.isfile(path):
+            raise ValueError("it is no regular file")
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                found = metadata.get("format", "no format name")
-                raise InputError(
-                    f"{path}: not a checkpoint of this version: found {found!r}, "
-                    f"expected {FORMAT!r}"
-                )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, json.loads(metadata["values"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file: expected a checkpoint") from None
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # safetensors has several, of its own and Python's
+        text = " ".join(str(error).split())
+        raise InputError(f"{path}: truncated or not a checkpoint ({text})") from None
+    found = metadata.get("format", "no format name")
+    if found not in (FORMAT, WITHOUT_DIGEST):
+        raise InputError(
+            f"{path}: not a checkpoint of this version: found {found!r}, expected {FORMAT!r}"
+        )
+    text = metadata.get("values", "")
+    if found == FORMAT and metadata.get("sha256") != _digest(arrays, text):
+        raise InputError(
+            f"{path}: damaged: its content does not have the SHA-256 that was saved with it"
+        )
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: truncated or not a checkpoint ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: truncated or not a checkpoint (it names no values)")
+    if found == WITHOUT_DIGEST:
+        warnings.warn(
+            f"{path}: written by an older version, without a digest: whether it is damaged cannot "
+            "be told; the next save adds one",
+            InputWarning,
+            stacklevel=2,
+        )
+    return arrays, values
 
 
-def load_parameters(params: Parameters, arrays: dict[str, Any], path: str | Path) -> None:
-    """Copy arrays into the parameters of the same names; `path` is where they come from.
+def _digest(arrays: Mapping[str, Any], values: str) -> str:
+    """Return the SHA-256 of the arrays, their names, types and shapes, and the values' text."""
+    import hashlib
+
+    digest = hashlib.sha256(json.dumps(values).encode())
+    for name in sorted(arrays):
+        a = arrays[name]
+        digest.update(json.dumps([name, a.dtype.name, a.shape]).encode())
+        digest.update(a.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def fill(targets: Mapping[str, Array], arrays: Mapping[str, Any], path: str | Path) -> None:
+    """Copy arrays into the targets of the same names; `path` is where they come from.
 
     Raises
     ------
     InputError
-        If one is missing or has another shape or dtype, naming it; nothing is copied then.
+        If one is missing, has another shape or dtype or is not finite, naming it; nothing is
+        copied then.
     """
-    for name in params.names:
-        want, found = params[name].value, arrays.get(name)
+    for name, want in targets.items():
+        found = arrays.get(name)
         if found is None or found.shape != want.shape or found.dtype != want.dtype:
             what = "nothing" if found is None else f"{found.dtype} {found.shape}"
             raise InputError(
                 f"{path}: made with another configuration: {name} is {what}, expected "
                 f"{want.dtype} {want.shape}"
             )
-    for name in params.names:
-        value = params[name].value
-        value[...] = namespace(value).asarray(arrays[name])
+        if not np.isfinite(asnumpy(found)).all():
+            raise InputError(f"{path}: {name} holds NaN or infinity: expected finite numbers")
+    for name, want in targets.items():
+        want[...] = namespace(want).asarray(arrays[name])
+
+
+def load_parameters(params: Parameters, arrays: Mapping[str, Any], path: str | Path) -> None:
+    """Copy arrays into the parameters of the same names, as `fill` does."""
+    fill({name: params[name].value for name in params.names}, arrays, path)

@@ -1,8 +1,8 @@
-"""The command line: train, evaluate, sample, gradcheck and demo.
+"""The command line: train, evaluate, figures, encode, sample, gradcheck and demo.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient is not right or was not checked, 2 the input cannot be used or training broke down, 130
-stopped with Ctrl-C.
+stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +33,7 @@ from .backend import (
     get_backend,
     keep_freed_memory,
 )
-from .errors import InputError, NonFiniteError, check_size
+from .errors import InputError, InputWarning, NonFiniteError, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
@@ -41,16 +43,18 @@ from .run import (
     LAST,
     METRICS,
     OptionError,
+    OptionIgnored,
     Options,
     Run,
     as_text,
-    build_trainer,
     check_seed,
+    claimed,
     load,
     new,
     options_of,
     resume,
 )
+from .run import open as open_run
 from .training import Trainer
 from .vae import Terms
 
@@ -59,24 +63,101 @@ OPTIONS = tuple(field.name for field in fields(Options))
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    args = _parser().parse_args(argv)
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
     try:
-        return int(args.run(args))
-    except OptionError as error:
-        print(f"scratchvae {args.command}: {error.spelled(_flag)}", file=sys.stderr)
-        return 2
-    except (InputError, NonFiniteError) as error:
-        print(f"scratchvae {args.command}: {error}", file=sys.stderr)
-        return 2
+        args = _parsed(argv)
     except KeyboardInterrupt:
-        print(f"scratchvae {args.command}: stopped", file=sys.stderr)
         return 130
+    except SystemExit:
+        _silence()  # the help, to somebody who may be gone
+        raise
+
+    def complain(sentence: object) -> None:
+        with suppress(OSError):  # nobody listens any more
+            print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
+
+    try:
+        with _notes(complain):
+            code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except OptionError as error:
+        complain(error.spelled(_flag))
+    except (InputError, NonFiniteError) as error:
+        complain(error)
+    except KeyboardInterrupt:
+        complain("stopped")
+        return 130
+    except BrokenPipeError:
+        _silence()  # who read our output has seen enough
+        return 141  # what the shell makes of SIGPIPE
     except Exception as error:
-        sentence = cuda_error(error)
+        sentence = cuda_error(error) or _refusal(error)
         if sentence is None:
             raise
-        print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
-        return 2
+        _silence()
+        complain(sentence)
+    return 2
+
+
+@contextmanager
+def _notes(complain: Callable[[object], None]) -> Iterator[None]:
+    """Let our own warnings be notes on standard error, without the place in the source."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("always", InputWarning)
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any) -> None:
+            if issubclass(category, InputWarning):
+                ignored = isinstance(message, OptionIgnored)
+                complain(f"note: {message.spelled(_flag) if ignored else message}")
+            else:
+                shown(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return in one sentence what the system refused, or None if it was not the system."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}the system refuses ({error.strerror or error})"
+    # NumPy's ValueError is for arrays of more than 2^63 bytes.
+    too_big = isinstance(error, ValueError) and "too big" in str(error)
+    if isinstance(error, MemoryError) or too_big:
+        return f"not enough memory ({str(error) or 'the system gives no more'})"
+    return None
+
+
+def _silence() -> None:
+    """Let nothing more go to standard output if it cannot take what is waiting."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; end with a suggestion where an option is misspelt."""
+    import difflib
+
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options: Any = args.options_of_command
+        name = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(name, options, 1) if name[:1] == "-" else []
+        hint = f"; did you mean {close[0]}?" if close else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -84,51 +165,84 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train a model, or resume a run; write checkpoints, metrics and figures."""
+    if args.data is not None and args.data_option is not None:
+        raise InputError(f"--data: {args.data} is named already: expected one of the two")
+    if args.other_data and not args.resume:
+        raise InputError("--other-data: it is of --resume, and a new run takes any data")
+    args.data = args.data or args.data_option
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend = backend_of(args.device)
-    if not args.resume:
-        run = new(Options(**given), args.out, backend=backend)
-    elif args.out is not None:
-        run = resume(args.out, backend=backend, **given)
-    else:
-        raise InputError("--resume: no folder given: expected --out with the folder of a run")
-    trainer = run.trainer
-    say = (lambda text: None) if args.json else print
-    say(_describe(run))
+    with ExitStack() as stack:
+        if not args.resume:
+            run = new(Options(**given), args.out, backend=backend)
+            stack.enter_context(run.claimed())
+        elif args.out is not None:
+            if args.out.is_dir():
+                stack.enter_context(claimed(args.out))  # before it is read
+            # Without a new number of epochs, a run that has them all gets what it lacks.
+            go_on = resume if "epochs" in given else open_run
+            run = go_on(args.out, backend=backend, other_data=args.other_data, **given)
+        else:
+            raise InputError("--resume: no folder given: expected --out with the folder of a run")
+        return _train(run, args)
 
-    with _stop_on_ctrl_c(trainer), _Progress(run, say) as progress:
+
+def _train(run: Run, args: argparse.Namespace) -> int:
+    trainer = run.trainer
+
+    def say(text: str) -> None:
+        with suppress(OSError):  # a run does not end because nobody reads what it says
+            if not args.json:
+                print(text, flush=True)
+
+    say(_describe(run))
+    with _stop_on_signals(trainer) as received, _Progress(run, say) as progress:
         run.train(progress.step, progress.epoch)
     if not run.finished:
-        print(
-            f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
-            f"{trainer.batches_per_epoch} batches; nothing is lost. "
-            f"Go on with: scratchvae train --resume --out {run.out}",
-            file=sys.stderr,
-        )
-        return 130
+        with suppress(OSError):  # after SIGHUP there is no terminal
+            print(
+                f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
+                f"{trainer.batches_per_epoch} batches; nothing is lost. "
+                f"Go on with: scratchvae train --resume --out {run.out}",
+                file=sys.stderr,
+            )
+        return 128 + (received[0] if received else signal.SIGINT)
 
     figures = run.draw()
     if args.json:
         files = {"out": str(run.out), "figures": [str(path) for path in figures]}
-        print(json.dumps(trainer.metrics[-1] | files))
+        print(_json(trainer.metrics[-1] | files))
     else:
         _print_outcome(run, figures)
     return 0
 
 
 @contextmanager
-def _stop_on_ctrl_c(trainer: Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the present step, and a second one at once."""
+def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+
+    A second one ends it at once. The list that it gives receives the signal's number.
+    """
+    received: list[int] = []
 
     def stop(signum: int, frame: object) -> None:
         trainer.stop = True
-        signal.signal(signal.SIGINT, before)
+        received.append(signum)
+        restore()
 
-    before = signal.signal(signal.SIGINT, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # One that is ignored stays so: nohup wants that.
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 class _Progress:
@@ -154,9 +268,16 @@ class _Progress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.bar.close()
+        with suppress(OSError):
+            self.bar.close()
 
     def step(self, terms: Terms) -> None:
+        try:
+            self._step(terms)
+        except OSError:  # the terminal is gone, and the run need not go with it
+            self.bar.disable = True
+
+    def _step(self, terms: Terms) -> None:
         if not self.bar.disable and self.trainer.optimizer.steps % self.trainer.check_every == 0:
             self.bar.set_description_str(f"epoch {self.trainer.epoch + 1}/{self.epochs}", False)
             loss, reconstruction, kl = (float(t) for t in terms)
@@ -187,6 +308,7 @@ def _describe(run: Run) -> str:
     shape = "-".join(map(str, widths + widths[-2::-1]))
     kind = "VAE" if options.model == "vae" else "Autoencoder"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
+    doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
         f"{model.backend.device}; "
@@ -235,13 +357,10 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print the bounds on log p(x) of the test data, and what the latent space carries."""
-    path = args.run_folder / (BEST if args.best else LAST)
-    arrays, values = checkpoint.load(path)
-    options = options_of(values, path)
-    dataset = datasets.load(args.data or options.data)
-    trainer = build_trainer(options, dataset, _backend(args, options.noise))
-    model: Any = trainer.model
-    checkpoint.load_parameters(model.params, arrays, path)
+    run = _opened(args)
+    path = run.out / (BEST if args.best else LAST)
+    trainer, dataset = run.trainer, run.trainer.dataset
+    model: Any = run.model
     if args.seed is not None:
         trainer.seed = check_seed(args.seed)
     keep_freed_memory()
@@ -249,7 +368,8 @@ def evaluate(args: argparse.Namespace) -> int:
         terms = trainer.test_terms()
     result: dict[str, Any] = {
         "checkpoint": str(path),
-        "epoch": values["epoch"],
+        "epoch": run.position[0],
+        "batch": run.position[1],  # of the epoch after that, if it was stopped there
         "data": dataset.name,
         "examples": len(dataset.test),
         "test_loss": float(terms.loss),
@@ -270,12 +390,18 @@ def evaluate(args: argparse.Namespace) -> int:
             trainer.seed,
         )
         result["nll"] = float(-bound.mean())
-        result["nll_standard_error"] = float(bound.std(ddof=1) / len(bound) ** 0.5)
+        # One example tells nothing of the spread, and JSON has no NaN.
+        error = float(bound.std(ddof=1) / len(bound) ** 0.5) if len(bound) > 1 else None
+        result["nll_standard_error"] = error
         result["nll_samples"] = args.nll_samples
     if args.json:
-        print(json.dumps(result))
+        print(_json(result))
         return 0
-    print(f"{path}, epoch {values['epoch']}, {len(dataset.test):,} test examples of {dataset.name}")
+    within = f" and {run.position[1]} batches" if run.position[1] else ""
+    print(
+        f"{path}, epoch {run.position[0]}{within}, {len(dataset.test):,} test examples of "
+        f"{dataset.name}"
+    )
     print(f"  loss            {result['test_loss']:10.3f} nats per example")
     print(f"  reconstruction  {result['test_reconstruction']:10.3f}")
     print(f"  KL              {result['test_kl']:10.3f}")
@@ -286,13 +412,35 @@ def evaluate(args: argparse.Namespace) -> int:
             textwrap.fill(row, 80, initial_indent="  KL by dimension ", subsequent_indent=" " * 18)
         )
     if "nll" in result:
+        spread = "" if error is None else f" +- {error:.3f}"
         print(
-            f"  -log p(x)       {result['nll']:10.3f} +- {result['nll_standard_error']:.3f}, "
+            f"  -log p(x)       {result['nll']:10.3f}{spread}, "
             f"an upper bound by {args.nll_samples:,} importance samples"
         )
     if _is_cross_entropy(trainer):
         print("  The pixels are grey: these are cross-entropies, not likelihoods.")
     return 0
+
+
+def _opened(args: argparse.Namespace) -> Run:
+    """Return the run that a command is to look at, with its own data or others."""
+    how = {"best": args.best, "data": args.data, "other_data": True}
+    run = open_run(args.run_folder, backend=backend_of(args.device), **how)
+    _say_device(args, run.model.backend)
+    return run
+
+
+def _json(value: Any) -> str:
+    """Return JSON, in which a number that is not finite is null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
@@ -306,9 +454,7 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 
 def sample(args: argparse.Namespace) -> int:
-    """Draw codes from the prior, decode them and write one picture of them all."""
-    from . import plots
-
+    """Draw codes from the prior and decode them, to one picture of them all or to an array."""
     path = args.run_folder / LAST
     _, values = checkpoint.load(path)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
@@ -316,9 +462,60 @@ def sample(args: argparse.Namespace) -> int:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
     images = asnumpy(model.sample(args.n, check_seed(args.seed)))  # (n, D)
-    shape = tuple(values["config"]["image_shape"])
-    plots.save(plots.samples(images, shape), args.out)
+    if args.out.suffix in ARRAYS:
+        _write_arrays(args.out, {"x": images})
+    else:
+        from . import plots
+
+        plots.save(plots.samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
+    return 0
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Write the codes of the test data, or of the training data, as arrays."""
+    if args.out.suffix not in ARRAYS:
+        raise InputError(f"--out {args.out}: expected a name that ends in {', '.join(ARRAYS)}")
+    run = _opened(args)
+    data, model = run.trainer.dataset, run.model
+    x, y = (data.train, data.train_labels) if args.train else (data.test, data.test_labels)
+    rng, codes = np.random.default_rng(run.options.seed), []
+    for i in range(0, len(x), 1000):
+        batch = model.backend.asarray(x[i : i + 1000])
+        batch = datasets.to_float(batch, data.scale, model.dtype)  # (<=1000, D)
+        code = model.encode(datasets.binarize(batch, run.options.binarize, rng, model.backend))
+        codes.append([asnumpy(part) for part in (code if model.has_posterior else (code,))])
+    names = ("mu", "logvar") if model.has_posterior else ("z",)
+    parts = (np.concatenate(part) for part in zip(*codes, strict=True))  # (N, Z) each
+    _write_arrays(args.out, dict(zip(names, parts, strict=True)) | ({} if y is None else {"y": y}))
+    print(f"Wrote {args.out}: {len(x):,} codes of {model.latent_dim} dimensions")
+    return 0
+
+
+ARRAYS = (".npy", ".npz", ".csv")
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first."""
+
+    def write(file: Path) -> None:
+        if path.suffix == ".npy":
+            np.save(file, next(iter(arrays.values())))
+        elif path.suffix == ".npz":
+            np.savez(file, allow_pickle=False, **arrays)
+        else:
+            columns = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
+            header = [f"{name}_{j}" for name, a in columns.items() for j in range(a.shape[1])]
+            rows = np.hstack(list(columns.values()))
+            np.savetxt(file, rows, "%.9g", ",", header=",".join(header), comments="")
+
+    checkpoint.write_atomically(path, write)
+
+
+def figures(args: argparse.Namespace) -> int:
+    """Draw the figures of a checkpoint, also of a run that was interrupted or still goes on."""
+    for path in _opened(args).draw(args.out):
+        print(f"Wrote {path}")
     return 0
 
 
@@ -343,8 +540,7 @@ def gradcheck(args: argparse.Namespace) -> int:
                 print(report.message)
     if args.json:
         rows: list[dict[str, Any]] = [
-            # Where nothing could be compared the error is infinite, which JSON does not have.
-            {"name": r.name, "error": r.error if math.isfinite(r.error) else None, "ok": r.ok}
+            {"name": r.name, "error": r.error, "ok": r.ok}  # infinite: nothing could be compared
             | {"verdict": r.verdict, "cause": r.cause, "message": r.message}
             for r in reports
         ]
@@ -353,7 +549,7 @@ def gradcheck(args: argparse.Namespace) -> int:
             | {"message": u.reason}
             for u in unchecked
         ]
-        print(json.dumps(rows))
+        print(_json(rows))
     else:
         print(_summary(reports, len(unchecked)))
     return 0 if all(r.ok for r in reports) and not unchecked else 1
@@ -441,14 +637,19 @@ def demo(args: argparse.Namespace) -> int:
 
 def _backend(args: argparse.Namespace, noise: str | None = None) -> Backend:
     backend = get_backend(backend_of(args.device), noise)
+    _say_device(args, backend)
+    return backend
+
+
+def _say_device(args: argparse.Namespace, backend: Backend) -> None:
     if args.device == "auto" and backend.name != "numpy":
         print(f"--device auto: running on {backend.device}", file=sys.stderr)
-    return backend
 
 
 def _flag(option: str) -> str:
     """Return what the command line calls an option of a run."""
-    return "the data" if option == "data" else f"--{option.replace('_', '-')}"
+    special = {"data": "the data", "data=": "--data"}
+    return special.get(option, f"--{option.replace('_', '-')}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -488,7 +689,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(run=run)
+        # A view: the options are added later.
+        sub.set_defaults(run=run, options_of_command=sub._option_string_actions)
         return sub
 
     def add_common(sub: argparse.ArgumentParser, *, with_json: bool = True) -> None:
@@ -539,6 +741,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
     )
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sub.add_argument("--data", dest="data_option", metavar="PATH",
+                     help="with --resume: where the data of the run are now")  # fmt: skip
+    sub.add_argument("--other-data", action="store_true",
+                     help="with --resume: go on although the data are others")  # fmt: skip
     add_common(sub)
 
     sub = command("evaluate", evaluate, "scratchvae evaluate runs/digits-vae-1 --nll-samples 1000")
@@ -551,10 +757,33 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, metavar="N", help="of the noise (default: the run's)")
     add_common(sub)
 
+    def add_run(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+        sub.add_argument("--data", help="other data than the run was trained on")
+        sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
+
+    sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
+    add_run(sub)
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    add_common(sub, with_json=False)
+
+    sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")
+    add_run(sub)
+    sub.add_argument("--train", action="store_true", help="the training data, not the test data")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE",
+                     help=".npz or .csv: mu, logvar and labels; .npy: mu alone")  # fmt: skip
+    add_common(sub, with_json=False)
+
     sub = command("sample", sample, "scratchvae sample runs/digits-vae-1 -n 64 --out samples.png")
     sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
     sub.add_argument("-n", type=int, default=64, metavar="N", help="how many (default 64)")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where to")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".png, .svg or .pdf: a picture; .npy, .npz or .csv: the numbers",
+    )
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, get_backend, namespace
+from .backend import Array, Backend, asnumpy, get_backend, namespace
 from .errors import InputError
 from .kernels import compiled
 
+BUILT_IN = ("digits", "mnist")
 BINARIZE = ("none", "threshold", "dynamic")
 
 # Of the unpacked bytes: the packed ones differ from one compressor to the next.
@@ -88,6 +89,19 @@ class Dataset:
         n, m = len(self.train), len(self.test)
         return f"Dataset({self.name!r}, {n:,} + {m:,} rows of {self.data_dim} {self.train.dtype})"
 
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the examples, the labels and the scale: equal for equal data."""
+        import hashlib
+
+        digest = hashlib.sha256(repr(self.scale).encode())
+        for a in (self.train, self.test, self.train_labels, self.test_labels):
+            if a is not None:
+                digest.update(repr((a.dtype.str, a.shape)).encode())
+                step = max(1, 2**20 // a[:1].nbytes)  # rows at a time: `a` may not fit in memory
+                for i in range(0, len(a), step):
+                    digest.update(np.ascontiguousarray(asnumpy(a[i : i + step])).data)
+        return digest.hexdigest()
+
     @property
     def data_dim(self) -> int:
         """Number of features D."""
@@ -123,8 +137,8 @@ def load(name: str | os.PathLike[str]) -> Dataset:
     Raises
     ------
     InputError
-        If a file is missing, damaged or of another kind, if an array in it has the wrong type or
-        shape or holds NaN or infinity, or if MNIST can neither be found nor downloaded.
+        If a file is missing, damaged, of another kind or a pipe, if an array in it has the wrong
+        type or shape or holds NaN or infinity, or if MNIST can neither be found nor downloaded.
     """
     if name == "digits":
         return _digits()
@@ -265,7 +279,12 @@ def _mnist_bytes(name: str) -> bytes:
         folder = Path(pooch.os_cache("scratchvae"))
     for path in (folder / f"{name}.gz", folder / name):
         if os.path.exists(path):
-            return _verified(path, name, str(path))
+            try:
+                return _verified(path, name, str(path))
+            except InputError:
+                if chosen:
+                    raise
+                # Damaged in the cache, which is ours: it is fetched again below.
     if chosen:
         raise InputError(
             f"SCRATCHVAE_DATA={chosen} holds no {name}: expected it there, unpacked or as {name}.gz"
@@ -317,7 +336,13 @@ def _verified(path: Path, name: str, source: str) -> bytes:
 
 
 def _from_file(path: Path) -> Dataset:
-    with _one_sentence(str(path), "digits, mnist or a whole .npy, .npz or IDX file of numbers"):
+    import difflib
+
+    expected = "digits, mnist or a whole .npy, .npz or IDX file of numbers"
+    close = difflib.get_close_matches(str(path), BUILT_IN, 1)
+    if close and not os.path.lexists(path):
+        expected += f"; did you mean {close[0]}?"
+    with _one_sentence(str(path), expected):
         arrays = _read_arrays(path)
     return _from_arrays(str(path), arrays, f" of {path}")
 
@@ -357,6 +382,7 @@ def _from_arrays(name: str, arrays: dict[str, Array], of: str = "") -> Dataset:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of a file by name; the only one of a .npy or IDX file is called x."""
+    _require_file(path)
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
@@ -422,11 +448,35 @@ def _first_bad(x: Array, is_good: Callable[[Array], Array]) -> tuple[int, float]
 # ---- bytes ---------------------------------------------------------------------------------------
 
 
+def _require_file(path: Path) -> None:
+    """Raise InputError for what could be read for ever, such as a pipe or /dev/zero."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a device or a pipe: expected a file")
+
+
 def _unpacked(path: Path) -> bytes:
+    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most."""
     import gzip  # here, as the other imports inside functions, for a quick `import scratchvae`
 
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    _require_file(path)
+    packed = path.stat().st_size
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            file.seek(0)
+            return file.read()
+    with gzip.open(path) as unpacked:
+        header = unpacked.read(4)
+        if header[:3] != b"\0\0\x08" or header[3:] > b"\4":
+            return header + unpacked.read(2**20)  # no IDX file: enough to say what it is
+        header += unpacked.read(4 * header[3])
+        shape = [int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4)]
+        size = math.prod(shape)
+        if size > 1100 * packed:  # gzip makes nothing smaller than a thousandth
+            raise InputError(
+                f"{path} has {packed:,} bytes: too few for {size:,} unpacked ones, as its IDX "
+                f"header with the dimensions {shape} says"
+            )
+        return header + unpacked.read(size + 1)
 
 
 def _parse_idx(data: bytes, where: str) -> Array:

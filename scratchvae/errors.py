@@ -1,9 +1,13 @@
-"""The package's two exceptions, and the checks of arguments that raise the first."""
+"""The package's exceptions and its warning, and the checks of arguments that raise the first."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+Count = Annotated[int, range(2**63)]  # what a file may hold where it counts something
 
 
 class InputError(ValueError):
@@ -13,14 +17,26 @@ class InputError(ValueError):
     """
 
 
+class InputWarning(UserWarning):
+    """An argument or a file can be used, but is perhaps not what was meant; one sentence."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not finite any more; the message names the step and the layer."""
 
 
+def on_one_line(names: Iterable[str]) -> str:
+    """Return names with commas between; what would break the line is written as an escape."""
+    text = names if isinstance(names, str) else ", ".join(names)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def check_size(name: str, n: object) -> int:
-    """Return `n`; raise InputError unless it is a positive integer."""
+    """Return `n`; raise InputError unless it is a positive integer, and one that an array knows."""
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise InputError(f"{name} is {n!r}: expected a positive integer")
+    if int(n) >= 2**63:
+        raise InputError(f"{name} is {_short(n)}: expected a positive integer below 2^63")
     return int(n)
 
 
@@ -28,6 +44,8 @@ def check_seed(name: str, n: object) -> int:
     """Return `n`; raise InputError unless it is an integer that is not negative."""
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
         raise InputError(f"{name} is {n!r}: expected 0 or a larger integer")
+    if int(n) >= 2**128:
+        raise InputError(f"{name} is {_short(n)}: expected an integer below 2^128")
     return int(n)
 
 
@@ -56,3 +74,53 @@ def check_each(
         wanted = f" of {length}" if length else f", such as ({values!r},)"
         raise InputError(f"{name} is {values!r}: expected a sequence{wanted}")
     return tuple(check(name, value, **limits) for value in each)
+
+
+def check_type(name: str, value: Any, kind: Any) -> None:
+    """Raise InputError unless what a file holds is of the type that an annotation says.
+
+    A float is finite and may be written as an integer, a tuple may be a list, as JSON has it, and a
+    TypedDict has its required keys and may have others.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    wanted: str | None = None
+    if is_typeddict(kind):
+        check_type(name, value, dict[str, Any])
+        if missing := sorted(kind.__required_keys__ - value.keys()):
+            raise InputError(f"{name} lacks {missing[0]}")
+        for key, of in get_type_hints(kind, include_extras=True).items():
+            if key in value:
+                check_type(key, value[key], of)
+    elif origin in (list, tuple, dict, Sequence):
+        if isinstance(value, dict if origin is dict else list | tuple):
+            for element in value.values() if isinstance(value, dict) else value:
+                check_type(name, element, args[origin is dict])
+        else:
+            wanted = "names with values" if origin is dict else "a list"
+    elif origin in (Union, UnionType):
+        for one in args:
+            with suppress(InputError):
+                return check_type(name, value, one)
+        wanted = " or ".join(getattr(one, "__name__", str(one)) for one in args)
+    elif not _is_of(value, kind):
+        wanted = str(getattr(kind, "__name__", kind))
+        wanted = {Count: "0 or a larger integer", float: "a finite number"}.get(kind, wanted)
+    if wanted is not None:
+        raise InputError(f"{name} is {_short(value)}: expected {wanted}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 2**63:  # Python refuses to write very long ones
+        return "an integer of more than 63 bits"
+    text = ascii(value)
+    return text if len(text) < 40 else f"{text[:30]}..."
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if kind is Count:
+        return type(value) is int and value in get_args(Count)[1]
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < 1e308
+    return type(value) is kind  # so that True is no integer

@@ -37,6 +37,23 @@ def require_finite(
             )
 
 
+def require_finite_state(model: Any, optimizer: Optimizer, epoch: int) -> None:
+    """Raise NonFiniteError if a parameter, or the optimizer's state, is not finite."""
+
+    def finite(a: Array) -> bool:
+        return bool(model.backend.xp.isfinite(a).all())
+
+    number = epoch + 1
+    named = {f"the parameter {name}": model.params[name].value for name in model.params.names}
+    named |= {f"the optimizer's {name}": a for name, a in optimizer.state.items()}
+    for name, a in named.items():
+        if not finite(a):
+            raise NonFiniteError(
+                f"step {optimizer.steps} (epoch {number}): after it {name} is not finite; try "
+                f"a smaller learning rate than {optimizer.lr}"
+            )
+
+
 def first_nonfinite(model: Any, x: Array, eps: Array | None) -> str:
     """Say where a NaN or an infinity first appears: in the data, forward, or in a gradient.
 

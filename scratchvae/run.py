@@ -13,21 +13,36 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from numbers import Real
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
+
+import numpy as np
 
 from . import checkpoint, datasets, errors
 from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
 from .datasets import Dataset
-from .errors import InputError, NonFiniteError, check_each, check_number, check_size
+from .errors import (
+    Count,
+    InputError,
+    InputWarning,
+    NonFiniteError,
+    check_each,
+    check_number,
+    check_size,
+    check_type,
+    on_one_line,
+)
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
-from .training import Trainer
+from .training import Progress, Trainer
 from .vae import VAE, Autoencoder, Terms
 
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
@@ -42,6 +57,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "sgd"),
     "dtype": ("float32", "float64"),
     "noise": ("device", "host"),
+}
+
+# Options that mean something only where another one has this value.
+BELONGS = {
+    "variance": ("likelihood", "gaussian"),
+    "momentum": ("optimizer", "sgd"),
+    "beta": ("model", "vae"),
+    "warm_up": ("model", "vae"),
+    "free_bits": ("model", "vae"),
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -62,6 +86,19 @@ class OptionError(InputError):
         return InputError, (str(self),)  # to another process only the sentence goes
 
 
+class OptionIgnored(InputWarning):
+    """An option was given that the chosen model does not have, named in two ways as above."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(self.spelled(str))
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """Return the sentence, with the options' names as `spell` writes them."""
+        of, value = BELONGS[self.name]
+        return f"{spell(self.name)} is ignored: it belongs to {spell(of)} {value}"
+
+
 def defaults(data: str) -> dict[str, int]:
     """Return the defaults that depend on the data: of `latent` and of `epochs`.
 
@@ -70,6 +107,7 @@ def defaults(data: str) -> dict[str, int]:
     return {"latent": 2, "epochs": 300} if data == "digits" else {"latent": 20, "epochs": 10}
 
 
+State = tuple[dict[str, Any], dict[str, Any]]  # the arrays and values of `Trainer.state`
 _BY_DATA: Any = None  # what `defaults` says
 
 
@@ -160,14 +198,13 @@ class Options:
         for name in ("latent", "batch_size", "epochs"):
             values[name] = _checked(name, values[name], check_size)
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
-        for name in ("lr", "beta", "warm_up", "free_bits"):
+        for name in ("beta", "warm_up", "free_bits"):
             values[name] = _checked(name, values[name], check_number)
-        for name in (
-            "variance",
-            "momentum",
-        ):  # which likelihood and optimizer check, if they use it
-            if isinstance(values[name], Real):
-                values[name] = float(values[name])
+        values["lr"] = _checked("lr", values["lr"], partial(check_number, positive=True))
+        values["momentum"] = _checked(
+            "momentum", values["momentum"], partial(check_number, below=1)
+        )
+        values["variance"] = _checked("variance", values["variance"], _check_variance)
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
@@ -183,14 +220,21 @@ class Options:
             return cosine(self.lr, self.epochs)
         try:
             pairs = [part.split(":") for part in self.schedule.split(",")]
-            return step_list(self.lr, {float(epoch): float(rate) for epoch, rate in pairs})
+            changes = {float(epoch): float(rate) for epoch, rate in pairs}
+            if all(math.isfinite(n) and n >= 0 for pair in changes.items() for n in pair):
+                return step_list(self.lr, changes)
+            raise ValueError
         except ValueError:
             raise OptionError(
                 lambda spell: (
                     f"{spell('schedule')} is {self.schedule!r}: expected constant, "
-                    "cosine or EPOCH:LR,EPOCH:LR,..."
+                    "cosine or EPOCH:LR,EPOCH:LR,... of finite numbers, 0 or larger"
                 )
             ) from None
+
+    def ignored(self) -> list[str]:
+        """Return the options that the others make meaningless, such as SGD's momentum with Adam."""
+        return [name for name, (of, value) in BELONGS.items() if getattr(self, of) != value]
 
     def model_config(self, data_dim: int) -> dict[str, Any]:
         """Return what `build_model` needs, for examples of `data_dim` values."""
@@ -243,6 +287,16 @@ def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
     return check_each(name, widths, check_size)
 
 
+def _check_variance(name: str, value: Any) -> float | str:
+    if isinstance(value, str) and value in ("shared", "per-dimension"):
+        return value
+    try:
+        return check_number(name, value, positive=True)
+    except InputError:
+        wanted = "expected a positive number, 'shared' or 'per-dimension'"
+        raise InputError(f"{name} is {value!r}: {wanted}") from None
+
+
 def _check_choice(name: str, value: Any) -> None:
     if value not in CHOICES[name]:
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(CHOICES[name])}")
@@ -266,12 +320,20 @@ class Run:
         callback to end training after the present step.
     best : float
         The lowest negative ELBO of the test data so far, in nats.
+    position : (int, int)
+        The epochs that were done when its file was saved, and the batches of the next.
     """
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
         self.options, self.out, self.trainer, self.best = options, out, trainer, math.inf
-        self._best_state: tuple[dict[str, Any], dict[str, Any]] | None = None  # not yet written
+        self._named, self._new = True, False  # the folder by the user; nothing is written in it yet
+        # What is not yet written: the best state, and the last at the end of an epoch.
+        self._best_state: State | None = None
+        self._last_state: State | None = None
         self._saved_at = time.monotonic()
+        data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
+        self._data = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        self.position = trainer.epoch, trainer.batch
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
@@ -304,62 +366,121 @@ class Run:
         Raises
         ------
         NonFiniteError
-            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`; the files stay as they
-            were saved last.
+            As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`. Nothing that is not
+            finite is saved: the files are those of the last good epoch, and the message names them.
         """
-        self._make_folder()
+        with self.claimed():
+            self._train(on_step, on_epoch)
 
+    def _train(
+        self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
+    ) -> None:
         def after_epoch(metrics: dict[str, float]) -> None:
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
             if bound < self.best:
                 self.best, self._best_state = bound, self.trainer.state()
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self.save()
+            else:
+                self._last_state = self.trainer.state()
             on_epoch(metrics)
 
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
+            self.save()
         except NonFiniteError as error:
+            if self._last_state is not None:
+                self._write(self._last_state)
             last = self.out / LAST
-            raise NonFiniteError(f"{error}; {last} is intact" if last.exists() else error) from None
-        self.save()
+            what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
+            raise NonFiniteError(f"{error}; {what}") from None
         self.trainer.stop = False  # so that it can be called again
 
     def save(self) -> None:
-        """Write the last checkpoint, the best one if there is a new one, and the metrics."""
-        self._make_folder()
+        """Write the last checkpoint, the best one if there is a new one, and the metrics.
+
+        Raises
+        ------
+        NonFiniteError
+            If parameters or the optimizer's state are not finite; nothing is written then.
+        """
+        with self.claimed():
+            self._write(self.trainer.state())
+
+    def _write(self, state: State) -> None:
         dataset = self.trainer.dataset
         config = {
             "model": self.options.model_config(dataset.data_dim),
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
-        extra = {"config": config, "best": self.best}
+        extra = {
+            "config": config,
+            "data": self._data,
+            "best": self.best if math.isfinite(self.best) else None,
+        }
         if self._best_state is not None:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
             self._best_state = None
-        arrays, values = self.trainer.state()
+        arrays, values = state
         checkpoint.save(self.out / LAST, arrays, values | extra)
-        lines = "".join(json.dumps(line) + "\n" for line in self.trainer.metrics)
+        lines = "".join(json.dumps(line) + "\n" for line in values["metrics"])
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
-        self._saved_at = time.monotonic()
+        self._new, self._last_state, self._saved_at = False, None, time.monotonic()
 
-    def _make_folder(self) -> None:
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this run: it is made, tried and kept from other processes.
+
+        `train` and `save` do it for themselves; around both and `draw` it is held in between, too.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be made or written, another process trains in it, or, for a new
+            run, it holds one.
+        """
+        made = self._make_folder()
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{self.out}: cannot be made ({error.strerror or error}): expected a folder in "
-                "which files can be written"
-            ) from error
+            with claimed(self.out):
+                if self._new:
+                    _require_no_run(self.out)
+                yield
+                made = False
+        finally:
+            if made:  # and nothing came of it
+                with suppress(OSError):  # there are files after all
+                    self.out.rmdir()
 
-    def draw(self) -> list[Path]:
-        """Write the figures that fit the model into the folder `figures`; return their paths."""
+    def _make_folder(self) -> bool:
+        """Make the folder if it is not there; return whether it was made."""
+        while True:
+            try:
+                self.out.mkdir(parents=True)  # for one process alone, if two come here together
+                self._named = True
+                return True
+            except OSError as error:
+                if self._named and os.path.isdir(self.out):
+                    return False
+                tried = self.out
+                if not self._named and isinstance(error, FileExistsError):
+                    self.out = _free_folder(self.options)
+                if self.out == tried:
+                    raise InputError(
+                        f"{self.out}: cannot be made ({error.strerror or error}): expected a "
+                        "folder in which files can be written"
+                    ) from None
+
+    def draw(self, folder: str | Path | None = None) -> list[Path]:
+        """Write the figures that fit the model into a folder; return their paths.
+
+        The folder is the run's `figures` unless another is given.
+        """
         from .plots import write_figures  # matplotlib, which training does not need
 
         t = self.trainer
-        return write_figures(t.model, t.dataset, t.metrics, self.out / "figures")
+        return write_figures(t.model, t.dataset, t.metrics, folder or self.out / "figures")
 
 
 def new(
@@ -384,48 +505,103 @@ def new(
         If the folder already holds a run, or the data cannot be read or do not fit the model.
     """
     options = options or Options()
+    for name in options.ignored():
+        if getattr(options, name) != getattr(Options, name):
+            warnings.warn(OptionIgnored(name), stacklevel=2)
     folder = _free_folder(options) if out is None else Path(out)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: is a file: expected a folder, or a name for a new one"
             )
         )
-    found = [file for file in (LAST, METRICS) if (folder / file).exists()]
-    if found:
-        raise OptionError(
-            lambda spell: (
-                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
-                f"folder, or {spell('resume')} to go on with it"
-            )
-        )
+    _require_no_run(folder)
     backend = get_backend(backend, options.noise)
-    return Run(options, folder, build_trainer(options, datasets.load(options.data), backend))
+    run = Run(options, folder, build_trainer(options, datasets.load(options.data), backend))
+    run._named, run._new = out is not None, True
+    return run
 
 
-def open(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
+def open(
+    out: str | Path,
+    *,
+    backend: str | Backend = "numpy",
+    best: bool = False,
+    data: str | Path | None = None,
+    other_data: bool = False,
+    **changes: Any,
+) -> Run:
     """Return the run in the folder `out` as it was saved last, for a look or to draw it again.
 
     Parameters
     ----------
     out : str or Path
     backend : {"numpy", "cupy"} or Backend
+    best : bool
+        Take the best checkpoint, not the last.
+    data : str or Path, optional
+        Where the data are now, if they have moved. They must be the same, to the last byte.
+    other_data : bool
+        Take other data all the same. If their number differs, the epoch begins again.
     **changes
         Options that change: `epochs` may; another value of any other is refused.
 
     Raises
     ------
     InputError
-        If there is no run, its file or its data cannot be read, or an option is not as it was.
+        If there is no run, its file or its data cannot be read, the data are others, or an option
+        is not as it was.
     """
-    path = Path(out) / LAST
+    path = Path(out) / (BEST if best else LAST)
     arrays, values = checkpoint.load(path)
     options = options_of(values, path).changed(changes, path)
-    backend = get_backend(backend, options.noise)
-    run = Run(options, Path(out), build_trainer(options, datasets.load(options.data), backend))
+    saved = values.get("data")  # older checkpoints do not say
+    options = replace(options, data=_place(options, data, saved, other_data, path))
+    try:
+        dataset = datasets.load(options.data)
+    except InputError as error:
+        if options.data in datasets.BUILT_IN or os.path.exists(options.data):
+            raise
+        sentence = str(error)
+        raise OptionError(
+            lambda spell: f"{sentence}; if the data have moved, {spell('data=')} says where to"
+        ) from None
+    position = values["epoch"], values["batch"]
+    if saved is not None and saved["sha256"] != dataset.fingerprint():
+        what = f"{dataset.name}: other data than the run {out} was trained on"
+        if not other_data:
+            raise OptionError(
+                lambda spell: (
+                    f"{what} (the SHA-256 of their content differs): expected the same; "
+                    f"{spell('other_data')} takes these all the same"
+                )
+            )
+        if data is None:
+            warnings.warn(what, InputWarning, stacklevel=2)
+        values["best"] = None  # a bound on other test data
+        if values.get("examples") != len(dataset.train):
+            values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
+            values.pop("examples", None)
+    config = options.model_config(values["config"]["model"]["data_dim"])
+    model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
+    run = Run(options, Path(out), build_trainer(options, dataset, backend, model))
     run.trainer.restore(arrays, values, path)
-    run.best = values["best"]
+    run.best = math.inf if values["best"] is None else values["best"]
+    run.position = position
     return run
+
+
+def _place(
+    options: Options, data: Any, saved: dict[str, str] | None, other_data: bool, path: Path
+) -> str:
+    """Return where to look for the data of the run in the file `path`."""
+    known = options.data in datasets.BUILT_IN
+    if data is None:
+        moved = saved is not None and not known and not os.path.exists(options.data)
+        return saved["path"] if saved and moved and os.path.exists(saved["path"]) else options.data
+    if (known or str(data) in datasets.BUILT_IN) and not other_data:
+        options.changed({"data": str(data)}, path)
+    return str(data)
 
 
 def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
@@ -436,7 +612,8 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
     Parameters
     ----------
     out, backend, **changes : as for :func:`open`
-        A run that was trained to its end needs a larger `epochs`.
+        `data` and `other_data` among them. A run that was trained to its end needs a larger
+        `epochs`.
 
     Raises
     ------
@@ -456,46 +633,166 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
 
 def options_of(values: dict[str, Any], path: str | Path) -> Options:
     """Return the options of the run whose checkpoint holds `values`; `path` is for the error."""
-    options = values.get("config", {}).get("options")
-    if options is None:
+    if "options" not in _config(values):
         raise InputError(
             f"{path}: holds no run: expected a checkpoint that scratchvae train or sv.run wrote"
         )
-    unknown = sorted(options.keys() - {field.name for field in fields(Options)})
-    if unknown:
-        raise InputError(
-            f"{path}: made by another version of scratchvae: {', '.join(unknown)} is no option of "
-            "this one"
-        )
-    return Options(**options)
+    kinds = get_type_hints(Options)
+    try:
+        if values.get("best") == math.inf:
+            values["best"] = None  # older versions wrote inf before the first epoch was done
+        check_type("the run", values, _RunValues)
+        config: Any = values["config"]
+        options = config["options"]
+        if unknown := sorted(options.keys() - kinds.keys()):
+            raise InputError(
+                f"made by another version of scratchvae: {on_one_line(unknown)} is no option of "
+                "this one"
+            )
+        for name, value in options.items():
+            check_type(name, value, kinds[name])
+        if math.prod(config["image_shape"]) != config["model"].get("data_dim"):
+            raise InputError(f"image_shape is {config['image_shape']}: expected its pixels' number")
+        return Options(**options)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
-def build_trainer(options: Options, dataset: Dataset, backend: str | Backend = "numpy") -> Trainer:
-    """Return a trainer, with a new model and optimizer, as `options` say."""
-    config = options.model_config(dataset.data_dim)
-    model = build_model(config | {"rng": options.seed}, backend)
+class _Config(TypedDict):
+    model: dict[str, Any]
+    options: dict[str, Any]
+    image_shape: list[Count]
+
+
+class _Data(TypedDict):
+    path: str  # absolute, or the name of an embedded set
+    sha256: str
+
+
+class _Known(Progress, total=False):  # what older checkpoints do not say
+    data: _Data
+
+
+class _RunValues(_Known):
+    config: _Config
+    best: float | None
+
+
+def _config(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of model and run, as far as it is; the file may hold anything."""
+    config = values.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def build_trainer(
+    options: Options,
+    dataset: Dataset,
+    backend: str | Backend = "numpy",
+    model: Autoencoder | None = None,
+) -> Trainer:
+    """Return a trainer, with a new optimizer and, unless one is given, a new model."""
+    config = options.model_config(dataset.data_dim) | {"rng": options.seed}
+    model = build_model(config, backend) if model is None else model
     optimizer: Optimizer
     if options.optimizer == "adam":
         optimizer = Adam(model.params, options.lr)
     else:
         optimizer = SGD(model.params, options.lr, options.momentum)
+    warms_up = options.warm_up and "warm_up" not in options.ignored()
     return Trainer(
         model,
         optimizer,
         dataset,
         batch_size=options.batch_size,
         schedule=options.learning_rate(),
-        beta_schedule=warm_up(options.beta, options.warm_up) if options.warm_up else None,
+        beta_schedule=warm_up(options.beta, options.warm_up) if warms_up else None,
         binarize=options.binarize,
         seed=options.seed,
     )
 
 
+# --- folders -------------------------------------------------------------------------------------
+
+_held: set[tuple[int, int]] = set()  # the folders that this process holds, by device and inode
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is there, so that no other process trains in it; try to write there.
+
+    The lock is the system's and goes with the process, however that ends. Where the system cannot
+    lock a folder, as Windows and some network drives, nothing is held.
+
+    Raises
+    ------
+    InputError
+        If another process holds the folder, or no file can be made in it.
+    """
+    import tempfile
+
+    status = folder.stat()
+    inode = status.st_dev, status.st_ino
+    if inode in _held:
+        yield
+        return
+    descriptor = _lock(folder)
+    _held.add(inode)
+    try:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror or error}): expected a folder in "
+                "which files can be made"
+            ) from None
+        for place in (folder, folder / "figures"):
+            checkpoint.remove_leftovers(place)
+        yield
+    finally:
+        _held.discard(inode)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a descriptor that holds the lock of a folder; None where there is no such thing."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: another process trains in it: expected another folder, "
+                "or wait until that one ends"
+            )
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
+def _require_no_run(folder: Path) -> None:
+    found = [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
+    if found:
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
+                f"folder, or {spell('resume')} to go on with it"
+            )
+        )
+
+
 def _free_folder(options: Options) -> Path:
     data = options.data
-    name = data if data in ("digits", "mnist") else Path(data).name.split(".")[0]
+    name = data if data in datasets.BUILT_IN else Path(data).name.split(".")[0]
     n = 1
-    while (folder := Path("runs") / f"{name}-{options.model}-{n}").exists():
+    while os.path.lexists(folder := Path("runs") / f"{name}-{options.model}-{n}"):
         n += 1
     return folder
 
@@ -507,6 +804,50 @@ def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Aut
     """Return a new model as `config` describes it: its kind, "vae" or "ae", and its options."""
     options = {k: v for k, v in config.items() if k not in ("kind", "class")}
     return KINDS[config["kind"]](**options, backend=backend)
+
+
+class _Sparing(np.random.Generator):
+    """Draws initial parameters, and refuses to draw more than a file can fill."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(np.random.PCG64())
+        self.left = left
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        self.spend(size)
+        return super().uniform(low, high, size)
+
+    def standard_normal(self, size: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.spend(size)
+        return super().standard_normal(size, *args, **kwargs)
+
+    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
+        self.spend(size)
+        return super().normal(loc, scale, size)
+
+    def spend(self, size: Any) -> None:
+        self.left -= math.prod(size if isinstance(size, tuple | list) else (size or 1,))
+        if self.left < 0:
+            raise InputError("it describes a model with more parameters than it holds")
+
+
+def _rebuild(
+    config: dict[str, Any], arrays: dict[str, Any], path: Path, backend: str | Backend
+) -> Autoencoder:
+    """Return the model that a file describes, or InputError where there can be none.
+
+    One that is larger than the file's arrays is refused before it is allocated.
+    """
+    try:
+        for name, kind in get_type_hints(KINDS[config["kind"]].__init__).items():
+            if name in config:
+                check_type(name, config[name], kind)
+        rng = _Sparing(sum(a.size for a in arrays.values()))
+        model = build_model(config | {"rng": rng}, backend)
+    except (InputError, MemoryError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: made with another configuration: {error}") from None
+    model.rng = np.random.default_rng()
+    return model
 
 
 def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
@@ -541,22 +882,24 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         holds other parameters than `into`.
     """
     path = Path(path)
-    path = path / LAST if path.is_dir() else path
+    path = path / LAST if os.path.isdir(path) else path
     arrays, values = checkpoint.load(path)
-    config = values.get("config", {}).get("model", {})
-    if into is None and config.get("kind") not in KINDS:
+    config = _config(values).get("model", {})
+    config = config if isinstance(config, dict) else {}
+    if into is None and config.get("kind") not in tuple(KINDS):
         of = f" of the class {config['class']}" if "class" in config else ""
         raise InputError(
             f"{path}: saved from a model{of}, which a file alone cannot build, since it holds no "
             "code: build the model as before and call sv.load(path, into=model)"
         )
-    model = build_model(config, backend) if into is None else into
+    model = _rebuild(config, arrays, path, backend) if into is None else into
     _require_same(config, model.config(), path)
     model.check_parts()
     of_model = {k for k in arrays if not k.startswith("optimizer.")}
     if more := sorted(of_model - set(model.params.names)):
         raise InputError(
-            f"{path}: made with another configuration: it holds {more[0]}, which the model lacks"
+            f"{path}: made with another configuration: it holds {on_one_line(more[0])}, which the "
+            "model lacks"
         )
     checkpoint.load_parameters(model.params, arrays, path)
     return model

@@ -10,22 +10,62 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
-from .checkpoint import load_parameters
+from .checkpoint import fill
 from .datasets import Dataset, binarize, gather, require_fit
-from .errors import InputError, check_seed, check_size
+from .errors import (
+    Count,
+    InputError,
+    NonFiniteError,
+    check_seed,
+    check_size,
+    check_type,
+    on_one_line,
+)
 from .evaluation import active_units, elbo
-from .finite import require_finite
+from .finite import require_finite, require_finite_state
 from .optimizers import Optimizer
 from .parallel import in_parts
 from .schedules import Schedule, constant
 from .vae import Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # independent streams of one seed
+
+
+class Metrics(TypedDict):
+    """What is known of a finished epoch; losses in nats per example."""
+
+    epoch: Count
+    train_loss: float
+    train_reconstruction: float
+    train_kl: float
+    test_loss: float
+    test_reconstruction: float
+    test_kl: float
+    active_units: Count
+    seconds: float
+
+
+class _Course(TypedDict, total=False):  # what older checkpoints do not say
+    batch_size: Count
+    examples: Count
+    seed: int
+
+
+class Progress(_Course):
+    """The plain values of `Trainer.state`, which `restore` asks of a file."""
+
+    epoch: Count
+    batch: Count
+    step: Count
+    seconds: float
+    totals: list[float]
+    metrics: list[Metrics]
+    rng: dict[str, Any]
 
 
 class Trainer:
@@ -111,7 +151,7 @@ class Trainer:
         self.metrics: list[dict[str, float]] = []
         self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
         self._test = model.backend.asarray(dataset.test)  # (M, D)
-        self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
+        self.batches_per_epoch = -(-len(dataset.train) // batch_size)  # rounded up
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
@@ -134,14 +174,14 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If the loss or the gradient is NaN or infinite; with `check_every` = 1 before the
-            parameters move.
+            If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
+            parameters move; or if the test loss is at the end of an epoch.
         """
         keep_freed_memory()
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
                 self._run_epoch(on_step)
-                if self.batch == self.batches_per_epoch:
+                if self.batch >= self.batches_per_epoch:
                     self.metrics.append(self._finish_epoch())
                     on_epoch(self.metrics[-1])
 
@@ -185,9 +225,11 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a step that had not been checked yet, as may be on a GPU, was not finite.
+            If a step that had not been checked yet, as may be on a GPU, was not finite, or if a
+            parameter or the optimizer's state is not.
         """
         self.check()
+        require_finite_state(self.model, self.optimizer, self.epoch)
         self.model.check_parts()
         params, optimizer = self.model.params, self.optimizer
         arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
@@ -209,12 +251,17 @@ class Trainer:
         Raises
         ------
         InputError
-            If parameters or the optimizer's state do not fit, naming the first that does not.
+            If parameters, the optimizer's state or a value do not fit, naming the first that does
+            not; nothing is changed then.
         """
+        try:
+            check_type("the state", values, Progress)
+        except InputError as error:
+            raise InputError(f"{path}: not the state of a run: {error}") from None
         saved = {k.removeprefix("optimizer.") for k in arrays if k.startswith("optimizer.")}
         if saved != set(self.optimizer.state):
             found, expected = (
-                ", ".join(sorted(s)) or "none" for s in (saved, self.optimizer.state)
+                on_one_line(sorted(s)) or "none" for s in (saved, self.optimizer.state)
             )
             raise InputError(
                 f"{path}: made with another optimizer: its state is {found}, expected {expected}"
@@ -226,10 +273,19 @@ class Trainer:
                     f"{path}: made with another configuration: {name} was {before}, and is {now} "
                     "here, so the run would not go on as it began"
                 )
+        if values["batch"] > self.batches_per_epoch or len(values["totals"]) != len(self.totals):
+            raise InputError(
+                f"{path}: made with another configuration: it is at batch {values['batch']} of an "
+                f"epoch that has {self.batches_per_epoch} here"
+            )
         self.model.check_parts()
-        load_parameters(self.model.params, arrays, path)
-        for k, a in self.optimizer.state.items():
-            a[...] = self.model.backend.asarray(arrays[f"optimizer.{k}"])
+        params, rng = self.model.params, type(self.model.rng.bit_generator)()
+        try:
+            rng.state = values["rng"]
+        except Exception:  # each kind of damage has its own
+            raise InputError(f"{path}: its rng is no state of a {type(rng).__name__}") from None
+        targets = {name: params[name].value for name in params.names}
+        fill(targets | {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}, arrays, path)
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
         self.metrics = list(values["metrics"])
@@ -246,6 +302,13 @@ class Trainer:
         train = asnumpy(self.totals) / len(self._train)  # (3,)
         for of, terms in ("train", train), ("test", self.test_terms()):
             metrics |= {f"{of}_{n}": float(t) for n, t in zip(Terms._fields, terms, strict=True)}
+        if not all(map(math.isfinite, metrics.values())):
+            require_finite_state(self.model, self.optimizer, self.epoch)
+            name = next(k for k, v in metrics.items() if not math.isfinite(v))
+            raise NonFiniteError(
+                f"epoch {self.epoch + 1}: its {name} is not finite; try a smaller learning rate "
+                f"than {self.optimizer.lr}"
+            )
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
         self.epoch, self.batch = self.epoch + 1, 0

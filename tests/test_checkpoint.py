@@ -149,3 +149,120 @@ def test_it_knows_no_model():
     program = "import sys, scratchvae.checkpoint as c; print(*vars(c))"
     names = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
     assert not {"VAE", "Autoencoder", "Trainer", "vae", "training"} & set(names.split())
+
+
+# --- what a file says is believed only if it is whole and can be so ---
+
+
+def rewritten(path, arrays, values):
+    """Write a checkpoint whose digest is right, whatever it says."""
+    checkpoint.save(path, arrays, values)
+    return path
+
+
+@pytest.fixture
+def state(rng):
+    model = sv.VAE(6, (5,), 2, rng=0)
+    trainer = sv.Trainer(model, sv.Adam(model.params), rng.uniform(size=(20, 6)), batch_size=7)
+    trainer.run(1)
+    return trainer, *trainer.state()
+
+
+def test_no_changed_bit_changes_what_is_loaded(rng, state, tmp_path):
+    _, arrays, values = state
+    path, changed = tmp_path / "c.safetensors", tmp_path / "changed.safetensors"
+    checkpoint.save(path, arrays, values)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for bit in rng.integers(8 * len(whole), size=300):
+        data = whole.copy()
+        data[bit // 8] ^= 1 << (bit % 8)
+        changed.write_bytes(data.tobytes())
+        with pytest.raises(sv.InputError) as error:
+            checkpoint.load(changed)
+        assert str(error.value).startswith(f"{changed}: ")
+        assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_an_older_version_is_loaded_and_said_to_have_no_digest(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "c.safetensors"
+    values = {"format": "scratchvae 1", "values": '{"best": Infinity}'}
+    save_file({"a": np.arange(3.0)}, path, values)
+    with pytest.warns(UserWarning, match=r"c\.safetensors: written by an older version, without a"):
+        arrays, values = checkpoint.load(path)
+    np.testing.assert_array_equal(arrays["a"], np.arange(3.0))
+    assert values == {"best": np.inf}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1", "3", "9" * 5000, '{"a": ' * 5000])
+def test_values_that_are_no_values_are_refused(tmp_path, text):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "c.safetensors"
+    metadata = {"format": checkpoint.FORMAT, "values": text, "sha256": checkpoint._digest({}, text)}
+    save_file({}, path, metadata)
+    with pytest.raises(sv.InputError, match="truncated or not a checkpoint") as error:
+        checkpoint.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_optimizers_state_is_looked_at_like_parameters_and_nothing_is_changed(state, tmp_path):
+    trainer, arrays, values = state
+    before = trainer.model.params.value.copy(), trainer.optimizer.state["m"].copy()
+    m, zeroed = arrays["optimizer.m"], {name: 0 * a for name, a in arrays.items()}
+    for wrong, expected in (
+        (m[:1], r"optimizer\.m is float32 \(1,\), expected"),
+        (m.astype(np.float64), r"optimizer\.m is float64 "),
+        (m.astype(np.int32), r"optimizer\.m is int32 "),
+        (m > 0, r"optimizer\.m is bool "),
+        (m * np.nan, r"optimizer\.m holds NaN or infinity: expected finite numbers"),
+    ):
+        with pytest.raises(sv.InputError, match=expected):
+            trainer.restore({**zeroed, "optimizer.m": wrong}, values, "c")
+    for name, wrong in (
+        ("epoch", -1), ("epoch", "1"), ("epoch", 1.0), ("epoch", True), ("epoch", 2**64),
+        ("batch", 4), ("step", None), ("totals", [1.0]), ("totals", [1.0, 2.0, "x"]),
+        ("totals", 3), ("metrics", {}), ("metrics", [{}]), ("metrics", [3]), ("rng", []),
+        ("rng", {}), ("rng", {**values["rng"], "state": {"state": -1, "inc": 2**200}}),
+        ("rng", np.random.MT19937().state), ("seconds", float("inf")),
+    ):  # fmt: skip
+        with pytest.raises(sv.InputError, match=r"^c: ") as error:
+            trainer.restore(arrays, {**values, name: wrong}, "c")
+        assert "\n" not in str(error.value)
+    for name in ("epoch", "rng", "metrics"):
+        with pytest.raises(sv.InputError, match=f"the state lacks {name}"):
+            trainer.restore(arrays, {k: v for k, v in values.items() if k != name}, "c")
+    np.testing.assert_array_equal(trainer.model.params.value, before[0])
+    np.testing.assert_array_equal(trainer.optimizer.state["m"], before[1])
+
+
+# --- temporary files ---
+
+
+def test_a_temporary_file_follows_no_link(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "urandom", lambda n: bytes(n))
+    victim, path = tmp_path / "victim", tmp_path / "c.txt"
+    victim.write_text("mine")
+    (tmp_path / f".{os.getpid()}.00000000.tmp.txt").symlink_to(victim)
+    with pytest.raises(sv.InputError, match=r"c\.txt: cannot be written \(File exists\)"):
+        checkpoint.write_atomically(path, lambda file: file.write_text("new"))
+    assert victim.read_text() == "mine"
+    assert not path.exists()
+
+
+def test_what_cannot_be_cleaned_up_hides_no_error(tmp_path):
+    for name in ("x" * 300, "x." + "y" * 300):
+        with pytest.raises(sv.InputError, match=r": cannot be written \(File name too long\)"):
+            checkpoint.write_atomically(tmp_path / name, lambda file: file.write_text("new"))
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [f".{dead.pid}.00ff00ff.tmp.png", f".checkpoint.{dead.pid}.tmp.safetensors"]
+    stay = [f".{os.getpid()}.00ff00ff.tmp.png", ".mine.tmp", "tmp", f"{dead.pid}.tmp"]
+    for name in gone + stay:
+        (tmp_path / name).write_text("")
+    checkpoint.remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(stay)

@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import scratchvae as sv
 from scratchvae import checkpoint, load
 from scratchvae.cli import main
 from scratchvae.gradcheck import Report
@@ -114,7 +117,7 @@ def test_every_kind_of_model_trains_evaluates_and_resumes(run, options):
     # The same noise on the same parameters: the very same number.
     assert found["test_loss"] == last["test_loss"]
     more = ["--epochs", "3"] if "cosine" not in options else []
-    assert run("train", "--resume", "--out", "r", *more)[0] == (0 if more else 2)
+    assert run("train", "--resume", "--out", "r", *more)[0] == 0
 
 
 def test_resume_reaches_bitwise_what_a_run_without_a_stop_reaches(run):
@@ -690,6 +693,17 @@ def test_every_command_has_help_with_an_example(run, command):
         (["sample", "none", "--out", "s.png"], "checkpoint.safetensors: no such file"),
         (["gradcheck", "--device", "cuda"], "needs an NVIDIA GPU"),
         (["train", "--frobnicate"], "--frobnicate"),
+        (["train", "--latnet", "3"], "--latnet; did you mean --latent?"),
+        (["evaluate", "r", "--nll-sample=3", "--bset"], "--bset; did you mean --best?"),
+        (["train", "mnits"], "did you mean mnist?"),
+        (["train", "--lr", "0"], "--lr is 0.0: expected a finite number larger than 0"),
+        (["train", "--variance", "nan"], "--variance is nan: expected a positive number"),
+        (["train", "--schedule", "5:-1"], "--schedule is '5:-1': expected constant, cosine or"),
+        (["train", "--batch-size", "9" * 400], "--batch-size is an integer of more than 63 bits"),
+        (["train", "--latent", "1000000000000"], "not enough memory"),
+        (["train", "--latent", "9" * 18], "not enough memory"),
+        (["train", "/dev/zero"], "/dev/zero is a device or a pipe: expected a file"),
+        (["train", "digits", "--data", "digits"], "--data: digits is named already"),
         ([], "COMMAND"),
     ],
 )
@@ -774,3 +788,355 @@ def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(run, tmp_
     assert "not finite" in err
     assert "r/checkpoint.safetensors is intact" in err
     assert {name: (tmp_path / "r" / name).read_bytes() for name in files(tmp_path / "r")} == before
+
+
+# --- nothing that is not finite is saved ---
+
+
+def all_finite(path):
+    arrays, _ = checkpoint.load(path)
+    return all(np.isfinite(a).all() for a in arrays.values())
+
+
+def test_a_model_that_breaks_in_the_last_step_is_not_saved(run):
+    """One step an epoch: the loss was finite before each, and the last made the parameters NaN."""
+    options = ["--batch-size", "2000", "--schedule", "5:1e39", "--epochs", "6", "--out", "a"]
+    err = refused(run("train", "--hidden", "16", *options, "--device", "cpu", "--json"))
+    assert "step 6 (epoch 6): after it the parameter " in err
+    assert "a/checkpoint.safetensors is intact" in err
+    for file in ("a/checkpoint.safetensors", "a/best.safetensors"):
+        assert all_finite(file)
+    assert checkpoint.load("a/checkpoint.safetensors")[1]["epoch"] == 5
+    assert len(Path("a/metrics.jsonl").read_text().splitlines()) == 5
+    err = refused(run("train", "--resume", "--out", "a", "--json"))
+    assert "a/checkpoint.safetensors is intact" in err
+    assert all_finite("a/checkpoint.safetensors")
+
+
+def test_where_no_epoch_was_good_nothing_is_saved_and_nothing_is_promised(run, tmp_path):
+    err = refused(run("train", *QUICK[:2], "--lr", "1e39", "--epochs", "1", "--out", "r", "--json"))
+    assert "no epoch was done, so none is saved" in err
+    assert files(tmp_path) == []
+
+
+# --- a folder belongs to one run ---
+
+COMMAND = [sys.executable, "-m", "scratchvae", "train", "--hidden", "8", "--device", "cpu"]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+def test_two_runs_that_start_together_take_two_folders(tmp_path):
+    both = [subprocess.Popen([*COMMAND, "--epochs", "2"], **PIPES) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert names == ["digits-vae-1", "digits-vae-2"]
+    for name in names:
+        assert sum(f"Wrote in runs/{name}:" in output for output in outputs) == 1
+
+
+def test_of_two_runs_in_one_folder_one_is_refused(tmp_path):
+    process = subprocess.Popen([*COMMAND, "--epochs", "100000", "--out", "r"], **PIPES)
+    with process:
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+        for argv in (["--out", "r"], ["--resume", "--out", "r", "--epochs", "100001"]):
+            second = subprocess.run([*COMMAND, *argv, "--json"], capture_output=True, text=True)
+            expected = "process trains in it" if "--resume" in argv else "already holds a run"
+            assert expected in refused((second.returncode, second.stdout, second.stderr))
+        process.kill()
+    # A dead process holds nothing.
+    epoch = checkpoint.load("r/checkpoint.safetensors")[1]["epoch"]
+    argv = ["--resume", "--out", "r", "--epochs", str(epoch + 1)]
+    assert main(["train", *argv]) == 0
+
+
+def test_an_empty_folder_that_another_process_has_is_refused(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    hold = "import sys, time; from pathlib import Path; from scratchvae import run\n"
+    hold += "with run.claimed(Path('r')): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold], **PIPES) as process:
+        process.stdout.readline()
+        assert "another process trains in it" in refused(run("train", *QUICK, "--out", "r"))
+        process.kill()
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+
+
+def test_an_out_that_cannot_be_written_is_said_before_training(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    monkeypatch.setattr("scratchvae.training.Trainer.run", lambda *a: pytest.fail("it trained"))
+    for out in ("file/r", "/proc/r", "link", "x" * 300):
+        assert f"{out}: cannot be " in refused(run("train", *QUICK, "--out", out))
+
+    def no_room(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_room)
+    assert "r: cannot be written (No space left" in refused(run("train", *QUICK, "--out", "r"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_lone_best_checkpoint_is_left_alone(run, finished, tmp_path):
+    (tmp_path / "r").mkdir()
+    best = (finished / "best.safetensors").read_bytes()
+    (tmp_path / "r/best.safetensors").write_bytes(best)
+    err = refused(run("train", *QUICK, "--out", "r"))
+    assert "--out r: already holds a run (best.safetensors)" in err
+    assert (tmp_path / "r/best.safetensors").read_bytes() == best
+
+
+def test_what_a_killed_process_left_half_written_goes(run, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+    left = tmp_path / f"r/figures/.{dead.pid}.0123abcd.tmp.png"
+    left.write_text("half")
+    assert run("train", "--resume", "--epochs", "3", "--out", "r")[0] == 0
+    assert not left.exists()
+
+
+# --- the data of a run that goes on ---
+
+
+@pytest.fixture
+def stopped(rng):
+    """A run on my.npy, stopped within its second epoch; return the data."""
+    x = rng.uniform(size=(60, 6)).astype(np.float32)
+    np.save("my.npy", x)
+    options = sv.run.Options("my.npy", hidden=(4,), latent=2, epochs=3, batch_size=8)
+    training = sv.run.new(options, "r")
+
+    def stop(terms):
+        training.trainer.stop = training.trainer.optimizer.steps == 12
+
+    training.train(stop)
+    assert training.trainer.batch == 5
+    return x
+
+
+RESUME = ["train", "--resume", "--out", "r", "--device", "cpu"]
+
+
+def test_other_contents_are_refused_and_can_be_insisted_on(run, stopped):
+    np.save("my.npy", stopped[::-1])
+    err = refused(run(*RESUME))
+    assert "my.npy: other data than the run r was trained on (the SHA-256 of their content" in err
+    assert "--other-data takes these all the same" in err
+    code, _, err = run(*RESUME, "--other-data")
+    assert code == 0
+    assert "my.npy: other data than the run r was trained on\n" in err
+    assert run(*RESUME, "--epochs", "4")[0] == 0  # from now on these are its data
+
+
+@pytest.mark.parametrize("rows", [5, 20, 100])
+def test_another_number_of_rows_never_loops_for_ever(run, stopped, rows):
+    np.save("my.npy", np.tile(stopped, (2, 1))[:rows])
+    assert "other data than" in refused(run(*RESUME))
+    assert run(*RESUME, "--other-data")[0] == 0
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["epoch"] == 3
+
+
+def test_an_old_checkpoint_past_the_end_of_its_epoch_is_refused(stopped):
+    training = sv.run.open("r")
+    arrays, values = training.trainer.state()
+    values = {k: v for k, v in values.items() if k not in ("examples", "batch_size")}
+    with pytest.raises(sv.InputError, match="is at batch 99 of an epoch that has 7 here"):
+        training.trainer.restore(arrays, {**values, "batch": 99}, "c")
+
+
+def test_data_that_have_moved_are_named_or_found(run, stopped, tmp_path, monkeypatch):
+    whole = sv.run.Options("my.npy", hidden=(4,), latent=2, epochs=3, batch_size=8)
+    sv.run.new(whole, "whole").train()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, *_ = run("evaluate", "../r")  # from another folder: the absolute path is known
+    assert code == 0
+    Path("../my.npy").rename("../moved.npy")
+    err = refused(run("train", "--resume", "--out", "../r"))
+    assert "my.npy cannot be read" in err
+    assert "if the data have moved, --data says where to" in err
+    monkeypatch.chdir(tmp_path)
+    assert run(*RESUME, "--data", "./moved.npy")[0] == 0
+    a, b = (checkpoint.load(f"{out}/checkpoint.safetensors")[0] for out in ("r", "whole"))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert run(*RESUME, "--epochs", "4")[0] == 0  # and it knows the new place
+    Path("moved.npy").rename("my.npy")
+    assert run("train", "./my.npy", *RESUME[1:], "--epochs", "5")[0] == 0
+    assert "the data was ./my.npy, this command" in refused(run(*RESUME, "--data", "digits"))
+
+
+# --- a run that is finished is completed; any checkpoint is drawn, encoded, sampled from ---
+
+
+def test_resume_of_a_finished_run_completes_what_is_missing(run, tmp_path):
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+    names = files(tmp_path)
+    before = {file: (tmp_path / file).read_bytes() for file in names}
+    (tmp_path / "r/metrics.jsonl").write_text("")
+    for png in (tmp_path / "r/figures").iterdir():
+        png.unlink()
+    code, out, err = run(*RESUME)
+    assert (code, err) == (0, "")
+    assert "all 2 epochs done, completing what is in r" in out
+    assert files(tmp_path) == names
+    for name in set(names) - {"r/checkpoint.safetensors"}:  # whose names stand in no order
+        assert (tmp_path / name).read_bytes() == before[name], name
+    assert "already trained for 2 epochs" in refused(run(*RESUME, "--epochs", "2"))
+
+
+def test_figures_of_a_run_that_was_stopped(run, stopped, tmp_path):
+    code, out, _ = run("figures", "r", "--best")
+    assert code == 0
+    assert "Wrote r/figures/reconstructions.png" in out
+    assert run("figures", "r", "--out", "here")[0] == 0
+    assert files(tmp_path / "here") == files(tmp_path / "r/figures")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_samples_and_codes_as_arrays(run, finished, suffix):
+    assert run("sample", finished, "-n", "7", "--out", f"s{suffix}")[0] == 0
+    assert run("encode", finished, "--out", f"c{suffix}")[0] == 0
+    model, digits = load(finished), sv.datasets.load("digits")
+    x = model.sample(7, rng=0)
+    mu, logvar = model.encode(sv.datasets.to_float(digits.test, 16.0, model.dtype))
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load("s.npy"), x)
+        np.testing.assert_allclose(np.load("c.npy"), mu, rtol=1e-5)  # in one batch or several
+    elif suffix == ".npz":
+        np.testing.assert_array_equal(np.load("s.npz")["x"], x)
+        with np.load("c.npz") as codes:
+            np.testing.assert_allclose(codes["logvar"], logvar, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(codes["y"], digits.test_labels)
+    else:
+        np.testing.assert_allclose(np.loadtxt("s.csv", delimiter=",", skiprows=1), x, rtol=1e-6)
+        assert Path("c.csv").read_text().startswith("mu_0,mu_1,logvar_0,logvar_1,y_0\n")
+        table = np.loadtxt("c.csv", delimiter=",", skiprows=1)
+        np.testing.assert_array_equal(table[:, 4], digits.test_labels)
+
+
+def test_codes_of_the_training_data_and_of_an_autoencoder(run, stopped):
+    assert run("encode", "r", "--train", "--out", "c.npy")[0] == 0
+    assert np.load("c.npy").shape == (54, 2)
+    run("train", "my.npy", *QUICK, "--model", "ae", "--latent", "3", "--out", "ae")
+    assert run("encode", "ae", "--out", "c.npz")[0] == 0
+    with np.load("c.npz") as codes:
+        assert {name: codes[name].shape for name in codes} == {"z": (6, 3)}
+    assert "expected a name that ends in .npy, .npz" in refused(run("encode", "r", "--out", "c"))
+
+
+# --- numbers in JSON are JSON ---
+
+
+def test_evaluate_of_one_row_and_of_a_stopped_run_is_json(run, stopped):
+    np.save("two.npy", stopped[:2])
+    code, out, _ = run("evaluate", "r", "--data", "two.npy", "--nll-samples", "3", "--json")
+    assert code == 0
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert (found["examples"], found["nll_standard_error"]) == (1, None)
+    assert (found["epoch"], found["batch"]) == (1, 5)
+    code, out, _ = run("evaluate", "r", "--data", "two.npy", "--nll-samples", "3")
+    assert "epoch 1 and 5 batches, 1 test examples" in out
+    assert "+-" not in out
+
+
+# --- what the system refuses, and what it sends ---
+
+
+def test_an_option_that_the_model_ignores_is_named_on_standard_error(run):
+    code, _, err = run("train", *QUICK, "--variance", "2", "--out", "r", "--json")
+    assert (code, err) == (
+        0,
+        "scratchvae train: note: --variance is ignored: it belongs to --likelihood gaussian\n",
+    )
+
+
+def test_samples_that_do_not_fit_in_memory(run, finished):
+    assert "not enough memory" in refused(run("sample", finished, "-n", 10**13, "--out", "s.npy"))
+
+
+def shell(command, **environment):
+    """Run a command line, in which $S is ours; return its exit code, output and errors."""
+    ours = {"S": f"{sys.executable} -m scratchvae", **environment}
+    script = f"set -o pipefail; {command}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, **ours}
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+SHORT = "$S train --hidden 8 --epochs 4 --device cpu --out r"
+
+
+def test_nobody_reads_what_it_says(tmp_path):
+    assert shell("$S --help | true")[0] in (0, 141)
+    assert shell(f"{SHORT} | head -1")[2] == ""
+    assert (tmp_path / "r/figures/samples.png").exists()
+    assert shell("$S evaluate r | true")[0] in (0, 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_or_closed_standard_output(tmp_path):
+    assert "the system refuses (No space left" in shell(f"{SHORT} > /dev/full")[2]
+    assert (tmp_path / "r/figures/samples.png").exists()
+    assert shell("$S evaluate r > /dev/full")[0] == 2
+    assert shell("$S evaluate r 2> /dev/full >&2")[0] == 2
+    assert shell("$S evaluate r >&-")[0] == 0
+    assert shell("$S evaluate r 2>&-")[0] == 0
+    assert shell("$S evaluate none 2>&- >&-")[0] == 2
+
+
+def test_a_terminal_that_knows_ascii_alone():
+    code, out, _ = shell(SHORT.replace("--out r", "--out mü"), PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert "writing in m\\xfc\n" in out
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_schedulers_send_saves_as_ctrl_c_does(tmp_path, name):
+    number = getattr(signal, name)
+    with subprocess.Popen([*COMMAND, "--epochs", "100000", "--out", "r"], **PIPES) as process:
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+        before = checkpoint.load("r/checkpoint.safetensors")[1]["step"]
+        time.sleep(0.2)
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert "nothing is lost" in err
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["step"] > before
+
+
+def test_nohup_is_left_alone(tmp_path):
+    argv = ["nohup", *COMMAND, "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(argv, **PIPES) as process:
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.kill()
+
+
+def test_a_terminal_that_is_gone_takes_no_run_with_it(tmp_path):
+    ours, theirs = os.openpty()
+    argv = [*COMMAND, "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(argv, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        while not (tmp_path / "r/checkpoint.safetensors").exists():
+            time.sleep(0.05)
+            with suppress(BlockingIOError):
+                os.read(ours, 10_000)
+        os.close(ours)
+        before = (tmp_path / "r/checkpoint.safetensors").stat().st_mtime_ns
+        while (tmp_path / "r/checkpoint.safetensors").stat().st_mtime_ns == before:
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        process.wait()
+    assert process.returncode == 129
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["epoch"] >= 1

@@ -718,3 +718,55 @@ def test_data_readme_names_source_and_licence():
     text = Path(str(DATA / "README.md")).read_text(encoding="utf-8")
     assert "10.24432/C50P49" in text
     assert "CC BY 4.0" in text
+
+
+# --- what could be read for ever
+
+
+def test_a_pipe_or_a_device_is_no_data(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        refused(lambda path=path: load(path), f"{path} is a device or a pipe: expected a file")
+
+
+def test_a_packed_file_is_unpacked_no_further_than_its_header_says(tmp_path):
+    """100 bytes, says the header, and a gigabyte of zeros comes after them."""
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(idx(np.zeros((100, 1), dtype=np.uint8)))
+        for _ in range(64):
+            file.write(bytes(2**24))
+    tracemalloc.start()
+    refused(lambda: load(path), "bomb.gz has 113 unpacked bytes: expected 112", "[100, 1]")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12))
+    refused(lambda: load(path), "too few for 79,228,162,458,924,105,385,300,197,375 unpacked ones")
+
+
+def test_a_name_that_is_nearly_one_of_ours_gets_a_suggestion():
+    refused(lambda: load("mnits"), "mnits cannot be read", "did you mean mnist?")
+    refused(lambda: load("digit"), "did you mean digits?")
+
+
+def test_the_fingerprint_is_of_the_contents(rng, tmp_path):
+    x = rng.integers(256, size=(30, 4, 5)).astype(np.uint8)
+    np.save(tmp_path / "c.npy", x)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(x))
+    np.savez(tmp_path / "x.npz", x=x)
+    prints = {load(tmp_path / name).fingerprint() for name in ("c.npy", "fortran.npy", "x.npz")}
+    assert len(prints) == 1
+    for other in (x + 1, x[1:], x[::-1], x / 255):
+        prints.add(Dataset.from_arrays(other).fingerprint())
+    prints.add(Dataset.from_arrays(x, y=np.arange(30)).fingerprint())
+    assert len(prints) == 6
+
+
+def test_what_is_damaged_in_the_cache_is_fetched_again(tiny_mnist, cache, mirror, monkeypatch):
+    monkeypatch.setattr(datasets, "MNIST_MIRRORS", (mirror.url,))
+    mirror.contents = {f"{name}.gz": gzip.compress(data) for name, data in tiny_mnist.items()}
+    load("mnist")
+    (cache / f"{NAMES[2]}.gz").write_bytes(b"damaged")
+    mirror.asked.clear()
+    load("mnist")
+    assert mirror.asked == [f"{NAMES[2]}.gz"]

@@ -120,3 +120,33 @@ def test_a_part_that_is_no_stack_is_named_as_a_whole():
     with np.errstate(all="ignore"):
         found = finite.first_nonfinite(model, np.full((4, 2), 4, "float32"), None)
     assert found == "the output of decoder, Linear(2, 2), is the first that is not finite"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_parameter_or_a_state_that_is_not_finite_is_named_after_the_step(model, x, bad):
+    optimizer = sv.Adam(model.params, lr=0.25)
+    model.loss_and_grad(x)
+    optimizer.step()
+    finite.require_finite_state(model, optimizer, 2)
+    optimizer.state["v"][-1] = bad
+    with pytest.raises(
+        sv.NonFiniteError,
+        match=r"^step 1 \(epoch 3\): after it the optimizer's v is not finite; try a smaller "
+        r"learning rate than 0\.25$",
+    ):
+        finite.require_finite_state(model, optimizer, 2)
+    model.params["decoder.2.b"].value[0] = bad
+    with pytest.raises(sv.NonFiniteError, match=r"after it the parameter decoder\.2\.b is not"):
+        finite.require_finite_state(model, optimizer, 2)
+
+
+def test_a_test_loss_that_is_not_finite_ends_training(rng, monkeypatch):
+    """The parameters are finite, the training loss was, and what is wrong is the test data's."""
+    model = sv.VAE(4, (3,), 2, likelihood="gaussian")
+    data = sv.datasets.Dataset.from_arrays(
+        rng.uniform(size=(9, 4)).astype(np.float32), test=np.full((2, 4), 1e30, np.float32)
+    )
+    trainer = sv.Trainer(model, sv.Adam(model.params), data)
+    with pytest.raises(sv.NonFiniteError, match=r"^epoch 1: its test_loss is not finite; try a"):
+        trainer.run(1)
+    assert (trainer.epoch, trainer.metrics) == (0, [])

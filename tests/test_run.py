@@ -62,7 +62,18 @@ def test_options_are_values():
         ("hidden", 400, r"hidden is 400: expected a sequence, such as \(400,\)"),
         ("batch_size", 2.5, "batch_size is 2.5: expected a positive integer"),
         ("epochs", "many", "epochs is 'many': expected a positive integer"),
-        ("lr", float("nan"), "lr is nan: expected a finite number, 0 or larger"),
+        ("lr", float("nan"), "lr is nan: expected a finite number larger than 0"),
+        ("lr", 0, "lr is 0: expected a finite number larger than 0"),
+        ("variance", float("nan"), "variance is nan: expected a positive number, 'shared' or"),
+        ("variance", "none", "variance is 'none': expected a positive number, 'shared' or"),
+        ("variance", 0, "variance is 0: expected a positive number"),
+        ("momentum", 1, r"momentum is 1: expected a number in \[0, 1\)"),
+        ("batch_size", 10**400, "batch_size is an integer of more than 63 bits: expected a pos"),
+        ("seed", 10**400, "seed is an integer of more than 63 bits: expected an integer below"),
+        ("schedule", "5:-1", "schedule is '5:-1': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "5:nan", "schedule is '5:nan': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "5:inf", "schedule is '5:inf': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "nan:1", "schedule is 'nan:1': expected constant, cosine or EPOCH:LR"),
         ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
         ("seed", -1, "seed is -1: expected 0 or a larger integer"),
         ("seed", "x", "seed is 'x': expected 0 or a larger integer"),
@@ -401,3 +412,108 @@ def test_a_model_is_built_from_its_config():
     np.testing.assert_array_equal(
         model.params.value, sv.VAE(6, (5,), 2, beta=0.5, rng=3).params.value
     )
+
+
+# --- what a file says of its model and its run
+
+
+def changed(path, **changes):
+    """Rewrite a checkpoint, with a digest that is right; a name such as config__model is a path."""
+    arrays, values = checkpoint.load(path)
+    for name, value in changes.items():
+        *way, last = name.split("__")
+        inner = values
+        for key in way:
+            inner = inner[key]
+        if value is ...:
+            del inner[last]
+        else:
+            inner[last] = value
+    checkpoint.save(path, arrays, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"config__options__hidden": [200_000_000]}, "a model with more parameters than it holds"),
+        (
+            {"config__options__hidden": [8, 10**30]},
+            "hidden is an integer of more than 63 bits: ",
+        ),
+        ({"config__options__hidden": "8"}, "hidden is '8': expected a list"),
+        ({"config__options__hidden": [True]}, "hidden is True: expected int"),
+        ({"config__options__latent": 2.0}, r"latent is 2\.0: expected int"),
+        ({"config__options__lr": "0.1"}, r"lr is '0\.1': expected a finite number"),
+        ({"config__options__variance": [1]}, r"variance is \[1\]: expected float or str"),
+        ({"config__options__schedule": 3}, "schedule is 3: expected str"),
+        ({"config__options__data": None}, "data is None: expected str"),
+        ({"config__options__activation": {}}, r"activation is \{\}: expected str"),
+        ({"config__options__activation": "sine"}, "activation is 'sine': expected one of"),
+        ({"config__options": []}, r"options is \[\]: expected names with values"),
+        ({"config__options": ...}, "holds no run"),
+        ({"config": 3}, "holds no run"),
+        ({"config__image_shape": [3, 3]}, r"image_shape is \[3, 3\]: expected"),
+        ({"config__image_shape": "88"}, "image_shape is '88': expected a list"),
+        ({"best": "low"}, "best is 'low': expected float or None"),
+        ({"best": ...}, "lacks best"),
+        ({"epoch": -1}, "epoch is -1: expected 0 or a larger integer"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_is_built(tmp_path, change, expected):
+    sv.run.new(Options(**QUICK), "r").save()
+    changed(f"r/{LAST}", **change)
+    with pytest.raises(sv.InputError, match=rf"^r/checkpoint\.safetensors: .*{expected}") as error:
+        sv.run.open("r")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"config__model__hidden": [200_000_000]}, "a model with more parameters than it holds"),
+        ({"config__model__hidden": [[3]]}, "hidden is "),
+        ({"config__model__data_dim": 10**12}, "a model with more parameters than it holds"),
+        ({"config__model__latent_dim": "2"}, "latent_dim is '2': expected int"),
+        ({"config__model__dtype": "x"}, "dtype"),
+        ({"config__model__colour": "red"}, "unexpected keyword argument 'colour'"),
+        ({"config__model__activation": []}, "activation is "),
+        ({"config__model__kind": []}, "a file alone cannot build"),
+        ({"config__model": 3}, "a file alone cannot build"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_it_is_built(tmp_path, change, expected):
+    path = tmp_path / "m.safetensors"
+    sv.VAE(6, (5,), 2).save(path)
+    changed(path, **change)
+    with pytest.raises(sv.InputError, match=expected) as error:
+        sv.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_that_was_saved_before_its_first_epoch_is_opened():
+    sv.run.new(Options(**QUICK), "r").save()
+    assert checkpoint.load(f"r/{LAST}")[1]["best"] is None
+    assert sv.run.open("r").best == np.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"variance": 2}, "variance is ignored: it belongs to likelihood gaussian"),
+        ({"momentum": 0.5}, "momentum is ignored: it belongs to optimizer sgd"),
+        ({"model": "ae", "beta": 2}, "beta is ignored: it belongs to model vae"),
+        ({"model": "ae", "warm_up": 1}, "warm_up is ignored: it belongs to model vae"),
+        ({"model": "ae", "free_bits": 1}, "free_bits is ignored: it belongs to model vae"),
+    ],
+)
+def test_an_option_that_the_model_ignores_is_named(options, sentence):
+    with pytest.warns(sv.errors.InputWarning, match=f"^{sentence}$"):
+        sv.run.new(Options(**QUICK, **options)).train()
+
+
+def test_a_name_that_breaks_the_line_does_not_break_the_sentence(tmp_path):
+    path, model = tmp_path / "m.safetensors", sv.VAE(6, (5,), 2)
+    checkpoint.save(path, {"a\nb": np.zeros(3)}, {"config": {"model": model.config()}})
+    with pytest.raises(sv.InputError, match=r"it holds a\\nb, which the model lacks$"):
+        sv.load(path, into=model)
