@@ -105,7 +105,7 @@ def convolve(x: Array, W: Array, windows: Windows) -> Array:
 
 
 def convolve_transposed(y: Array, W: Array, windows: Windows, size: Sequence[int]) -> Array:
-    """Return the large images (B, C, H, W) of `size` (H, W) for the small ones y (B, C', H', W')."""
+    """Return the large images (B, C, H, W), whose `size` is (H, W), for y (B, C', H', W')."""
     # [conv-transpose]
     seen = as_rows(y) @ as_matrix(W)  # (B H' W', kH kW C)
     return patches_backward(seen, windows, (len(y), W.shape[1], *size))
@@ -361,7 +361,7 @@ class Reshape:
 
 def _pair(name: str, value: Any, check: Any) -> Pair:
     each = value if isinstance(value, Iterable) else (value, value)
-    return check_each(name, each, check, length=2)  # type: ignore[return-value]
+    return check_each(name, each, check, length=2)
 
 
 def _short(pair: Pair) -> int | Pair:
