@@ -189,9 +189,9 @@ class _Convolution:
         """Yield W and b."""
         yield from (("W", self.W), ("b", self.b))
 
-    def __repr__(self) -> str:
-        numbers = [self.in_channels, self.out_channels, *map(_short, self.windows)]
-        return f"{type(self).__name__}({', '.join(map(str, numbers))})"
+    def _in_words(self, *more: Pair) -> str:
+        pairs = ", ".join(str(_short(pair)) for pair in (*self.windows, *more))
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, {pairs})"
 
 
 class Conv2D(_Convolution):
@@ -243,6 +243,9 @@ class Conv2D(_Convolution):
         self.W.add(convolve_grad_W(x, dy, self.windows))
         # [conv-grad-b]
         self.b.add(as_rows(dy).sum(axis=0))  # (C',)
+
+    def __repr__(self) -> str:
+        return self._in_words()
 
 
 class ConvTranspose2D(_Convolution):
@@ -326,7 +329,7 @@ class ConvTranspose2D(_Convolution):
         self.b.add(as_rows(dy).sum(axis=0))  # (C,)
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, {_short(self.output_padding)})"
+        return self._in_words(self.output_padding)
 
 
 class Reshape:
