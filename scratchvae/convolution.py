@@ -52,20 +52,17 @@ class Windows(NamedTuple):
 
         It lies on the padding in all other places. Places and pixels are two slices each.
         """
-        rows, columns = (
-            [_overlap(*numbers, i) for i in range(numbers[2])]
-            for numbers in zip(
-                size, self.places(size), self.kernel, self.stride, self.padding, strict=True
-            )
-        )
-        for i, j in product(range(self.kernel[0]), range(self.kernel[1])):
-            yield (i, j), (rows[i][0], columns[j][0]), (rows[i][1], columns[j][1])
+        axes = zip(size, self.places(size), *self, strict=True)
+        rows, columns = ([_overlap(n, m, s, p, i) for i in range(k)] for n, m, k, s, p in axes)
+        for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
+            places, pixels = zip(row, column, strict=True)
+            yield (i, j), places, pixels
 
 
-def _overlap(n: int, places: int, k: int, s: int, p: int, i: int) -> tuple[slice, slice]:
-    """Return along one axis the places u for which pixel s u + i - p exists, and the pixels."""
+def _overlap(n: int, places: int, s: int, p: int, i: int) -> tuple[slice, slice]:
+    """Return along one axis the places u for which there is a pixel s u + i - p, and the pixels."""
     first = max(0, -((i - p) // s))  # the smallest u with s u + i - p >= 0
-    end = max(first, min(places, (n - 1 + p - i) // s + 1))  # the largest one has s u + i - p < n
+    end = max(first, min(places, (n - 1 + p - i) // s + 1))  # the largest has s u + i - p <= n - 1
     start = s * first + i - p
     return slice(first, end), slice(start, start + s * (end - first), s)
 
