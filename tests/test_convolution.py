@@ -120,6 +120,15 @@ def test_gradients(geometry, rng):
         assert check(layer, [rng.standard_normal((geometry.b, *shape))], rng=rng).ok
 
 
+@pytest.mark.parametrize("kind", [Conv2D, ConvTranspose2D])
+def test_gradients_where_input_and_output_have_one_shape(rng, kind):
+    """So that no exchange of the two is found by its shape."""
+    layer = kind(2, 2, 3, 1, 1, rng=rng, dtype="float64")
+    x = rng.normal(size=(3, 2, 4, 4))
+    assert layer.forward(x)[0].shape == x.shape
+    assert check(layer, [x], rng=int(rng.integers(2**32))).ok
+
+
 @pytest.mark.proves("conv-grad-W", "conv-grad-b")
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradients_of_parameters_add_up_and_no_argument_is_changed(rng, transposed):
