@@ -112,7 +112,7 @@ def test_with_one_kernel_the_two_are_adjoint(geometry, rng):
 
 
 @pytest.mark.proves("conv-grad-W", "conv-grad-b", "conv-grad-x", "conv-transpose-grad-x")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(geometry=draws.geometries(), rng=draws.generators())
 def test_gradients(geometry, rng):
     conv, back = layers(geometry, rng)
@@ -286,9 +286,6 @@ def test_a_saved_model_is_built_again(rng, tmp_path):
     assert again.loss_and_grad(x, eps) == model.loss_and_grad(x, eps)
 
 
-CONV = ["train", "--network", "conv", "--hidden", "3,4", "--noise", "host"]
-
-
 @pytest.fixture
 def _device(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
@@ -296,22 +293,31 @@ def _device(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("_device")
-def test_a_run_goes_on_bitwise_and_is_the_same_on_a_device(capsys):
-    cpu, cuda = ["--device", "cpu"], ["--device", "cuda"]
-    assert main([*CONV, "--epochs", "2", "--out", "whole", *cpu]) == 0
-    assert main([*CONV, "--epochs", "1", "--out", "parts", *cpu]) == 0
-    assert main(["train", "--resume", "--epochs", "2", "--out", "parts", *cpu]) == 0
-    assert main([*CONV, "--epochs", "1", "--out", "moved", *cuda]) == 0
-    assert main(["train", "--resume", "--epochs", "2", "--out", "moved", *cuda]) == 0
-    expected = sv.load("whole")
+def test_a_run_goes_on_bitwise_and_is_the_same_on_a_device():
+    def train(out, backend, epochs):
+        options = {"network": "conv", "hidden": (3, 4), "noise": "host", "epochs": epochs[0]}
+        sv.run.new(sv.run.Options(**options), out, backend=backend).train()
+        for more in epochs[1:]:
+            sv.run.resume(out, backend=backend, epochs=more).train()
+        return sv.load(out)
+
+    expected = train("whole", "numpy", [2])
     assert expected.config()["network"] == "conv"
-    for folder in "parts", "moved":
-        np.testing.assert_array_equal(sv.load(folder).params.value, expected.params.value)
-    capsys.readouterr()
-    assert main(["evaluate", "whole", "--nll-samples", "3", "--json", *cpu]) == 0
+    for backend in "numpy", "cupy":
+        parts = train(backend, backend, [1, 2])
+        np.testing.assert_array_equal(parts.params.value, expected.params.value)
+
+
+@pytest.mark.usefixtures("_device")
+def test_the_command_line_has_the_network(capsys):
+    cpu = ["--device", "cpu"]
+    train = ["train", "--network", "conv", "--epochs", "1", "--out", "r", *cpu]
+    assert main(train) == 0
+    assert "VAE 64-32-64-2-64-32-64, 39,365 parameters" in capsys.readouterr().out
+    assert main(["evaluate", "r", "--nll-samples", "3", "--json", *cpu]) == 0
     assert np.isfinite(json.loads(capsys.readouterr().out)["nll"])
-    assert main(["sample", "whole", "--out", "s.png", *cpu]) == 0
-    assert main(["train", "--resume", "--network", "dense", "--out", "whole", *cpu]) == 2
+    assert main(["sample", "r", "--out", "s.png", *cpu]) == 0
+    assert main(["train", "--resume", "--network", "dense", "--out", "r", *cpu]) == 2
     assert "--network was conv, this command asks for dense" in capsys.readouterr().err
 
 
