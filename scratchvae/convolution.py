@@ -42,10 +42,9 @@ class Windows(NamedTuple):
     def places(self, size: Pair) -> Pair:
         """Return (H', W'), in how many places the kernel lies on an image of `size` (H, W)."""
         # [conv-size]
-        return tuple(  # type: ignore[return-value]
-            (n + 2 * p - k) // s + 1
-            for n, k, s, p in zip(size, self.kernel, self.stride, self.padding, strict=True)
-        )
+        axes = zip(size, *self, strict=True)
+        rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
+        return rows, columns
 
     def overlaps(self, size: Pair) -> Iterator[tuple[Pair, tuple[slice, ...], tuple[slice, ...]]]:
         """Yield for each entry (i, j) of the kernel the places where it lies on a pixel, and these.
@@ -148,6 +147,8 @@ class _Convolution:
     for the fan-in of the transposed convolution as well.
     """
 
+    transposed = False  # whether the input are the small images
+
     def __init__(
         self,
         in_channels: int,
@@ -168,15 +169,12 @@ class _Convolution:
             _pair("padding", padding, check_seed),
         )
         backend, dtype, rng = get_backend(backend), get_dtype(dtype), np.random.default_rng(rng)
-        shape = (*self._channels(), *self.windows.kernel)
+        channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        shape = (*channels, *self.windows.kernel)  # (C', C, kH, kW)
         # Drawn on the host in float64, as Linear's are.
         bound = math.prod(shape[1:]) ** -0.5
         self.W = Parameter(backend.asarray(rng.uniform(-bound, bound, shape), dtype=dtype))
         self.b = Parameter(backend.asarray(rng.uniform(-bound, bound, out_channels), dtype=dtype))
-
-    def _channels(self) -> Pair:
-        """Return the channels of the small and of the large images."""
-        raise NotImplementedError
 
     def _require_images(self, x: Array) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -212,9 +210,6 @@ class Conv2D(_Convolution):
         If a number is not what it must be; in `forward` if the images have another number of
         channels, or are smaller than the kernel with their padding.
     """
-
-    def _channels(self) -> Pair:
-        return self.out_channels, self.in_channels
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return y (B, C', H', W') for x (B, C, H, W), and the cache."""
@@ -273,6 +268,8 @@ class ConvTranspose2D(_Convolution):
         channels, or y would have no pixels.
     """
 
+    transposed = True
+
     def __init__(
         self,
         in_channels: int,
@@ -281,9 +278,13 @@ class ConvTranspose2D(_Convolution):
         stride: int | Pair = 1,
         padding: int | Pair = 0,
         output_padding: int | Pair = 0,
-        **options: Any,
+        *,
+        rng: RandomSource = None,
+        backend: str | Backend = "numpy",
+        dtype: Any = "float32",
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, **options)
+        own: dict[str, Any] = {"rng": rng, "backend": backend, "dtype": dtype}
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, **own)
         self.output_padding = _pair("output_padding", output_padding, check_seed)
         if any(n >= s for n, s in zip(self.output_padding, self.windows.stride, strict=True)):
             raise InputError(
@@ -291,19 +292,12 @@ class ConvTranspose2D(_Convolution):
                 f"{_short(self.windows.stride)}"
             )
 
-    def _channels(self) -> Pair:
-        return self.in_channels, self.out_channels
-
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Return y (B, C, H, W) for x (B, C', H', W'), and the cache."""
         self._require_images(x)
         # [conv-transpose-size]
-        size = [
-            (n - 1) * s - 2 * p + k + more
-            for n, k, s, p, more in zip(
-                x.shape[2:], *self.windows, self.output_padding, strict=True
-            )
-        ]
+        axes = zip(x.shape[2:], *self.windows, self.output_padding, strict=True)
+        size = [(n - 1) * s + k - 2 * p + more for n, k, s, p, more in axes]
         if min(size) < 1:
             raise InputError(
                 f"x has images of {_by(x.shape[2:])} pixels, of which {self!r} makes {_by(size)}: "

@@ -63,10 +63,11 @@ class Conv(Dense):
 
     Parameters
     ----------
-    hidden, activation, **own : as for `Dense`
-        One convolution at least.
+    hidden, activation : as for `Dense`
+        At least one convolution.
     image_shape : (H, W)
         Both divisible by 2 as often as there are convolutions.
+    **own : as for `Dense`
 
     Raises
     ------
