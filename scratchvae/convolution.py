@@ -72,12 +72,12 @@ def _overlap(n: int, places: int, s: int, p: int, i: int) -> tuple[slice, slice]
 def patches(x: Array, windows: Windows) -> Array:
     """Return what each window sees of x (B, C, H, W): a row of numbers, (B H' W', kH kW C)."""
     b, c, h, w = x.shape
-    rows, columns = windows.places((h, w))
-    seen = namespace(x).zeros((b, rows, columns, *windows.kernel, c), dtype=x.dtype)
+    (kh, kw), (rows, columns) = windows.kernel, windows.places((h, w))
+    seen = namespace(x).zeros((b, rows, columns, kh, kw, c), dtype=x.dtype)
     # [patches]
     for (i, j), places, pixels in windows.overlaps((h, w)):
         seen[:, *places, i, j] = channels_last(x)[:, *pixels]
-    return seen.reshape(b * rows * columns, -1)
+    return seen.reshape(b * rows * columns, kh * kw * c)
 
 
 def patches_backward(dseen: Array, windows: Windows, shape: Sequence[int]) -> Array:

@@ -80,6 +80,13 @@ def test_a_kernel_of_one_is_a_linear_layer_for_every_pixel(rng):
     np.testing.assert_allclose(y.transpose(0, 2, 3, 1), linear.forward(x)[0], rtol=1e-12)
 
 
+def test_no_images_at_all_are_a_batch_too():
+    for layer in Conv2D(2, 3, 3, 2, 1), ConvTranspose2D(2, 3, 3, 2, 1):
+        y, cache = layer.forward(np.zeros((0, 2, 4, 6), "float32"))
+        assert (len(y), y.shape[1]) == (0, 3)
+        assert layer.backward(y, cache).shape == (0, 2, 4, 6)
+
+
 # ------------------------------------------------------------------- each is the other's backward
 
 

@@ -1,5 +1,7 @@
 """Convolutions against PyTorch's, at drawn geometries: their values and autograd's gradients."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import strategies as draws
@@ -101,3 +103,11 @@ def test_the_network_is_torchs(rng):
     assert model.loss_and_grad(x, eps).loss == pytest.approx(loss.item(), rel=1e-10)
     gradients = {name: weight.grad.numpy() for name, weight in weights.items()}
     assert_equal_gradients(model, gradients, rtol=1e-10)
+
+
+def test_the_benchmark_trains_its_network_of_convolutions(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "demos" / "benchmarks")
+    import contestants
+
+    case = contestants.Case((784, 2, 3, 3), "relu", 8, n=64, network="conv")
+    contestants.torch_example(case)(2)
