@@ -359,7 +359,8 @@ def _pair(name: str, value: Any, check: Any) -> Pair:
 
 
 def _short(pair: Pair) -> int | Pair:
-    return pair[0] if pair[0] == pair[1] else pair
+    rows, columns = pair
+    return rows if rows == columns else pair
 
 
 def _by(size: Sequence[int]) -> str:

@@ -130,12 +130,13 @@ class Conv(Dense):
 
     def _channels(self, part: str, n: int) -> int:
         h, w = self.image_shape
-        if n % (h * w):
+        channels, more = divmod(n, int(h * w))
+        if more:
             raise InputError(
                 f"network is 'conv', and the {part} {n} numbers: expected images of {h} by {w} "
                 "pixels, and no more"
             )
-        return int(n // (h * w))
+        return channels
 
 
 NETWORKS: dict[str, type[Dense]] = {"dense": Dense, "conv": Conv}

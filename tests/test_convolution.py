@@ -266,8 +266,17 @@ def test_the_network_halves_and_doubles_the_images():
         "ConvTranspose2D(64, 32, 3, 2, 1, 1), Activation('relu'), "
         "ConvTranspose2D(32, 1, 3, 2, 1, 1), Reshape((784,))])"
     )
+    assert model.params.names[:3] == ["encoder.1.W", "encoder.1.b", "encoder.3.W"]
     text = "VAE(784, hidden=(32, 64), latent_dim=20, network='conv', image_shape=(28, 28))"
     assert repr(model) == text
+
+
+@pytest.mark.parametrize(("hidden", "small"), [((3,), "3, 4, 6"), ((3, 4, 5), "5, 1, 2")])
+def test_any_number_of_convolutions_halves_them(rng, hidden, small):
+    size = (8, 16) if len(hidden) == 3 else (8, 12)
+    model = sv.VAE(size[0] * size[1], hidden, network="conv", image_shape=(*size, 1), rng=rng)
+    assert f"Reshape(({small}))" in repr(model.decoder)
+    assert model.config()["image_shape"] == size
 
 
 def test_it_learns(rng):
@@ -414,6 +423,19 @@ def test_what_a_layer_cannot_use_is_named(make, message):
 def test_what_the_network_cannot_use_is_named(rng, options, message):
     with pytest.raises(sv.InputError, match=message):
         conv_model(rng, **options)
+
+
+def test_what_is_more_than_an_image_is_refused():
+    own = {"network": "conv", "image_shape": (8, 8), "latent_dim": 2}
+    encoder = sv.Linear(74, 4)
+    for options, found in (
+        ({}, "the encoder takes 74"),
+        ({"encoder": encoder}, "the decoder gives 74"),
+    ):
+        with pytest.raises(
+            sv.InputError, match=f"{found} numbers: expected images of 8 by 8 pixels"
+        ):
+            sv.VAE(74, **own, **options)
 
 
 @pytest.mark.parametrize(
