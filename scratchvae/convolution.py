@@ -18,9 +18,9 @@ copied in runs of C numbers, and neither side of a product has to be transposed.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class Windows(NamedTuple):
         """
         axes = zip(size, self.places(size), *self, strict=True)
         rows, columns = ([_overlap(n, m, s, p, i) for i in range(k)] for n, m, k, s, p in axes)
-        for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
+        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
             places, pixels = zip(row, column, strict=True)
             yield (i, j), places, pixels
 
@@ -337,7 +337,7 @@ class Reshape:
         self.shape = check_each("shape", each, check_size)
 
     def forward(self, x: Array) -> tuple[Array, tuple[int, ...]]:
-        """Return y (B, *shape) for x of B examples, and the cache."""
+        """Return the B examples of x in their new shape, and the cache."""
         if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(self.shape):
             raise InputError(
                 f"x has shape {x.shape}: expected {math.prod(self.shape):,} numbers for each "
