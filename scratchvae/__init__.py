@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, layers, likelihoods
+from .convolution import Conv2D, ConvTranspose2D, Reshape
 from .errors import InputError, NonFiniteError
 from .layers import Activation, Linear, Sequential
 from .optimizers import SGD, Adam
@@ -30,11 +31,14 @@ __all__ = [
     "Activation",
     "Adam",
     "Autoencoder",
+    "Conv2D",
+    "ConvTranspose2D",
     "InputError",
     "Linear",
     "NonFiniteError",
     "Parameter",
     "Parameters",
+    "Reshape",
     "Sequential",
     "Terms",
     "Trainer",

@@ -714,8 +714,9 @@ def _parser() -> argparse.ArgumentParser:
         help="digits (embedded, the default), mnist, or a file: .npy, .npz with array x, or IDX",
     )
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
-    option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none",
-           type=_hidden, metavar="N[,N]")  # fmt: skip
+    option("network", "Linear layers, or convolutions for images", choices=CHOICES["network"])
+    option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none; 32,64 "
+           "channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
     option("latent", "latent dimensions", type=int, metavar="N")
     option("beta", "weight of the KL term", type=float, metavar="X")
     option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")

@@ -40,6 +40,7 @@ from .errors import (
     check_type,
     on_one_line,
 )
+from .networks import NETWORKS
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
 from .training import Progress, Trainer
@@ -51,6 +52,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a wri
 KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder}
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(KINDS),
+    "network": tuple(NETWORKS),
     "activation": tuple(ACTIVATIONS),
     "likelihood": ("bernoulli", "gaussian"),
     "binarize": datasets.BINARIZE,
@@ -109,6 +111,7 @@ def defaults(data: str) -> dict[str, int]:
 
 State = tuple[dict[str, Any], dict[str, Any]]  # the arrays and values of `Trainer.state`
 _BY_DATA: Any = None  # what `defaults` says
+_BY_NETWORK: Any = None  # what `NETWORKS` says
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,11 @@ class Options:
         "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`.
     model : {"vae", "ae"}
         A variational or a plain autoencoder.
+    network : {"dense", "conv"}
+        Linear layers, or convolutions for images.
     hidden : sequence of int
-        The widths of the encoder's hidden layers; the decoder has them in reverse.
+        The widths of the encoder's hidden layers; the decoder has them in reverse. 400 if not
+        given; for convolutions 32 and 64 channels.
     latent : int
         Latent dimensions: 20 if not given, 2 for the digits.
     beta : float
@@ -165,7 +171,8 @@ class Options:
 
     data: str = "digits"
     model: str = "vae"
-    hidden: tuple[int, ...] = (400,)
+    network: str = "dense"
+    hidden: tuple[int, ...] = _BY_NETWORK
     latent: int = _BY_DATA
     beta: float = 1.0
     warm_up: float = 0.0
@@ -197,6 +204,9 @@ class Options:
             values[name] = default if values[name] is None else values[name]
         for name in ("latent", "batch_size", "epochs"):
             values[name] = _checked(name, values[name], check_size)
+        _checked("network", values["network"], _check_choice)
+        if values["hidden"] is None:
+            values["hidden"] = NETWORKS[values["network"]].hidden
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
         for name in ("beta", "warm_up", "free_bits"):
             values[name] = _checked(name, values[name], check_number)
@@ -236,14 +246,18 @@ class Options:
         """Return the options that the others make meaningless, such as SGD's momentum with Adam."""
         return [name for name, (of, value) in BELONGS.items() if getattr(self, of) != value]
 
-    def model_config(self, data_dim: int) -> dict[str, Any]:
-        """Return what `build_model` needs, for examples of `data_dim` values."""
-        config: dict[str, Any] = {"kind": self.model, "data_dim": data_dim}
-        config |= {"hidden": self.hidden, "latent_dim": self.latent}
+    def model_config(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what `build_model` needs, for examples as the data set has them."""
+        config: dict[str, Any] = {"kind": self.model, "data_dim": dataset.data_dim}
+        config |= {"hidden": self.hidden, "latent_dim": self.latent, "network": self.network}
+        config["image_shape"] = _checked("network", dataset.image_shape, self._fit)
         config |= {k: getattr(self, k) for k in ("activation", "likelihood", "variance", "dtype")}
         if self.model == "vae":
             config |= {"beta": self.beta, "free_bits": self.free_bits}
         return config
+
+    def _fit(self, name: str, image_shape: tuple[int, ...]) -> Any:
+        return NETWORKS[self.network].fit(name, image_shape, self.hidden)
 
     def changed(self, changes: dict[str, Any], path: Path) -> Options:
         """Return the options with which the run in the file `path` may go on.
@@ -410,7 +424,7 @@ class Run:
     def _write(self, state: State) -> None:
         dataset = self.trainer.dataset
         config = {
-            "model": self.options.model_config(dataset.data_dim),
+            "model": self.options.model_config(dataset),
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
@@ -691,7 +705,7 @@ def build_trainer(
     model: Autoencoder | None = None,
 ) -> Trainer:
     """Return a trainer, with a new optimizer and, unless one is given, a new model."""
-    config = options.model_config(dataset.data_dim) | {"rng": options.seed}
+    config = options.model_config(dataset) | {"rng": options.seed}
     model = build_model(config, backend) if model is None else model
     optimizer: Optimizer
     if options.optimizer == "adam":

@@ -12,7 +12,6 @@ rules hold everywhere, and 1/B enters in one place, `loss_and_grad`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +20,10 @@ from . import gaussian
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
 from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
-from .layers import Layer, backward_parameters, dense
+from .layers import Layer, backward_parameters
 from .likelihoods import Likelihood, get_likelihood
 from .model import Model
+from .networks import get_network
 
 
 class Terms(NamedTuple):
@@ -49,7 +49,8 @@ class Autoencoder(Model):
         D, the number of values of one example.
     hidden : sequence of int, optional
         The widths of the encoder's hidden layers, (400,) by default; the decoder has them in
-        reverse. Not together with an encoder or a decoder of your own.
+        reverse. Not together with an encoder or a decoder of your own. In the network "conv" they
+        are channels, (32, 64) by default.
     latent_dim : int
         Z, the length of a code.
     activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
@@ -62,8 +63,12 @@ class Autoencoder(Model):
     dtype : {"float32", "float64"}
     rng : None, int, SeedSequence or Generator
         Where initial parameters, and later every draw that is not handed in, come from.
+    network : {"dense", "conv"}
+        Of what the stacks are built: of Linear layers, or of convolutions, see `networks`.
+    image_shape : (H, W), optional
+        Of the examples, which "conv" must know.
     encoder, decoder : Layer, optional
-        Parts of your own instead of the stacks of Linear. The encoder turns x (B, D) into codes
+        Parts of your own instead of these stacks. The encoder turns x (B, D) into codes
         (B, Z), a VAE's into [mu | logvar] (B, 2Z). The decoder turns codes (B, Z) into what the
         likelihood reads, (B, likelihood.output_dim).
 
@@ -98,6 +103,8 @@ class Autoencoder(Model):
         backend: str | Backend = "numpy",
         dtype: Any = "float32",
         rng: RandomSource = None,
+        network: str = "dense",
+        image_shape: Sequence[int] | None = None,
         encoder: Layer | None = None,
         decoder: Layer | None = None,
     ) -> None:
@@ -109,26 +116,31 @@ class Autoencoder(Model):
                 f"hidden is {hidden!r} beside a part of your own: it describes the stacks that the "
                 "model builds itself, so leave it out; scratchvae.layers.dense builds such a stack"
             )
-        if activation != "relu" and len(handed_in) == 2:
-            raise InputError(
-                f"activation is {activation!r} beside two parts of your own: it describes the "
-                "stacks that the model builds itself, so leave it out"
-            )
-        hidden = check_each("hidden", (400,) if hidden is None else hidden, check_size)
+        for name, value, default in (
+            ("activation", activation, "relu"),
+            ("network", network, "dense"),
+        ):
+            if value != default and len(handed_in) == 2:
+                raise InputError(
+                    f"{name} is {value!r} beside two parts of your own: it describes the stacks "
+                    "that the model builds itself, so leave it out"
+                )
+        kind = get_network(network)
+        hidden = check_each("hidden", kind.hidden if hidden is None else hidden, check_size)
         self.backend, self.dtype = get_backend(backend), get_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)
         widths = self.widths()
-        stack = partial(dense, rng=self.rng, backend=self.backend, dtype=self.dtype)
+        own = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
+        build = kind(hidden, activation, image_shape, **own)
         if encoder is None:
-            n_in, n_out = widths["encoder"]
-            encoder = stack([n_in, *hidden, n_out], activation)
+            encoder = build.encoder(*widths["encoder"])
         if decoder is None:
-            n_in, n_out = widths["decoder"]
-            decoder = stack([n_in, *reversed(hidden), n_out], activation)
+            decoder = build.decoder(*widths["decoder"])
         self.encoder, self.decoder = encoder, decoder
         self.gather()
         self._options = {"hidden": hidden, "activation": activation}
+        self._options |= {"network": network, "image_shape": build.image_shape}
         variance = variance if isinstance(variance, str) else float(variance)
         self._options |= {"likelihood": likelihood, "variance": variance}
         self._stacks = self._in_words() if not handed_in else None
@@ -229,7 +241,8 @@ class VAE(Autoencoder):
     free_bits : float
         The KL in nats that each latent dimension may have free of charge: where it is not 0 the
         loss holds the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
-    backend, dtype, rng, encoder, decoder : as for :class:`Autoencoder`
+    backend, dtype, rng : as for :class:`Autoencoder`
+    network, image_shape, encoder, decoder : as for :class:`Autoencoder`
     """
 
     kind = "vae"
@@ -250,13 +263,15 @@ class VAE(Autoencoder):
         backend: str | Backend = "numpy",
         dtype: Any = "float32",
         rng: RandomSource = None,
+        network: str = "dense",
+        image_shape: Sequence[int] | None = None,
         encoder: Layer | None = None,
         decoder: Layer | None = None,
     ) -> None:
         super().__init__(
             data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
-            variance=variance, backend=backend, dtype=dtype, rng=rng, encoder=encoder,
-            decoder=decoder,
+            variance=variance, backend=backend, dtype=dtype, rng=rng, network=network,
+            image_shape=image_shape, encoder=encoder, decoder=decoder,
         )  # fmt: skip
         self.set_beta(beta)
         self.free_bits = check_number("free_bits", free_bits)

@@ -141,3 +141,28 @@ def stacks(draw: st.DrawFn) -> tuple[Sequential, np.ndarray]:
     stack = Sequential(layers)
     clear_of_kinks(stack, x)
     return stack, x
+
+
+@dataclass
+class Geometry:
+    """A convolution of images: how many and how large, and the arguments of both layers."""
+
+    b: int
+    large: tuple[int, int, int]  # (C, H, W)
+    small: tuple[int, int, int]  # (C', H', W')
+    windows: tuple[tuple[int, int], ...]  # kernel_size, stride, padding
+    output_padding: tuple[int, int]  # with which the transposed one gives back H and W
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """Kernels, strides and paddings of which some leave pixels out, or windows in the padding."""
+    axes = []
+    for _ in range(2):
+        k, s, p = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(0, 3))
+        n = draw(st.integers(max(1, k - 2 * p), 7))
+        places, left = divmod(n + 2 * p - k, s)
+        axes.append((n, places + 1, k, s, p, left))
+    n, places, k, s, p, left = zip(*axes, strict=True)
+    c_large, c_small = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    return Geometry(draw(st.integers(1, 3)), (c_large, *n), (c_small, *places), (k, s, p), left)

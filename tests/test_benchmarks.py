@@ -60,6 +60,13 @@ def test_its_own_run_is_a_trainers(contestants):
     step(9)  # over the end of an epoch of four steps
 
 
+def test_its_run_with_convolutions_is_one_too(contestants):
+    step = contestants.scratchvae(
+        contestants.Case((784, 2, 3, 3), "relu", 16, n=64, network="conv")
+    )
+    step(5)
+
+
 def test_the_products_are_those_of_a_step(contestants, monkeypatch):
     shapes = []
     monkeypatch.setattr(

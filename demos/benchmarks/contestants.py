@@ -27,6 +27,7 @@ class Case(NamedTuple):
     batch: int
     device: str = "cpu"  # or "cuda"; or "rehearsal": our code on a stand-in, the rest on the CPU
     n: int = 60_000  # as MNIST has
+    network: str = "dense"  # or "conv": then the hidden sizes are channels
 
 
 def mnist_file() -> Path | None:
@@ -94,6 +95,7 @@ def scratchvae(case: Case, x: np.ndarray | None = None) -> Step:
     dataset = dataset_of(images(case.n) if x is None else x)
     options = {"activation": case.activation, "rng": 0}
     options["backend"] = "numpy" if case.device == "cpu" else "cupy"
+    options |= {"network": case.network, "image_shape": (28, 28)}
     model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], **options)
     trainer = Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=case.batch)
     return functools.partial(take_steps, trainer)
@@ -332,13 +334,24 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
         def __init__(self) -> None:
             super().__init__()
             *widths, latent = case.sizes
-            encoder, decoder = [], []
-            for n_in, n_out in itertools.pairwise(widths):
-                encoder += [nn.Linear(n_in, n_out), activation()]
-                decoder = [nn.Linear(n_out, n_in), activation(), *decoder]
+            encoder, decoder, last = [], [], widths[-1]
+            if case.network == "conv":
+                image = widths[-1], *[28 // 2 ** len(widths[1:])] * 2
+                last = math.prod(image)
+                encoder, decoder = [nn.Unflatten(1, (1, 28, 28))], [nn.Flatten()]
+                for n_in, n_out in itertools.pairwise([1, *widths[1:]]):
+                    encoder += [nn.Conv2d(n_in, n_out, 3, 2, 1), activation()]
+                    grow = nn.ConvTranspose2d(n_out, n_in, 3, 2, 1, 1)
+                    decoder = [grow, *([activation()] if n_in > 1 else []), *decoder]
+                encoder, decoder = [*encoder, nn.Flatten()], [nn.Unflatten(1, image), *decoder]
+            else:
+                for n_in, n_out in itertools.pairwise(widths):
+                    encoder += [nn.Linear(n_in, n_out), activation()]
+                    decoder = [nn.Linear(n_out, n_in), activation(), *decoder]
+                decoder = decoder[:-1]
             self.encoder = nn.Sequential(*encoder)
-            self.mu, self.logvar = nn.Linear(widths[-1], latent), nn.Linear(widths[-1], latent)
-            self.decoder = nn.Sequential(nn.Linear(latent, widths[-1]), activation(), *decoder[:-1])
+            self.mu, self.logvar = nn.Linear(last, latent), nn.Linear(last, latent)
+            self.decoder = nn.Sequential(nn.Linear(latent, last), activation(), *decoder)
 
         def forward(self, x):
             h = self.encoder(x)
@@ -529,6 +542,8 @@ CONTESTANTS = {
     "JAX jit": (jax_jit, {}),
 }
 
+# Who has the network of convolutions, too.
+CONVOLUTIONS = ("scratchvae", "scratchvae[fast]", "PyTorch, its example", "PyTorch, fused Adam")
 # Who shows what else a step costs.
 IN_MEMORY_OR_NOT = {
     "in memory": (scratchvae, {}),

@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, IN_MEMORY_OR_NOT, Case, Step, mnist_file
+from contestants import CONTESTANTS, CONVOLUTIONS, IN_MEMORY_OR_NOT, Case, Step, mnist_file
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = "2"
@@ -34,6 +34,7 @@ STACKS = {
     "784-200-200-50-200-200-784": ((784, 200, 200, 50), "tanh"),
 }
 BATCHES = (128, 1024, 4096)
+CONV_CHANNELS = (784, 32, 64, 20)  # of `scratchvae train mnist --network conv`
 ALL = {**CONTESTANTS, **IN_MEMORY_OR_NOT}  # name -> (function, environment)
 
 
@@ -307,6 +308,10 @@ def table(results: dict) -> str:
     for stack, cases in results["steps"].items():
         parts += [f"**{stack}**: milliseconds a step (times the matrix products)", ""]
         parts += steps_table(cases, FLOOR)
+    if "convolutions" in results:
+        reference = "PyTorch, its example"
+        parts += [f"**convolutions, 32 and 64 channels**: milliseconds a step (times {reference})"]
+        parts += ["", *steps_table(results["convolutions"], reference)]
     if "scaling" in results:
         powers = ", ".join(
             f"{what} ({min(s['sizes']):,} to {max(s['sizes']):,}) to the power {s['exponent']:.2f}"
@@ -400,6 +405,13 @@ def main() -> None:
             case = Case(sizes, activation, batch)
             times = measure(case, names, args.rounds, args.seconds, log, epochs=epochs)
             results["steps"][stack][batch] = times
+    results["convolutions"] = {}
+    for batch in args.batch[:1]:
+        print(f"convolutions, batch {batch}", file=sys.stderr)
+        case = Case(CONV_CHANNELS, "relu", batch, network="conv")
+        some = [name for name in CONVOLUTIONS if name in args.only]
+        times = measure(case, some, args.rounds, args.seconds, log)
+        results["convolutions"][batch] = times
     if not args.quick:
         print("scaling, files, evaluation", file=sys.stderr)
         results["scaling"] = scaling(args.rounds, args.seconds, log)

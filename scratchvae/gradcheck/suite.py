@@ -11,6 +11,7 @@ import numpy as np
 from scratchvae import free_bits, gaussian, likelihoods
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import Array, Backend, RandomSource, get_backend
+from scratchvae.convolution import Conv2D, ConvTranspose2D
 from scratchvae.layers import Activation, Linear, Sequential
 from scratchvae.vae import VAE, Autoencoder
 
@@ -71,6 +72,10 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
         stack = Sequential([Linear(6, 20, **options), Activation(name), Linear(20, 3, **options)])
         yield f"Sequential {name}", stack, [normal(*b)]
 
+    yield "Conv2D", Conv2D(2, 3, 3, (1, 2), 1, **options), [normal(2, 2, 4, 5)]
+    transposed = ConvTranspose2D(3, 2, 3, (1, 2), 1, (0, 1), **options)
+    yield "ConvTranspose2D", transposed, [normal(2, 3, 4, 3)]
+
     models: list[tuple[type[Autoencoder], str, dict[str, Any]]] = []
     for name in ACTIVATIONS:
         models.append((VAE, f"bernoulli {name}", {"activation": name}))
@@ -84,6 +89,8 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
     for hidden in ((), (10, 9)):
         models.append((VAE, f"bernoulli relu, hidden {hidden}", {"hidden": hidden}))
     models.append((Autoencoder, "bernoulli relu", {}))
+    images = {"network": "conv", "image_shape": (6, 2), "hidden": (3,)}
+    models.append((VAE, "bernoulli relu, convolutions", images))
     for kind, name, own in models:
         model = kind(12, **{"hidden": (8,), "latent_dim": 3, **options, **own})
         x, eps = normal(4, 12), normal(4, 3)
