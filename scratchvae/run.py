@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
 from .datasets import Dataset
 from .errors import InputError, NonFiniteError, check_each, check_number, check_size
+from .iwae import IWAE
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
 from .training import Trainer
@@ -33,15 +35,22 @@ from .vae import VAE, Autoencoder, Terms
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
 
-KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder}
+KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder, "iwae": IWAE}
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model": tuple(KINDS),
+    "model": ("vae", "ae"),
+    "objective": ("elbo", "iwae"),
     "activation": tuple(ACTIVATIONS),
     "likelihood": ("bernoulli", "gaussian"),
     "binarize": datasets.BINARIZE,
     "optimizer": ("adam", "sgd"),
     "dtype": ("float32", "float64"),
     "noise": ("device", "host"),
+}
+
+# The options that an objective leaves no choice.
+FIXED: dict[str, dict[str, Any]] = {
+    "elbo": {"samples": 1},
+    "iwae": {"model": "vae", "beta": 1, "warm_up": 0, "free_bits": 0},
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -93,6 +102,10 @@ class Options:
         Epochs in which beta rises from 0.
     free_bits : float
         Nats of KL that every latent dimension may have without a cost.
+    objective : {"elbo", "iwae"}
+        The bound on log p(x) that a VAE climbs: the ELBO, or the importance-weighted one.
+    samples : int
+        Of each code in a step of "iwae".
     activation : {"relu", "tanh", "sigmoid", "softplus", "silu"}
         Of the hidden layers.
     likelihood : {"bernoulli", "gaussian"}
@@ -132,6 +145,8 @@ class Options:
     beta: float = 1.0
     warm_up: float = 0.0
     free_bits: float = 0.0
+    objective: str = "elbo"
+    samples: int = 1
     activation: str = "relu"
     likelihood: str = "bernoulli"
     variance: float | str = 1.0
@@ -157,7 +172,7 @@ class Options:
         values = asdict(self) | {"data": str(self.data)}
         for name, default in defaults(values["data"]).items():
             values[name] = default if values[name] is None else values[name]
-        for name in ("latent", "batch_size", "epochs"):
+        for name in ("latent", "batch_size", "epochs", "samples"):
             values[name] = _checked(name, values[name], check_size)
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
         for name in ("lr", "beta", "warm_up", "free_bits"):
@@ -174,6 +189,8 @@ class Options:
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
         self.learning_rate()
+        for name, value in FIXED[self.objective].items():
+            _checked(name, getattr(self, name), partial(_check_fixed, self.objective, value))
 
     def learning_rate(self) -> Schedule:
         """Return the schedule of the learning rate: the time in epochs -> rate."""
@@ -199,6 +216,8 @@ class Options:
         config |= {k: getattr(self, k) for k in ("activation", "likelihood", "variance", "dtype")}
         if self.model == "vae":
             config |= {"beta": self.beta, "free_bits": self.free_bits}
+        if self.objective == "iwae":
+            config |= {"kind": "iwae", "samples": self.samples}
         return config
 
     def changed(self, changes: dict[str, Any], path: Path) -> Options:
@@ -241,6 +260,15 @@ def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
 
 def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
     return check_each(name, widths, check_size)
+
+
+def _check_fixed(objective: str, expected: Any, name: str, value: Any) -> None:
+    if value != expected:
+        why = {"elbo": "one draw of a code", "iwae": "a posterior and no KL term to weigh"}
+        raise InputError(
+            f"{name} is {value}: expected {expected} with the objective {objective}, which has "
+            f"{why[objective]}"
+        )
 
 
 def _check_choice(name: str, value: Any) -> None:
@@ -504,14 +532,15 @@ def _free_folder(options: Options) -> Path:
 
 
 def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Autoencoder:
-    """Return a new model as `config` describes it: its kind, "vae" or "ae", and its options."""
+    """Return a new model as `config` describes it: its kind, one of `KINDS`, and its options."""
     options = {k: v for k, v in config.items() if k not in ("kind", "class")}
     return KINDS[config["kind"]](**options, backend=backend)
 
 
 def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """Raise InputError unless what both configurations tell about the model agrees."""
-    free = ("kind", "beta", "free_bits")  # they may change from one training to the next
+    # They may change from one training to the next.
+    free = ("kind", "beta", "free_bits", "samples", "gradient")
     # Through JSON, as the file was: a tuple has become a list.
     for name, value in json.loads(json.dumps(now)).items():
         if name in saved and name not in free and saved[name] != value:

@@ -29,7 +29,7 @@ FLOORS = [
     ["summary"],
     ["model"],
     ["vae"],
-    ["optimizers", "schedules", "evaluation", "gradcheck", "datasets", "zoo"],
+    ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
     ["plots", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],
