@@ -264,10 +264,11 @@ def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
 
 def _check_fixed(objective: str, expected: Any, name: str, value: Any) -> None:
     if value != expected:
-        why = {"elbo": "one draw of a code", "iwae": "a posterior and no KL term to weigh"}
+        why = "takes one draw of a code"
+        if objective == "iwae":
+            why = "needs a VAE and has no KL term to weigh"
         raise InputError(
-            f"{name} is {value}: expected {expected} with the objective {objective}, which has "
-            f"{why[objective]}"
+            f"{name} is {value}: expected {expected} with the objective {objective}, which {why}"
         )
 
 
