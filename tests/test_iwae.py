@@ -1,6 +1,6 @@
 """Training with K samples: loss and gradients, the doubly reparameterised one, memory and runs.
 
-That both gradients are PyTorch's: oracles/test_iwae.py.
+That both gradients are PyTorch's: oracles/test_torch_iwae.py.
 """
 
 import json
