@@ -43,7 +43,7 @@ def x(rng):
 # -------------------------------------------------------------------------------- loss and gradient
 
 
-@pytest.mark.proves("importance-weighted-grad", "importance-weight-grad")
+@pytest.mark.proves("normalised-weights", "importance-weighted-grad", "importance-weight-grad")
 @pytest.mark.parametrize("rows", [1, 8, 10_000])  # one draw, two or all of them at once
 @pytest.mark.parametrize("own", LIKELIHOODS, ids=lambda own: str([*own.values()][-1]))
 def test_the_gradient_is_the_derivative_of_the_loss(own, rows, rng, x, monkeypatch):
@@ -68,9 +68,8 @@ def test_the_loss_is_minus_the_bound_that_the_evaluation_knows(samples, rng, x):
     assert model.loss_and_grad(x, eps).loss == pytest.approx(expected.mean(), rel=1e-13)
 
 
-@pytest.mark.proves("normalised-weights", "importance-weighted-grad")
 def test_the_gradient_is_the_mean_of_those_of_single_draws_by_their_weights(rng, x):
-    """And a softmax of log w is what scipy calls it."""
+    """The normalised weights are what scipy calls a softmax of log w."""
     model, eps = make(4, rng), rng.normal(size=(4, 1, 2))
     log_w = evaluation.log_importance_weights(model, x[:1], eps)[:, 0]  # (K,)
     model.loss_and_grad(x[:1], eps)
@@ -149,7 +148,6 @@ def of_encoder(model):
     return np.concatenate([[name.startswith("encoder")] * size for name, size in sizes])
 
 
-@pytest.mark.proves("doubly-reparameterized")
 @pytest.mark.parametrize("samples", [1, 2, 8])
 def test_the_doubly_reparameterised_gradient_is_the_standard_one_on_average(samples, rng, x):
     model = make(samples, rng)
@@ -167,6 +165,31 @@ def test_the_doubly_reparameterised_gradient_is_the_standard_one_on_average(samp
 
 
 @pytest.mark.proves("doubly-reparameterized")
+@pytest.mark.parametrize("samples", [1, 5])
+def test_the_doubly_reparameterised_gradient_of_a_linear_model_is_what_is_written_here(
+    samples, rng
+):
+    model = sv.IWAE(
+        *(4, (), 2), samples=samples, gradient="dreg", likelihood="gaussian", variance=0.5,
+        dtype="float64", rng=rng,
+    )  # fmt: skip
+    x, eps, p = rng.normal(size=(3, 4)), rng.normal(size=(samples, 3, 2)), model.params
+    w, b = p["decoder.0.W"].value, p["decoder.0.b"].value
+    mu, logvar = model.encode(x)
+    sigma = np.exp(logvar / 2)
+    z = mu + sigma * eps  # (K, B, Z)
+    weights = special.softmax(evaluation.log_importance_weights(model, x, eps), axis=0)
+    slope = (x - b - z @ w) @ w.T / 0.5 - z + eps / sigma  # of log w in z, (K, B, Z)
+    pull = weights[..., None] ** 2 * slope
+    dmu, dlogvar = -pull.sum(axis=0), -(pull * eps).sum(axis=0) * sigma / 2  # (B, Z) each
+    model.loss_and_grad(x, eps)
+    dcode = np.hstack([dmu, dlogvar]) / 3  # (B, 2Z)
+    # Sums of some ten products: a few roundings of the largest.
+    for name, expected in ("encoder.0.W", x.T @ dcode), ("encoder.0.b", dcode.sum(axis=0)):
+        atol = 1e-13 * abs(dcode).max() * 10
+        np.testing.assert_allclose(p[name].grad, expected, rtol=1e-12, atol=atol)
+
+
 def test_the_doubly_reparameterised_gradient_has_no_noise_where_the_posterior_is_exact(rng):
     """There w is p(x) for every draw: nothing can pull at a code, whatever the draw."""
     model = sv.IWAE(
@@ -191,7 +214,6 @@ def test_the_doubly_reparameterised_gradient_has_no_noise_where_the_posterior_is
     assert abs(dreg[encoder]).max() < 1e-12  # sums of some ten numbers of size 1 to 10
 
 
-@pytest.mark.proves("doubly-reparameterized", "importance-weight-grad")
 def test_the_signal_to_noise_ratio_of_the_encoder_falls_and_that_of_the_other_rises(rng):
     """As 1/sqrt(K) and as sqrt(K), with the factors that theory gives, by quadrature.
 
