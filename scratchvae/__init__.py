@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, layers, likelihoods
 from .convolution import Conv2D, ConvTranspose2D, Reshape
 from .errors import InputError, NonFiniteError
+from .iwae import IWAE
 from .layers import Activation, Linear, Sequential
 from .optimizers import SGD, Adam
 from .parameters import Parameter, Parameters
@@ -26,6 +27,7 @@ _MODULES = ("checkpoint", "plots", "run", "zoo")
 _HOMES = {"Trainer": "training", "load": "run"}
 
 __all__ = [
+    "IWAE",
     "SGD",
     "VAE",
     "Activation",

@@ -307,6 +307,8 @@ def _describe(run: Run) -> str:
     widths = [dataset.data_dim, *options.hidden, options.latent]
     shape = "-".join(map(str, widths + widths[-2::-1]))
     kind = "VAE" if options.model == "vae" else "Autoencoder"
+    if options.objective == "iwae":
+        kind = f"IWAE of {options.samples} sample{'s' * (options.samples > 1)}"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
     doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
     lines = [
@@ -722,6 +724,8 @@ def _parser() -> argparse.ArgumentParser:
     option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")
     option("free-bits", "nats of KL that a latent dimension has for nothing", type=float,
            metavar="X")  # fmt: skip
+    option("objective", "the bound on log p(x) that is maximised", choices=CHOICES["objective"])
+    option("samples", "draws of each code in a step of --objective iwae", type=int, metavar="K")
     option("activation", "of the hidden layers", choices=CHOICES["activation"])
     option("likelihood", "of the pixels, given z", choices=CHOICES["likelihood"])
     option("variance", "of the Gaussian: a number, shared (learned) or per-dimension",

@@ -210,7 +210,8 @@ class Model:
 
     def __repr__(self) -> str:
         config = self.config()
-        defaults = {k: p.default for k, p in inspect.signature(type(self)).parameters.items()}
+        signatures = map(inspect.signature, reversed(type(self).__mro__))  # **options are above
+        defaults = {k: p.default for s in signatures for k, p in s.parameters.items()}
         shown = ["hidden", "latent_dim", *(k for k in config if config[k] != defaults.get(k))]
         options = [
             f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"

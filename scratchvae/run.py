@@ -40,6 +40,7 @@ from .errors import (
     check_type,
     on_one_line,
 )
+from .iwae import IWAE
 from .networks import NETWORKS
 from .optimizers import SGD, Adam, Optimizer
 from .schedules import Schedule, constant, cosine, step_list, warm_up
@@ -49,9 +50,10 @@ from .vae import VAE, Autoencoder, Terms
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
 
-KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder}
+KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder, "iwae": IWAE}
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model": tuple(KINDS),
+    "model": ("vae", "ae"),
+    "objective": ("elbo", "iwae"),
     "network": tuple(NETWORKS),
     "activation": tuple(ACTIVATIONS),
     "likelihood": ("bernoulli", "gaussian"),
@@ -68,6 +70,12 @@ BELONGS = {
     "beta": ("model", "vae"),
     "warm_up": ("model", "vae"),
     "free_bits": ("model", "vae"),
+}
+
+# The options that an objective leaves no choice.
+FIXED: dict[str, dict[str, Any]] = {
+    "elbo": {"samples": 1},
+    "iwae": {"model": "vae", "beta": 1, "warm_up": 0, "free_bits": 0},
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -137,6 +145,10 @@ class Options:
         Epochs in which beta rises from 0.
     free_bits : float
         Nats of KL that every latent dimension may have without a cost.
+    objective : {"elbo", "iwae"}
+        The bound on log p(x) that a VAE climbs: the ELBO, or the importance-weighted one.
+    samples : int
+        Of each code in a step of "iwae".
     activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
         Of the hidden layers.
     likelihood : {"bernoulli", "gaussian"}
@@ -177,6 +189,8 @@ class Options:
     beta: float = 1.0
     warm_up: float = 0.0
     free_bits: float = 0.0
+    objective: str = "elbo"
+    samples: int = 1
     activation: str = "relu"
     likelihood: str = "bernoulli"
     variance: float | str = 1.0
@@ -202,7 +216,7 @@ class Options:
         values = asdict(self) | {"data": str(self.data)}
         for name, default in defaults(values["data"]).items():
             values[name] = default if values[name] is None else values[name]
-        for name in ("latent", "batch_size", "epochs"):
+        for name in ("latent", "batch_size", "epochs", "samples"):
             values[name] = _checked(name, values[name], check_size)
         _checked("network", values["network"], _check_choice)
         if values["hidden"] is None:
@@ -221,6 +235,8 @@ class Options:
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
         self.learning_rate()
+        for name, value in FIXED[self.objective].items():
+            _checked(name, getattr(self, name), partial(_check_fixed, self.objective, value))
 
     def learning_rate(self) -> Schedule:
         """Return the schedule of the learning rate: the time in epochs -> rate."""
@@ -254,6 +270,8 @@ class Options:
         config |= {k: getattr(self, k) for k in ("activation", "likelihood", "variance", "dtype")}
         if self.model == "vae":
             config |= {"beta": self.beta, "free_bits": self.free_bits}
+        if self.objective == "iwae":
+            config |= {"kind": "iwae", "samples": self.samples}
         return config
 
     def _fit(self, name: str, image_shape: tuple[int, ...]) -> Any:
@@ -309,6 +327,16 @@ def _check_variance(name: str, value: Any) -> float | str:
     except InputError:
         wanted = "expected a positive number, 'shared' or 'per-dimension'"
         raise InputError(f"{name} is {value!r}: {wanted}") from None
+
+
+def _check_fixed(objective: str, expected: Any, name: str, value: Any) -> None:
+    if value != expected:
+        why = "takes one draw of a code"
+        if objective == "iwae":
+            why = "needs a VAE and has no KL term to weigh"
+        raise InputError(
+            f"{name} is {value}: expected {expected} with the objective {objective}, which {why}"
+        )
 
 
 def _check_choice(name: str, value: Any) -> None:
@@ -596,7 +624,9 @@ def open(
         if values.get("examples") != len(dataset.train):
             values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
             values.pop("examples", None)
-    config = options.model_config(values["config"]["model"]["data_dim"])
+    was = values["config"]
+    config = options.model_config(dataset) | {"data_dim": was["model"]["data_dim"]}
+    config |= {"image_shape": tuple(was["image_shape"])}
     model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
     run = Run(options, Path(out), build_trainer(options, dataset, backend, model))
     run.trainer.restore(arrays, values, path)
@@ -815,7 +845,7 @@ def _free_folder(options: Options) -> Path:
 
 
 def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Autoencoder:
-    """Return a new model as `config` describes it: its kind, "vae" or "ae", and its options."""
+    """Return a new model as `config` describes it: its kind, one of `KINDS`, and its options."""
     options = {k: v for k, v in config.items() if k not in ("kind", "class")}
     return KINDS[config["kind"]](**options, backend=backend)
 
@@ -866,7 +896,8 @@ def _rebuild(
 
 def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """Raise InputError unless what both configurations tell about the model agrees."""
-    free = ("kind", "beta", "free_bits")  # they may change from one training to the next
+    # They may change from one training to the next.
+    free = ("kind", "beta", "free_bits", "samples", "gradient")
     # Through JSON, as the file was: a tuple has become a list.
     for name, value in json.loads(json.dumps(now)).items():
         if name in saved and name not in free and saved[name] != value:

@@ -30,7 +30,7 @@ FLOORS = [
     ["networks", "summary"],
     ["model"],
     ["vae"],
-    ["optimizers", "schedules", "evaluation", "gradcheck", "datasets", "zoo"],
+    ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
     ["plots", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],

@@ -12,6 +12,7 @@ from scratchvae import free_bits, gaussian, likelihoods
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import Array, Backend, RandomSource, get_backend
 from scratchvae.convolution import Conv2D, ConvTranspose2D
+from scratchvae.iwae import IWAE
 from scratchvae.layers import Activation, Linear, Sequential
 from scratchvae.vae import VAE, Autoencoder
 
@@ -91,9 +92,12 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
     models.append((Autoencoder, "bernoulli relu", {}))
     images = {"network": "conv", "image_shape": (6, 2), "hidden": (3,)}
     models.append((VAE, "bernoulli relu, convolutions", images))
+    models.append((IWAE, "bernoulli relu, 3 samples", {"samples": 3}))
+    like = {"likelihood": "gaussian", "variance": "shared", "activation": "tanh"}
+    models.append((IWAE, "gaussian shared tanh, 3 samples", {"samples": 3, **like}))
     for kind, name, own in models:
         model = kind(12, **{"hidden": (8,), "latent_dim": 3, **options, **own})
-        x, eps = normal(4, 12), normal(4, 3)
+        x, eps = normal(4, 12), normal(*(model.noise_shape(4) or (4, 3)))
         if "likelihood" not in own:
             x = (x > 0).astype(x.dtype)
         yield f"{kind.__name__} {name}", model, [x, eps]

@@ -1,0 +1,149 @@
+r"""The importance-weighted autoencoder: a VAE that draws K codes of each example in every step.
+
+    z_k = mu + sigma eps_k,  w_k = p(x|z_k) p(z_k) / q(z_k|x),  loss = -log(mean of w_1, ..., w_K)
+
+The loss bounds -log p(x) from above, on average the more tightly the larger K is. Its gradient is
+that of the log weights, each times its share of the sum of all weights.
+
+Sources: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016; for
+``gradient="dreg"`` G. Tucker et al., "Doubly Reparameterized Gradient Estimators for Monte Carlo
+Objectives", 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .backend import Array, namespace
+from .errors import InputError, check_size
+from .evaluation import log_sum_exp
+from .gaussian import log_density, log_density_backward
+from .layers import backward_parameters
+from .vae import VAE, Terms
+
+ROWS = 10_000  # codes that go through the decoder at once; if one draw of a batch has more, those
+GRADIENTS = ("standard", "dreg")
+NO_KL = "importance weights have no KL term that it could change"
+
+
+class IWAE(VAE):
+    """The VAE whose loss is minus the importance-weighted bound with K draws.
+
+    The memory of a step does not grow with K, but for the noise and the weights. Where a batch has
+    more than `ROWS` codes, the decoder's forward pass runs twice: no draw can go backward before
+    the weights of all are known, and no cache is kept until then.
+
+    `Terms.reconstruction` is -log p(x|z) of a code that is picked among the K by its weight, and
+    `Terms.kl` is the rest of the loss: on average the KL that such a code costs.
+
+    Parameters
+    ----------
+    data_dim, hidden, latent_dim : as for :class:`~scratchvae.Autoencoder`
+    samples : int
+        K. With 1 the loss is that of a VAE, with log q(z|x) - log p(z) at the draw as its KL.
+    gradient : {"standard", "dreg"}
+        Of the encoder: the derivative of the loss, or the doubly reparameterised one, which is the
+        same on average only, and less noisy for large K. The decoder has the derivative in both.
+    **options
+        As for :class:`~scratchvae.VAE`; beta stays 1 and free_bits 0.
+    """
+
+    kind = "iwae"
+
+    def __init__(
+        self,
+        data_dim: int,
+        hidden: Sequence[int] | None = None,
+        latent_dim: int = 20,
+        *,
+        samples: int,
+        gradient: str = "standard",
+        **options: Any,
+    ) -> None:
+        self.samples, self.gradient = check_size("samples", samples), gradient
+        if gradient not in GRADIENTS:
+            raise InputError(f"gradient is {gradient!r}: expected one of {', '.join(GRADIENTS)}")
+        super().__init__(data_dim, hidden, latent_dim, **options)
+        if self.free_bits:
+            raise InputError(f"free_bits is {self.free_bits}: {NO_KL}, so leave it at 0")
+
+    def set_beta(self, beta: float) -> None:
+        """Raise InputError unless beta is 1."""
+        if beta != 1:
+            raise InputError(f"beta is {beta}: {NO_KL}, so leave it at 1")
+        super().set_beta(beta)
+
+    def config(self) -> dict[str, Any]:
+        """Return what `VAE.config` does, with samples and gradient."""
+        return {**super().config(), "samples": self.samples, "gradient": self.gradient}
+
+    def noise_shape(self, n: int) -> tuple[int, ...]:
+        """Return (K, n, Z): K draws of the posterior for each example."""
+        return self.samples, n, self.latent_dim
+
+    def log_weights(self, x: Array, mu: Array, logvar: Array, eps: Array) -> tuple[Array, ...]:
+        """Return log w and -log p(x|z), (k, B) each, for k draws by eps (k, B, Z), and a cache."""
+        z, z_cache = self.reparameterize(mu, logvar, eps)  # (k, B, Z)
+        output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
+        nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (k, B)
+        log_q, q_cache = log_density(z, mu, logvar)  # (k, B)
+        zero = namespace(z).zeros((), dtype=z.dtype)  # the prior's mean and logvar
+        log_p, p_cache = log_density(z, zero, zero)  # (k, B)
+        return log_p - log_q - nll, nll, (z_cache, decoder_cache, nll_cache, q_cache, p_cache)
+
+    def log_weights_backward(self, dlog_w: Array, weights: Array, cache: Any) -> tuple[Array, ...]:
+        """Return (dmu, dlogvar), (B, Z) each, from dlog_w and normalised weights, (k, B) each."""
+        z_cache, decoder_cache, nll_cache, q_cache, p_cache = cache
+        doutput = self.nll_backward(-dlog_w, nll_cache)  # (k, B, output_dim)
+        dz = self.decoder.backward(doutput.reshape(-1, doutput.shape[-1]), decoder_cache)
+        # [importance-weight-grad]  three densities depend on z, and log q on mu and logvar too
+        dz_q, dmu_q, dlogvar_q = log_density_backward(-dlog_w, q_cache)
+        dz = dz.reshape(dz_q.shape) + dz_q + log_density_backward(dlog_w, p_cache)[0]  # (k, B, Z)
+        if self.gradient == "dreg":
+            # [doubly-reparameterized]  each draw with its weight once more, only through z
+            return self.reparameterize_backward(weights[..., None] * dz, z_cache)
+        dmu, dlogvar = self.reparameterize_backward(dz, z_cache)  # (B, Z) each
+        return dmu + dmu_q, dlogvar + dlogvar_q
+
+    def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
+        """Return the terms of every example, (B,) each, and the cache for `backward`."""
+        x = self.as_batch("x", x, self.data_dim)
+        eps, xp = self.noise(eps, len(x)), self.backend.xp  # (K, B, Z)
+        code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
+        mu, logvar = self.split(code)  # (B, Z) each
+        draws, parts = _draws_at_once(eps), []
+        for some in draws:
+            *part, cache = self.log_weights(x, mu, logvar, eps[some])
+            parts.append(part)
+            cache = cache if len(draws) == 1 else None
+        log_w, nll = (xp.concatenate(part) for part in zip(*parts, strict=True))  # (K, B) each
+        # [importance-weighted-loss]  minus the log of the mean weight
+        log_sum = log_sum_exp(log_w)  # (B,)
+        loss = math.log(self.samples) - log_sum  # (B,)
+        # [normalised-weights]
+        weights = xp.exp(log_w - log_sum)  # (K, B)
+        # [importance-weighted-terms]
+        reconstruction = (weights * nll).sum(axis=0)  # (B,)
+        terms = Terms(loss, reconstruction, loss - reconstruction)
+        return terms, (x, eps, mu, logvar, weights, encoder_cache, cache)
+
+    def backward(self, dloss: Array, cache: Any) -> None:
+        """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
+        x, eps, mu, logvar, weights, encoder_cache, only = cache
+        dcode = 0
+        for some in _draws_at_once(eps):
+            # [importance-weighted-grad]  the derivative of the log of a sum of exponentials
+            dlog_w = -dloss * weights[some]  # (k, B)
+            # The cache has no name, so that it is gone before the next one is made.
+            d = self.log_weights_backward(
+                dlog_w, weights[some], only or self.log_weights(x, mu, logvar, eps[some])[2]
+            )
+            dcode = dcode + namespace(mu).concatenate(d, axis=1)  # (B, 2Z)
+        backward_parameters(self.encoder, dcode, encoder_cache)
+
+
+def _draws_at_once(eps: Array) -> list[slice]:
+    k = max(1, ROWS // eps.shape[1])
+    return [slice(i, i + k) for i in range(0, len(eps), k)]
