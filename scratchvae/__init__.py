@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, layers, likelihoods
+from .conditional import ConditionalVAE
 from .errors import InputError, NonFiniteError
 from .layers import Activation, Linear, Sequential
 from .optimizers import SGD, Adam
@@ -30,6 +31,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Autoencoder",
+    "ConditionalVAE",
     "InputError",
     "Linear",
     "NonFiniteError",

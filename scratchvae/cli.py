@@ -31,7 +31,7 @@ from .backend import (
     get_backend,
     keep_freed_memory,
 )
-from .errors import InputError, NonFiniteError, check_size
+from .errors import InputError, NonFiniteError, check_labels, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
@@ -185,7 +185,7 @@ def _describe(run: Run) -> str:
     dataset = trainer.dataset
     widths = [dataset.data_dim, *options.hidden, options.latent]
     shape = "-".join(map(str, widths + widths[-2::-1]))
-    kind = "VAE" if options.model == "vae" else "Autoencoder"
+    kind = type(model).__name__
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
@@ -239,7 +239,7 @@ def evaluate(args: argparse.Namespace) -> int:
     arrays, values = checkpoint.load(path)
     options = options_of(values, path)
     dataset = datasets.load(args.data or options.data)
-    trainer = build_trainer(options, dataset, _backend(args, options.noise))
+    trainer = build_trainer(options, dataset, _backend(args, options.noise), values)
     model: Any = trainer.model
     checkpoint.load_parameters(model.params, arrays, path)
     if args.seed is not None:
@@ -286,8 +286,9 @@ def evaluate(args: argparse.Namespace) -> int:
             textwrap.fill(row, 80, initial_indent="  KL by dimension ", subsequent_indent=" " * 18)
         )
     if "nll" in result:
+        name = "-log p(x)" if model.classes is None else "-log p(x|y)"
         print(
-            f"  -log p(x)       {result['nll']:10.3f} +- {result['nll_standard_error']:.3f}, "
+            f"  {name:<15} {result['nll']:10.3f} +- {result['nll_standard_error']:.3f}, "
             f"an upper bound by {args.nll_samples:,} importance samples"
         )
     if _is_cross_entropy(trainer):
@@ -315,7 +316,12 @@ def sample(args: argparse.Namespace) -> int:
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
-    images = asnumpy(model.sample(args.n, check_seed(args.seed)))  # (n, D)
+    given = {}
+    if args.label is not None:
+        if model.classes is None:
+            raise InputError(f"--label: {path} holds a model without labels: leave it out")
+        given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
+    images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     shape = tuple(values["config"]["image_shape"])
     plots.save(plots.samples(images, shape), args.out)
     print(f"Wrote {args.out}")
@@ -509,6 +515,7 @@ def _parser() -> argparse.ArgumentParser:
         help="digits (embedded, the default), mnist, or a file: .npy, .npz with array x, or IDX",
     )
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
+    option("conditional", "give the VAE the labels of the data", action="store_const", const=True)
     option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none",
            type=_hidden, metavar="N[,N]")  # fmt: skip
     option("latent", "latent dimensions", type=int, metavar="N")
@@ -551,6 +558,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("sample", sample, "scratchvae sample runs/digits-vae-1 -n 64 --out samples.png")
     sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
     sub.add_argument("-n", type=int, default=64, metavar="N", help="how many (default 64)")
+    sub.add_argument(
+        "--label", type=int, metavar="Y", help="of all of them, from a run with --conditional"
+    )
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where to")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 class InputError(ValueError):
     """An argument, a file or an option cannot be used; the message is one sentence that says why.
@@ -56,3 +58,29 @@ def check_each(
         wanted = f" of {length}" if length else f", such as ({values!r},)"
         raise InputError(f"{name} is {values!r}: expected a sequence{wanted}")
     return tuple(check(name, value, **limits) for value in each)
+
+
+def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
+    """Return labels as a NumPy array (n,), or () for one label of all n examples.
+
+    Raises
+    ------
+    InputError
+        If there are none, or they are not integers from 0 to `classes` - 1.
+    """
+    one = f"an integer from 0 to {classes - 1}"
+    if labels is None:
+        raise InputError(f"{name} are missing: expected {one} for each of {n} examples")
+    found = np.asarray(labels)
+    integers = found.dtype.kind in "iu" and found.shape in ((), (n,))
+    if found.ndim == 0 and not (integers and 0 <= found < classes):
+        raise InputError(f"{name} is {found.item()!r}: expected {one}")
+    if not integers:
+        raise InputError(
+            f"{name} has shape {found.shape} and type {found.dtype}: expected {one} for each of "
+            f"{n} examples"
+        )
+    outside = found[(found < 0) | (found >= classes)]
+    if outside.size:
+        raise InputError(f"found {outside.flat[0]} in {name}: expected {one}")
+    return found

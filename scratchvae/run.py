@@ -23,6 +23,7 @@ from typing import Any
 from . import checkpoint, datasets, errors
 from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
+from .conditional import ConditionalVAE
 from .datasets import Dataset
 from .errors import InputError, NonFiniteError, check_each, check_number, check_size
 from .optimizers import SGD, Adam, Optimizer
@@ -33,9 +34,9 @@ from .vae import VAE, Autoencoder, Terms
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
 
-KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder}
+KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder, "cvae": ConditionalVAE}
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model": tuple(KINDS),
+    "model": ("vae", "ae"),
     "activation": tuple(ACTIVATIONS),
     "likelihood": ("bernoulli", "gaussian"),
     "binarize": datasets.BINARIZE,
@@ -83,6 +84,8 @@ class Options:
         "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`.
     model : {"vae", "ae"}
         A variational or a plain autoencoder.
+    conditional : bool
+        Whether the VAE is given the labels of the data.
     hidden : sequence of int
         The widths of the encoder's hidden layers; the decoder has them in reverse.
     latent : int
@@ -127,6 +130,7 @@ class Options:
 
     data: str = "digits"
     model: str = "vae"
+    conditional: bool = False
     hidden: tuple[int, ...] = (400,)
     latent: int = _BY_DATA
     beta: float = 1.0
@@ -171,6 +175,19 @@ class Options:
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
+        if not isinstance(self.conditional, bool):
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} is {self.conditional!r}: expected True or False"
+                )
+            )
+        if self.conditional and self.model != "vae":
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} needs a VAE: expected {spell('model')} vae, found "
+                    f"{self.model}"
+                )
+            )
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
         self.learning_rate()
@@ -192,13 +209,28 @@ class Options:
                 )
             ) from None
 
-    def model_config(self, data_dim: int) -> dict[str, Any]:
-        """Return what `build_model` needs, for examples of `data_dim` values."""
-        config: dict[str, Any] = {"kind": self.model, "data_dim": data_dim}
+    @property
+    def kind(self) -> str:
+        """The kind of the model, one of `KINDS`."""
+        return "cvae" if self.conditional else self.model
+
+    def model_config(self, dataset: Dataset, classes: int | None = None) -> dict[str, Any]:
+        """Return what `build_model` needs for the data.
+
+        A conditional model has as many classes as `classes` or, if it is None, the data's labels.
+
+        Raises
+        ------
+        OptionError
+            If the model is given labels and the data have none, or too few examples for them.
+        """
+        config: dict[str, Any] = {"kind": self.kind, "data_dim": dataset.data_dim}
         config |= {"hidden": self.hidden, "latent_dim": self.latent}
         config |= {k: getattr(self, k) for k in ("activation", "likelihood", "variance", "dtype")}
         if self.model == "vae":
             config |= {"beta": self.beta, "free_bits": self.free_bits}
+        if self.conditional:
+            config["classes"] = classes or _classes(dataset)
         return config
 
     def changed(self, changes: dict[str, Any], path: Path) -> Options:
@@ -239,6 +271,26 @@ def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
         raise OptionError(lambda spell: spell(option) + rest) from None
 
 
+def _classes(dataset: Dataset) -> int:
+    """Return how many classes the labels of the data tell apart."""
+    name, classes = dataset.name, dataset.classes
+    if classes is None:
+        raise OptionError(
+            lambda spell: (
+                f"{name} has no labels, which {spell('conditional')} needs: expected a file .npz "
+                "with an array y of integers, one for each row of x"
+            )
+        )
+    if classes > len(dataset.train):
+        raise OptionError(
+            lambda spell: (
+                f"{name} holds the label {classes - 1} among {len(dataset.train)} training "
+                f"examples: {spell('conditional')} expects classes that are numbered from 0"
+            )
+        )
+    return classes
+
+
 def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
     return check_each(name, widths, check_size)
 
@@ -275,7 +327,7 @@ class Run:
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
-        return f"<Run in {self.out}: {o.model} of {o.data}, {t.epoch} of {o.epochs} epochs>"
+        return f"<Run in {self.out}: {o.kind} of {o.data}, {t.epoch} of {o.epochs} epochs>"
 
     @property
     def model(self) -> Autoencoder:
@@ -330,7 +382,7 @@ class Run:
         self._make_folder()
         dataset = self.trainer.dataset
         config = {
-            "model": self.options.model_config(dataset.data_dim),
+            "model": self.options.model_config(dataset, self.model.classes),
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
@@ -422,7 +474,8 @@ def open(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -
     arrays, values = checkpoint.load(path)
     options = options_of(values, path).changed(changes, path)
     backend = get_backend(backend, options.noise)
-    run = Run(options, Path(out), build_trainer(options, datasets.load(options.data), backend))
+    trainer = build_trainer(options, datasets.load(options.data), backend, values)
+    run = Run(options, Path(out), trainer)
     run.trainer.restore(arrays, values, path)
     run.best = values["best"]
     return run
@@ -470,9 +523,19 @@ def options_of(values: dict[str, Any], path: str | Path) -> Options:
     return Options(**options)
 
 
-def build_trainer(options: Options, dataset: Dataset, backend: str | Backend = "numpy") -> Trainer:
-    """Return a trainer, with a new model and optimizer, as `options` say."""
-    config = options.model_config(dataset.data_dim)
+def build_trainer(
+    options: Options,
+    dataset: Dataset,
+    backend: str | Backend = "numpy",
+    saved: dict[str, Any] | None = None,
+) -> Trainer:
+    """Return a trainer, with a new model and optimizer, as `options` say.
+
+    `saved` are the values of the checkpoint whose parameters it is for: that says how many classes
+    a conditional model has, of which other data may lack some.
+    """
+    classes = saved["config"].get("model", {}).get("classes") if saved else None
+    config = options.model_config(dataset, classes)
     model = build_model(config | {"rng": options.seed}, backend)
     optimizer: Optimizer
     if options.optimizer == "adam":
@@ -495,7 +558,7 @@ def _free_folder(options: Options) -> Path:
     data = options.data
     name = data if data in ("digits", "mnist") else Path(data).name.split(".")[0]
     n = 1
-    while (folder := Path("runs") / f"{name}-{options.model}-{n}").exists():
+    while (folder := Path("runs") / f"{name}-{options.kind}-{n}").exists():
         n += 1
     return folder
 
@@ -504,7 +567,7 @@ def _free_folder(options: Options) -> Path:
 
 
 def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Autoencoder:
-    """Return a new model as `config` describes it: its kind, "vae" or "ae", and its options."""
+    """Return a new model as `config` describes it: its kind, one of `KINDS`, and its options."""
     options = {k: v for k, v in config.items() if k not in ("kind", "class")}
     return KINDS[config["kind"]](**options, backend=backend)
 

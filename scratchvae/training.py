@@ -109,8 +109,9 @@ class Trainer:
         self.epoch, self.batch, self.stop = 0, 0, False
         self.totals, self.seconds = model.backend.xp.zeros(3), 0.0  # this epoch's terms and time
         self.metrics: list[dict[str, float]] = []
-        self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
-        self._test = model.backend.asarray(dataset.test)  # (M, D)
+        asarray, white = model.backend.asarray, dataset.scale  # on the device if there is one
+        self._train = model.rows(asarray(dataset.train), dataset.train_labels, white)  # (N, D)
+        self._test = model.rows(asarray(dataset.test), dataset.test_labels, white)  # (M, D)
         self.batches_per_epoch = math.ceil(len(dataset.train) / batch_size)
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.

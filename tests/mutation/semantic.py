@@ -43,6 +43,7 @@ TEST_FILES = (
     "test_gradients.py",
     "test_unbiasedness.py",
     "test_ground_truth.py",
+    "test_conditional.py",
 )
 
 
