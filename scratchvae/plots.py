@@ -450,7 +450,7 @@ def write_figures(
     figures: dict[str, Figure] = {}
     if metrics:
         figures["training_curves"] = training_curves(metrics)
-    originals = x[:, : dataset.data_dim]
+    originals = x[:, : test.shape[1]]  # (n, D)
     figures["reconstructions"] = reconstructions(originals, asnumpy(model.reconstruct(x)), shape)
     codes = []
     for start in range(0, len(test), CHUNK):
