@@ -151,7 +151,8 @@ def test_the_bound_of_several_draws_is_that_of_their_weights(rng):
 @given(
     options=st.fixed_dictionaries({"hidden": draws.hiddens, "activation": draws.activations}),
     likelihood=draws.likelihoods,
-    beta=draws.betas,
+    # Not one so small that, where all ReLUs of the decoder are off, no slope can be resolved.
+    beta=st.sampled_from([0.0, 0.5, 1.0, 10.0]),
     sizes=st.tuples(draws.batch_sizes, draws.data_dims, draws.latent_dims, st.integers(1, 5)),
     seed=draws.seeds,
 )
@@ -528,6 +529,18 @@ def test_a_run_leaves_figures_of_every_label_and_is_sampled_and_evaluated(tmp_pa
     assert len(json.loads(capsys.readouterr().out)["kl_per_dimension"]) == 2
     model = sv.load("r")
     assert (type(model), model.classes) == (sv.ConditionalVAE, 10)
+
+
+def test_of_many_labels_the_first_twenty_are_drawn(rng, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sv.plots, "styles", lambda images, shape: drawn.append(images) or figure)
+    figure = sv.plots.samples(rng.random((4, 6)), (2, 3))
+    model = sv.ConditionalVAE(6, (9,), 2, classes=25, rng=rng)
+    sv.plots.write_figures(model, dataset(rng), [], tmp_path)
+    (images,) = drawn
+    assert images.shape == (8, 20, 6)
+    z = model.draw_prior(8, np.random.default_rng(0))
+    np.testing.assert_array_equal(images[:, 19], model.decode(z, 19))
 
 
 @pytest.mark.usefixtures("_folder")
