@@ -135,7 +135,7 @@ class ConditionalVAE(VAE):
         """
         rng = self.rng if rng is None else np.random.default_rng(rng)
         z = self.draw_prior(check_size("n", n), rng)  # (n, Z)
-        labels = rng.integers(self.classes, size=n) if label is None else label
+        labels = rng.integers(self.classes, size=n) if label is None else asnumpy(label)
         return self.decode(z, check_labels("label", labels, n, self.classes))
 
     def forward(self, x: Any, eps: Any = None, labels: Any = None) -> tuple[Terms, Any]:

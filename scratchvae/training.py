@@ -38,7 +38,8 @@ class Trainer:
         Of ``model.params``.
     dataset : Dataset or array (N, D)
         Stays as it is, uint8 for images; one batch at a time becomes floats. An array is taken as
-        :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it.
+        :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it. A model that is given labels
+        keeps a copy of the examples, with their labels.
     batch_size : int
     schedule : callable, optional
         The time in epochs -> learning rate; the optimizer's own rate throughout if not given.

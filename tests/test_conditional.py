@@ -630,6 +630,8 @@ def test_on_a_device_it_computes_the_same(rng):
         np.testing.assert_array_equal(device.params.grad.get(), host.params.grad)
     np.testing.assert_array_equal(device.sample(5, seed).get(), host.sample(5, seed))
     np.testing.assert_array_equal(device.sample(5, seed, 3).get(), host.sample(5, seed, 3))
+    of_device = device.sample(8, seed, standin.cupy.asarray(labels)).get()
+    np.testing.assert_array_equal(of_device, host.sample(8, seed, labels))
     np.testing.assert_array_equal(device.reconstruct(x, 1).get(), host.reconstruct(x, 1))
 
 
