@@ -86,7 +86,7 @@ class ConditionalVAE(VAE):
         xp, given = namespace(a), None if labels is None else asnumpy(labels)
         given = check_labels("labels", given, len(a), self.classes)  # (B,) or ()
         # [conditional-one-hot]  y_c is 1 where c is the label, and 0 elsewhere
-        y = xp.asarray(given.reshape(-1, 1)) == xp.arange(self.classes)  # (B, C) or (1, C)
+        y = xp.asarray(given[..., None]) == xp.arange(self.classes)  # (B, C) or (C,)
         y = xp.broadcast_to((white * y).astype(a.dtype), (len(a), self.classes))
         return xp.concatenate([a, y], axis=1)
 

@@ -258,6 +258,7 @@ WRONG = [
     (lambda m, x: m.sample(3, label=[1, 2]), r"label has shape \(2,\)"),
     (lambda m, x: m.sample(0, label=1), "n is 0: expected a positive integer"),
     (lambda m, x: m.encode(x[:, :4], 1), r"x has shape \(8, 4\): expected \(batch size, 5\)"),
+    (lambda m, x: m.decode(x, 1), r"z has shape \(8, 5\): expected \(batch size, 3\)"),
     (lambda m, x: m.rows(x[0], 1), r"x has shape \(5,\): expected \(batch size, 5\)"),
     (lambda m, x: m.rows(x[:, :3], 1), r"x has shape \(8, 3\): expected \(batch size, 5\)"),
     (lambda m, x: m.encode(x[:, :4]), r"x has shape \(8, 4\): expected \(batch size, 9\)"),
@@ -320,6 +321,8 @@ def test_a_seed_repeats_codes_and_labels(rng):
     model, seed = telling(rng), int(rng.integers(2**32))
     np.testing.assert_array_equal(model.sample(20, seed), model.sample(20, seed))
     assert not np.array_equal(model.sample(20), model.sample(20))
+    one, other = telling(seed), telling(seed)
+    np.testing.assert_array_equal(one.sample(20), other.sample(20))  # of the model's generator
 
 
 # Training
