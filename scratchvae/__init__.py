@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import activations, backend, datasets, evaluation, gaussian, gradcheck, layers, likelihoods
+from .conditional import ConditionalVAE
 from .convolution import Conv2D, ConvTranspose2D, Reshape
 from .errors import InputError, NonFiniteError
 from .iwae import IWAE
@@ -33,6 +34,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Autoencoder",
+    "ConditionalVAE",
     "Conv2D",
     "ConvTranspose2D",
     "InputError",

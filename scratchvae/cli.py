@@ -33,7 +33,7 @@ from .backend import (
     get_backend,
     keep_freed_memory,
 )
-from .errors import InputError, InputWarning, NonFiniteError, check_size
+from .errors import InputError, InputWarning, NonFiniteError, check_labels, check_size
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
@@ -306,9 +306,9 @@ def _describe(run: Run) -> str:
     dataset = trainer.dataset
     widths = [dataset.data_dim, *options.hidden, options.latent]
     shape = "-".join(map(str, widths + widths[-2::-1]))
-    kind = "VAE" if options.model == "vae" else "Autoencoder"
+    kind = type(model).__name__
     if options.objective == "iwae":
-        kind = f"IWAE of {options.samples} sample{'s' * (options.samples > 1)}"
+        kind += f" of {options.samples} sample{'s' * (options.samples > 1)}"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
     doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
     lines = [
@@ -415,8 +415,9 @@ def evaluate(args: argparse.Namespace) -> int:
         )
     if "nll" in result:
         spread = "" if error is None else f" +- {error:.3f}"
+        name = "-log p(x)" if model.classes is None else "-log p(x|y)"
         print(
-            f"  -log p(x)       {result['nll']:10.3f}{spread}, "
+            f"  {name:<15} {result['nll']:10.3f}{spread}, "
             f"an upper bound by {args.nll_samples:,} importance samples"
         )
     if _is_cross_entropy(trainer):
@@ -463,7 +464,12 @@ def sample(args: argparse.Namespace) -> int:
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
-    images = asnumpy(model.sample(args.n, check_seed(args.seed)))  # (n, D)
+    given = {}
+    if args.label is not None:
+        if model.classes is None:
+            raise InputError(f"--label: {path} holds a model without labels: leave it out")
+        given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
+    images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     if args.out.suffix in ARRAYS:
         _write_arrays(args.out, {"x": images})
     else:
@@ -481,6 +487,7 @@ def encode(args: argparse.Namespace) -> int:
     run = _opened(args)
     data, model = run.trainer.dataset, run.model
     x, y = (data.train, data.train_labels) if args.train else (data.test, data.test_labels)
+    x = asnumpy(model.rows(x, y, data.scale))  # (N, D), with the labels if the model is given them
     rng, codes = np.random.default_rng(run.options.seed), []
     for i in range(0, len(x), 1000):
         batch = model.backend.asarray(x[i : i + 1000])
@@ -719,6 +726,7 @@ def _parser() -> argparse.ArgumentParser:
     option("network", "Linear layers, or convolutions for images", choices=CHOICES["network"])
     option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none; 32,64 "
            "channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
+    option("conditional", "give the VAE the labels of the data", action="store_const", const=True)
     option("latent", "latent dimensions", type=int, metavar="N")
     option("beta", "weight of the KL term", type=float, metavar="X")
     option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")
@@ -788,6 +796,9 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help=".png, .svg or .pdf: a picture; .npy, .npz or .csv: the numbers",
+    )
+    sub.add_argument(
+        "--label", type=int, metavar="Y", help="of all of them, from a run with --conditional"
     )
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
     add_common(sub, with_json=False)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, Backend, asnumpy, get_backend, namespace
-from .errors import InputError
+from .errors import InputError, check_labels
 from .kernels import compiled
 
 BUILT_IN = ("digits", "mnist")
@@ -47,7 +47,7 @@ class Dataset:
     train, test : array, (N, D) and (M, D)
         uint8 or float.
     train_labels, test_labels : array of int64, (N,) and (M,), or None
-        Never used in training: they only colour the figures.
+        Only a model that is given labels trains with them; otherwise they colour the figures.
     scale : float
         The pixel value that means white.
     image_shape : tuple of int
@@ -106,6 +106,12 @@ class Dataset:
     def data_dim(self) -> int:
         """Number of features D."""
         return int(self.train.shape[1])
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes if the labels count from 0, or None if there are no labels."""
+        labels = [a for a in (self.train_labels, self.test_labels) if a is not None]
+        return max(1, 1 + max(int(a.max()) for a in labels)) if labels else None
 
 
 def load(name: str | os.PathLike[str]) -> Dataset:
@@ -201,12 +207,17 @@ def require_fit(dataset: Dataset, model: Any, binarize: str) -> None:
     """Raise InputError unless the data can train the model.
 
     They must have its width and, where the likelihood or the binarisation needs it, lie in [0, 1].
+    Where the model is given labels, they must have them.
     """
     if dataset.data_dim != model.data_dim:
         raise InputError(
             f"{dataset.name} has {dataset.data_dim} values per example: expected "
             f"{model.data_dim}, as the model was built for"
         )
+    if model.classes is not None:
+        x, x_test, name = dataset.train, dataset.test, f"labels of {dataset.name}"
+        check_labels(f"the training {name}", dataset.train_labels, len(x), model.classes)
+        check_labels(f"the test {name}", dataset.test_labels, len(x_test), model.classes)
     if binarize != "none":
         require_unit_interval(dataset, f"binarize={binarize!r}")
     elif model.likelihood.binary:

@@ -7,6 +7,8 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+import numpy as np
+
 Count = Annotated[int, range(2**63)]  # what a file may hold where it counts something
 
 
@@ -124,3 +126,29 @@ def _is_of(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and abs(value) < 1e308
     return type(value) is kind  # so that True is no integer
+
+
+def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
+    """Return labels as a NumPy array (n,), or () for one label of all n examples.
+
+    Raises
+    ------
+    InputError
+        If there are none, or they are not integers from 0 to `classes` - 1.
+    """
+    one = f"an integer from 0 to {classes - 1}"
+    if labels is None:
+        raise InputError(f"{name} are missing: expected {one} for each of {n} examples")
+    found = np.asarray(labels)
+    integers = found.dtype.kind in "iu" and found.shape in ((), (n,))
+    if found.ndim == 0 and not (integers and 0 <= found < classes):
+        raise InputError(f"{name} is {found.item()!r}: expected {one}")
+    if not integers:
+        raise InputError(
+            f"{name} has shape {found.shape} and type {found.dtype}: expected {one} for each of "
+            f"{n} examples"
+        )
+    outside = found[(found < 0) | (found >= classes)]
+    if outside.size:
+        raise InputError(f"found {outside.flat[0]} in {name}: expected {one}")
+    return found

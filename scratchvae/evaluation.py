@@ -1,7 +1,8 @@
 r"""How good a model is: its bounds on log p(x) in nats, and what its latent dimensions carry.
 
 Every function takes the data as an iterable of float batches (B, D), so that a data set never has
-to be in memory as floats. Those that draw noise take it from their `rng`.
+to be in memory as floats. For a model that is given labels they are what its `rows` returns, and
+the bounds are on log p(x|y). Those that draw noise take it from their `rng`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def log_importance_weights(
     """
     mu, logvar = posterior or model.encode(x)  # (B, Z) each
     z, _ = reparameterize(mu, logvar, eps)  # (K, B, Z)
-    output, _ = model.decoder.forward(z.reshape(-1, model.latent_dim))  # (K B, output_dim)
+    inputs = model.decoder_input(z, x)  # (K, B, Z)
+    output, _ = model.decoder.forward(inputs.reshape(-1, inputs.shape[-1]))  # (K B, output_dim)
     nll, _ = model.nll(x, output.reshape(*z.shape[:2], -1))  # (K, B)
     # [importance-weight]
     return model.log_prior(z) - log_density(z, mu, logvar)[0] - nll  # (K, B)

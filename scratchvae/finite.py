@@ -80,7 +80,8 @@ def first_nonfinite(model: Any, x: Array, eps: Array | None) -> str:
     z = model.codes(x, eps)  # (..., Z)
     if not finite(z):
         return "the draw z = mu + sigma eps is the first that is not finite"
-    if found := through("decoder", z.reshape(-1, model.latent_dim)):
+    inputs = model.decoder_input(z, x)
+    if found := through("decoder", inputs.reshape(-1, inputs.shape[-1])):
         return found
     if not all(finite(term) for term in model.forward(x, eps)[0]):
         return "the loss is not finite although every layer's output is"

@@ -31,6 +31,7 @@ class Model:
 
     kind: str | None = None  # the name under which `scratchvae.load` builds the model again
     parts: tuple[str, ...] = ("encoder", "decoder", "likelihood")  # in the order of `params`
+    classes: int | None = None  # how many labels the model tells apart, if it is given any
 
     data_dim: int
     latent_dim: int
@@ -162,6 +163,27 @@ class Model:
         if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
         return x
+
+    # --- rows of data: what a model is trained on, for each example
+
+    def rows(self, x: Any, labels: Any = None, white: float = 1.0) -> Array:
+        """Return the rows of data for examples x (N, D): x itself, whatever the labels.
+
+        A model that is given more than x, such as a label, appends it here, with `white` for a 1.
+        """
+        return x
+
+    def as_rows(self, x: Any) -> Array:
+        """Return rows of data as an array of the model; InputError if their shape is wrong."""
+        return self.as_batch("x", x, self.data_dim)
+
+    def decoder_input(self, z: Array, x: Array) -> Array:
+        """Return what the decoder is given for codes z (..., B, Z) of the rows x: z itself."""
+        return z
+
+    def decoder_input_backward(self, dinput: Array) -> Array:
+        """Return dz (B, Z) from the gradient for the decoder's input."""
+        return dinput
 
     # --- copies, files and words
 

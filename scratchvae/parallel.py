@@ -55,7 +55,7 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     def loss_and_grad(x: Array, eps: Array | None) -> Terms:
         def part(model: Autoencoder, rows: slice) -> Terms:
             noise = None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
-            return model.loss_and_grad(x[rows], noise, len(x))
+            return model.loss_and_grad(x[rows], noise, batch_size=len(x))
 
         bounds = [len(x) * i // n for i in range(n + 1)]
         first, *others = [slice(i, j) for i, j in pairwise(bounds) if i < j]
@@ -86,7 +86,7 @@ def _twins(model: Autoencoder, n: int) -> list[Autoencoder]:
     its attributes, as a function that was made around a parameter does.
     """
     before = model.params.grad.copy()
-    some = np.full((2, model.data_dim), 0.5, model.dtype)
+    some = np.full((2, model.widths()["encoder"][0]), 0.5, model.dtype)
     try:
         twins = [model.twin() for _ in range(n)]
         twins[0].loss_and_grad(some)

@@ -65,6 +65,7 @@ LONG_RUN = 50  # epochs; the first few fall so far that the rest would look flat
 MAX_POINTS = 2000  # more dots than this run together
 MAX_ELLIPSES = 20
 MAX_CLASSES = 50  # with more of them, labels are probably not classes
+MAX_COLUMNS = 20  # of labels
 CHUNK = 1000  # examples encoded at once
 METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between days or versions
     ".png": {"Software": None},
@@ -173,6 +174,28 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     ax = figure.add_subplot()
     draw_images(ax, images, image_shape, columns)
     ax.set_title(title or f"{len(drawn)} samples: z ~ N(0, I), decoded")
+    return figure
+
+
+@_styled
+def styles(images: Array, image_shape: Sequence[int]) -> Figure:
+    """Return a figure of codes that were decoded with several labels each.
+
+    Parameters
+    ----------
+    images : (n, C, D)
+        A row for each code, a column for each label, values in [0, 1].
+    image_shape : (H, W) or (H, W, C)
+    """
+    n, columns, dim = images.shape
+    drawn = images.reshape(-1, dim)  # (n C, D)
+    height = 6.4 * n / columns * _cell_height(_images(drawn, image_shape))
+    figure = Figure(figsize=(6.4, 0.6 + height))
+    ax = figure.add_subplot()
+    draw_images(ax, drawn, image_shape, columns)
+    ax.set_xticks(np.arange(columns) + 0.5, [str(label) for label in range(columns)])
+    ax.set(xlabel="label", ylabel="one code z in each row")
+    ax.set_title("The same codes with other labels")
     return figure
 
 
@@ -409,7 +432,8 @@ def write_figures(
     Parameters
     ----------
     model : Autoencoder or VAE
-        What needs a posterior or a prior is drawn where the model has one.
+        What needs a posterior or a prior is drawn where the model has one, and one code with every
+        label, instead of the manifold, where it is given labels.
     dataset : Dataset
         Its test part is encoded.
     metrics : sequence of mappings
@@ -421,14 +445,16 @@ def write_figures(
     list of Path
     """
     test, labels, shape = dataset.test, dataset.test_labels, dataset.image_shape
-    x = to_float(test[_one_of_each(len(test), labels)], dataset.scale, model.dtype)  # (n, D)
+    rows = asnumpy(model.rows(test, labels, dataset.scale))  # (M, D), with labels if it has any
+    x = to_float(rows[_one_of_each(len(test), labels)], dataset.scale, model.dtype)  # (n, D)
     figures: dict[str, Figure] = {}
     if metrics:
         figures["training_curves"] = training_curves(metrics)
-    figures["reconstructions"] = reconstructions(x, asnumpy(model.reconstruct(x)), shape)
+    originals = x[:, : test.shape[1]]  # (n, D)
+    figures["reconstructions"] = reconstructions(originals, asnumpy(model.reconstruct(x)), shape)
     codes = []
     for start in range(0, len(test), CHUNK):
-        batch = to_float(test[start : start + CHUNK], dataset.scale, model.dtype)
+        batch = to_float(rows[start : start + CHUNK], dataset.scale, model.dtype)
         code = model.encode(batch) if model.has_posterior else (model.mean_code(batch),)
         codes.append([asnumpy(part) for part in code])
     mu, *rest = (np.concatenate(parts) for parts in zip(*codes, strict=True))  # (N, Z)
@@ -436,7 +462,12 @@ def write_figures(
     if model.has_posterior:
         figures["samples"] = samples(asnumpy(model.sample(64, rng=0)), shape)
         figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
-        if model.latent_dim == 2:
+        if model.classes is not None:
+            z = model.draw_prior(8, np.random.default_rng(0))  # (n, Z)
+            labels_drawn = range(min(model.classes, MAX_COLUMNS))
+            images = [asnumpy(model.decode(z, label)) for label in labels_drawn]  # (n, D) each
+            figures["styles"] = styles(np.stack(images, axis=1), shape)
+        elif model.latent_dim == 2:
             figures["manifold"] = manifold(lambda z: asnumpy(model.decode(z)), shape)
     if model.latent_dim == 2:
         figures["latent_plane"] = latent_plane(mu, logvar, labels)

@@ -28,6 +28,7 @@ import numpy as np
 from . import checkpoint, datasets, errors
 from .activations import ACTIVATIONS
 from .backend import Backend, get_backend
+from .conditional import ConditionalVAE
 from .datasets import Dataset
 from .errors import (
     Count,
@@ -50,7 +51,9 @@ from .vae import VAE, Autoencoder, Terms
 LAST, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 1.0  # epochs on the digits are shorter than a write to the disk
 
-KINDS: dict[str, type[Autoencoder]] = {"vae": VAE, "ae": Autoencoder, "iwae": IWAE}
+KINDS: dict[str, type[Autoencoder]] = {
+    "vae": VAE, "ae": Autoencoder, "iwae": IWAE, "cvae": ConditionalVAE
+}  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ("vae", "ae"),
     "objective": ("elbo", "iwae"),
@@ -75,7 +78,7 @@ BELONGS = {
 # The options that an objective leaves no choice.
 FIXED: dict[str, dict[str, Any]] = {
     "elbo": {"samples": 1},
-    "iwae": {"model": "vae", "beta": 1, "warm_up": 0, "free_bits": 0},
+    "iwae": {"model": "vae", "conditional": False, "beta": 1, "warm_up": 0, "free_bits": 0},
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -134,6 +137,8 @@ class Options:
         A variational or a plain autoencoder.
     network : {"dense", "conv"}
         Linear layers, or convolutions for images.
+    conditional : bool
+        Whether the VAE is given the labels of the data.
     hidden : sequence of int
         The widths of the encoder's hidden layers; the decoder has them in reverse. 400 if not
         given; for convolutions 32 and 64 channels.
@@ -185,6 +190,7 @@ class Options:
     model: str = "vae"
     network: str = "dense"
     hidden: tuple[int, ...] = _BY_NETWORK
+    conditional: bool = False
     latent: int = _BY_DATA
     beta: float = 1.0
     warm_up: float = 0.0
@@ -232,6 +238,19 @@ class Options:
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
+        if not isinstance(self.conditional, bool):
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} is {self.conditional!r}: expected True or False"
+                )
+            )
+        if self.conditional and self.model != "vae":
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} needs a VAE: expected {spell('model')} vae, found "
+                    f"{self.model}"
+                )
+            )
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
         self.learning_rate()
@@ -262,16 +281,33 @@ class Options:
         """Return the options that the others make meaningless, such as SGD's momentum with Adam."""
         return [name for name, (of, value) in BELONGS.items() if getattr(self, of) != value]
 
-    def model_config(self, dataset: Dataset) -> dict[str, Any]:
-        """Return what `build_model` needs, for examples as the data set has them."""
-        config: dict[str, Any] = {"kind": self.model, "data_dim": dataset.data_dim}
+    @property
+    def kind(self) -> str:
+        """The kind of the model, one of `KINDS`."""
+        if self.objective == "iwae":
+            return "iwae"
+        return "cvae" if self.conditional else self.model
+
+    def model_config(self, dataset: Dataset, classes: int | None = None) -> dict[str, Any]:
+        """Return what `build_model` needs for the data.
+
+        A conditional model has as many classes as `classes` or, if it is None, the data's labels.
+
+        Raises
+        ------
+        OptionError
+            If the model is given labels and the data have none, or too few examples for them.
+        """
+        config: dict[str, Any] = {"kind": self.kind, "data_dim": dataset.data_dim}
         config |= {"hidden": self.hidden, "latent_dim": self.latent, "network": self.network}
         config["image_shape"] = _checked("network", dataset.image_shape, self._fit)
         config |= {k: getattr(self, k) for k in ("activation", "likelihood", "variance", "dtype")}
         if self.model == "vae":
             config |= {"beta": self.beta, "free_bits": self.free_bits}
         if self.objective == "iwae":
-            config |= {"kind": "iwae", "samples": self.samples}
+            config["samples"] = self.samples
+        if self.conditional:
+            config["classes"] = classes or _classes(dataset)
         return config
 
     def _fit(self, name: str, image_shape: tuple[int, ...]) -> Any:
@@ -313,6 +349,26 @@ def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
     except InputError as error:
         rest = str(error).removeprefix(option)
         raise OptionError(lambda spell: spell(option) + rest) from None
+
+
+def _classes(dataset: Dataset) -> int:
+    """Return how many classes the labels of the data tell apart."""
+    name, classes = dataset.name, dataset.classes
+    if classes is None:
+        raise OptionError(
+            lambda spell: (
+                f"{name} has no labels, which {spell('conditional')} needs: expected a file .npz "
+                "with an array y of integers, one for each row of x"
+            )
+        )
+    if classes > len(dataset.train):
+        raise OptionError(
+            lambda spell: (
+                f"{name} holds the label {classes - 1} among {len(dataset.train)} training "
+                f"examples: {spell('conditional')} expects classes that are numbered from 0"
+            )
+        )
+    return classes
 
 
 def _check_widths(name: str, widths: Any) -> tuple[int, ...]:
@@ -379,7 +435,7 @@ class Run:
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
-        return f"<Run in {self.out}: {o.model} of {o.data}, {t.epoch} of {o.epochs} epochs>"
+        return f"<Run in {self.out}: {o.kind} of {o.data}, {t.epoch} of {o.epochs} epochs>"
 
     @property
     def model(self) -> Autoencoder:
@@ -452,7 +508,7 @@ class Run:
     def _write(self, state: State) -> None:
         dataset = self.trainer.dataset
         config = {
-            "model": self.options.model_config(dataset),
+            "model": self.options.model_config(dataset, self.model.classes),
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
@@ -625,7 +681,8 @@ def open(
             values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
             values.pop("examples", None)
     was = values["config"]
-    config = options.model_config(dataset) | {"data_dim": was["model"]["data_dim"]}
+    config = options.model_config(dataset, was["model"].get("classes"))
+    config |= {"data_dim": was["model"]["data_dim"]}
     config |= {"image_shape": tuple(was["image_shape"])}
     model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
     run = Run(options, Path(out), build_trainer(options, dataset, backend, model))
@@ -836,7 +893,7 @@ def _free_folder(options: Options) -> Path:
     data = options.data
     name = data if data in datasets.BUILT_IN else Path(data).name.split(".")[0]
     n = 1
-    while os.path.lexists(folder := Path("runs") / f"{name}-{options.model}-{n}"):
+    while os.path.lexists(folder := Path("runs") / f"{name}-{options.kind}-{n}"):
         n += 1
     return folder
 

@@ -78,7 +78,8 @@ class Trainer:
         Of ``model.params``.
     dataset : Dataset or array (N, D)
         Stays as it is, uint8 for images; one batch at a time becomes floats. An array is taken as
-        :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it.
+        :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it. A model that is given labels
+        keeps a copy of the examples, with their labels.
     batch_size : int
     schedule : callable, optional
         The time in epochs -> learning rate; the optimizer's own rate throughout if not given.
@@ -149,8 +150,9 @@ class Trainer:
         self.epoch, self.batch, self.stop = 0, 0, False
         self.totals, self.seconds = model.backend.xp.zeros(3), 0.0  # this epoch's terms and time
         self.metrics: list[dict[str, float]] = []
-        self._train = model.backend.asarray(dataset.train)  # (N, D), on the device if there is one
-        self._test = model.backend.asarray(dataset.test)  # (M, D)
+        asarray, white = model.backend.asarray, dataset.scale  # on the device if there is one
+        self._train = model.rows(asarray(dataset.train), dataset.train_labels, white)  # (N, D)
+        self._test = model.rows(asarray(dataset.test), dataset.test_labels, white)  # (M, D)
         self.batches_per_epoch = -(-len(dataset.train) // batch_size)  # rounded up
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.

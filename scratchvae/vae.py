@@ -147,7 +147,7 @@ class Autoencoder(Model):
 
     def encode(self, x: Any) -> Any:
         """Return the codes (B, Z) of x (B, D)."""
-        return self.encoder.forward(self.as_batch("x", x, self.data_dim))[0]
+        return self.encoder.forward(self.as_rows(x))[0]
 
     def decode(self, z: Any) -> Array:
         """Return the mean (B, D) of p(x|z) for codes z (B, Z)."""
@@ -185,7 +185,7 @@ class Autoencoder(Model):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache; `eps` is not used."""
-        x = self.as_batch("x", x, self.data_dim)
+        x = self.as_rows(x)
         z, encoder_cache = self.encoder.forward(x)  # (B, Z)
         output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
@@ -330,17 +330,17 @@ class VAE(Autoencoder):
 
     def codes(self, x: Any, eps: Any = None) -> Array:
         """Return draws z from q(z|x) for x (B, D), by the noise eps: (B, Z), or in its shape."""
-        x = self.as_batch("x", x, self.data_dim)
+        x = self.as_rows(x)
         return self.reparameterize(*self.encode(x), self.noise(eps, len(x)))[0]
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
-        x = self.as_batch("x", x, self.data_dim)
+        x = self.as_rows(x)
         eps = self.noise(eps, len(x))  # (B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
         mu, logvar = self.split(code)  # (B, Z) each
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (B, Z)
-        output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
+        output, decoder_cache = self.decoder.forward(self.decoder_input(z, x))  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
         kl, kl_cache = self.kl(mu, logvar)  # (B,)
         charged = kl
@@ -354,7 +354,7 @@ class VAE(Autoencoder):
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         encoder_cache, z_cache, decoder_cache, nll_cache, kl_cache = cache
         doutput = self.nll_backward(dloss, nll_cache)  # (B, output_dim)
-        dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
+        dz = self.decoder_input_backward(self.decoder.backward(doutput, decoder_cache))  # (B, Z)
         # [two-paths]  mu and logvar reach the loss through z and through the KL: gradients add
         dmu_z, dlogvar_z = self.reparameterize_backward(dz, z_cache)  # (B, Z) each
         kl_backward = kl_free_bits_backward if self.free_bits else self.kl_backward

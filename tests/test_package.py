@@ -30,6 +30,7 @@ FLOORS = [
     ["networks", "summary"],
     ["model"],
     ["vae"],
+    ["conditional"],
     ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
     ["plots", "parallel", "finite"],
     ["training"],
@@ -97,6 +98,7 @@ def test_no_module_asks_what_kind_of_model_or_layer_it_has():
         "layers": {"Layer", "Linear", "Activation", "Sequential"},
         "likelihoods": {"Likelihood", "Bernoulli", "Gaussian"},
         "vae": {"Autoencoder", "VAE"},
+        "conditional": {"ConditionalVAE"},
         "model": {"Model"},
     }
     for name, path in SOURCES.items():

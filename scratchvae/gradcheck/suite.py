@@ -11,6 +11,7 @@ import numpy as np
 from scratchvae import free_bits, gaussian, likelihoods
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import Array, Backend, RandomSource, get_backend
+from scratchvae.conditional import ConditionalVAE
 from scratchvae.convolution import Conv2D, ConvTranspose2D
 from scratchvae.iwae import IWAE
 from scratchvae.layers import Activation, Linear, Sequential
@@ -101,3 +102,8 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
         if "likelihood" not in own:
             x = (x > 0).astype(x.dtype)
         yield f"{kind.__name__} {name}", model, [x, eps]
+
+    conditional = ConditionalVAE(12, (8,), 3, classes=5, activation="tanh", **options)
+    bits = backend.asarray(rng.integers(0, 2, (4, 12)).astype(float))  # (B, D)
+    rows = conditional.rows(bits, rng.integers(0, 5, 4))  # (B, D + C)
+    yield "ConditionalVAE bernoulli tanh", conditional, [rows, normal(4, 3)]

@@ -45,6 +45,7 @@ TEST_FILES = (
     "test_unbiasedness.py",
     "test_ground_truth.py",
     "test_convolution.py",
+    "test_conditional.py",
 )
 
 
