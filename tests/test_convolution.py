@@ -221,6 +221,8 @@ def test_one_seed_means_one_layer_in_both_dtypes():
 
 def test_layers_say_what_builds_them():
     assert repr(Conv2D(1, 2, 3)) == "Conv2D(1, 2, 3, 1, 0)"
+    assert repr(ConvTranspose2D(1, 2, 3)) == "ConvTranspose2D(1, 2, 3, 1, 0, 0)"
+    assert Conv2D(1, 2, 3).W.value.dtype == ConvTranspose2D(1, 2, 3).W.value.dtype == np.float32
     assert repr(Conv2D(1, 2, (3, 2), 2, (0, 1))) == "Conv2D(1, 2, (3, 2), 2, (0, 1))"
     text = "ConvTranspose2D(1, 2, 3, (2, 3), 1, (0, 2))"
     assert repr(ConvTranspose2D(1, 2, [3, 3], (2, 3), 1, (0, 2))) == text
