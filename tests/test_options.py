@@ -411,6 +411,45 @@ def is_json(text):
     return True
 
 
+@acts("train --network")
+def network(do):
+    np.save("i.npy", do.rng.integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    for name, shape in ("dense", (64, 4)), ("conv", (4, 1, 3, 3)):
+        params = do.train("--network", name, data="i.npy").model.params
+        assert shape in [params[k].value.shape for k in params.names]
+
+
+@acts("train --objective")
+def objective(do):
+    elbo, iwae = (do.train("--objective", name).steps[0] for name in ("elbo", "iwae"))
+    assert elbo.eps.shape == (16, 2)
+    assert iwae.eps.shape == (1, 16, 2)
+
+
+@acts("train --samples")
+def samples(do):
+    for k in 2, 5:
+        steps = do.train("--objective", "iwae", "--samples", k).steps
+        assert [step.eps.shape for step in steps] == [(k, 16, 2), (k, 16, 2), (k, 4, 2)]
+
+
+@acts("train --data")
+def data_option(do):
+    for name, width in ("a.npy", 5), ("b.npy", 7):
+        do.save(name, 20, width)
+        argv = "--hidden", "4", "--epochs", "1", "--device", "cpu", "--out", f"{name}-run"
+        do("train", "--data", name, *argv)
+        assert do.model.data_dim == width
+
+
+@acts("train --other-data")
+def other_data(do):
+    first = do.train(out="r")
+    do.save("x.npy", 40, 6)  # others, under the same name
+    second = do.train("--resume", "--other-data", "--epochs", "2", out=first.out)
+    assert not {*map(bytes, second.steps[0].x)} & {*map(bytes, first.steps[0].x)}
+
+
 # --- evaluate ------------------------------------------------------------------------------------
 
 
@@ -489,6 +528,112 @@ def test_evaluate_keeps_the_products_of_a_small_model_on_one_thread(do, monkeypa
         do.evaluate(run.out)
     assert do.threads == {1}
     assert told == [True]
+
+
+# --- encode and figures --------------------------------------------------------------------------
+
+
+def shown(do, command, run, *options, out):
+    """Return what `encode` writes, or where `figures` draws of which model and data."""
+    if command == "encode":
+        do("encode", run.out, "--out", out, *options)
+        return np.load(out)
+    drawn = []
+
+    def draw(run, out=None):
+        drawn.append((run.model, run.trainer.dataset, out))
+        return []
+
+    with do.patch.context() as patch:
+        patch.setattr(Run, "draw", draw)
+        do("figures", run.out, *(("--out", out) if out else ()), *options)
+    return drawn[-1]
+
+
+@acts("encode run_folder")
+def encoded_folder(do):
+    a, b = (shown(do, "encode", do.train("--seed", n), out="c.npy") for n in (1, 2))
+    assert (a != b).all()
+
+
+@acts("encode --data")
+def encoded_data(do):
+    run = do.train()
+    do.save("y.npy", 100, 6)
+    assert len(shown(do, "encode", run, out="c.npy")) == 4
+    assert len(shown(do, "encode", run, "--data", "y.npy", out="c.npy")) == 10
+
+
+@acts("encode --train")
+def encoded_train(do):
+    assert len(shown(do, "encode", do.train(), "--train", out="c.npy")) == 36
+
+
+def with_another_best(do):
+    """Return two runs, of which the first has the last state of the second as its best."""
+    a, b = do.train("--seed", "1"), do.train("--seed", "2")
+    Path(a.out, BEST).write_bytes(Path(b.out, LAST).read_bytes())
+    return a, b
+
+
+@acts("encode --best")
+def encoded_best(do):
+    a, b = with_another_best(do)
+    best, other = shown(do, "encode", a, "--best", out="c.npy"), shown(do, "encode", b, out="d.npy")
+    np.testing.assert_array_equal(best, other)
+
+
+@acts("encode --out")
+def encoded_out(do):
+    run = do.train()
+    for name in "a.npy", "b.npy":
+        assert shown(do, "encode", run, out=name).shape == (4, 2)
+
+
+@acts("encode --device")
+def encoded_device(do):
+    run, seen, encode = do.train(), [], sv.VAE.encode
+    do.use_device()
+    do.patch.setattr(sv.VAE, "encode", lambda m, x: seen.append(m.backend.name) or encode(m, x))
+    for name in "cpu", "cuda":
+        shown(do, "encode", run, "--device", name, out="c.npy")
+    assert seen == ["numpy", "cupy"]
+
+
+@acts("figures run_folder")
+def drawn_folder(do):
+    a, b = (shown(do, "figures", do.train("--seed", n), out=None)[0] for n in (1, 2))
+    assert (a.params.value != b.params.value).any()
+
+
+@acts("figures --data")
+def drawn_data(do):
+    run = do.train()
+    do.save("y.npy", 100, 6)
+    assert len(shown(do, "figures", run, "--data", "y.npy", out=None)[1].test) == 10
+
+
+@acts("figures --best")
+def drawn_best(do):
+    a, b = with_another_best(do)
+    best, other = shown(do, "figures", a, "--best", out=None), shown(do, "figures", b, out=None)
+    np.testing.assert_array_equal(best[0].params.value, other[0].params.value)
+
+
+@acts("figures --out")
+def drawn_out(do):
+    run = do.train()
+    for name in "f", "g/h":
+        assert shown(do, "figures", run, out=name)[2] == Path(name)
+
+
+@acts("figures --device")
+def drawn_device(do):
+    run = do.train()
+    do.use_device()
+    for name, backend in ("cpu", "numpy"), ("cuda", "cupy"):
+        model = shown(do, "figures", run, "--device", name, out=None)[0]
+        assert model.backend.name == backend
 
 
 # --- sample, demo and gradcheck ------------------------------------------------------------------
