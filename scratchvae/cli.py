@@ -236,8 +236,8 @@ def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # One that is ignored stays so: nohup wants that.
-    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield received

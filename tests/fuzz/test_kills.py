@@ -14,7 +14,7 @@ from scratchvae import checkpoint, cli, run
 
 pytestmark = pytest.mark.slow
 
-TRAIN = ["train", "--hidden", "6", "--batch-size", "50", "--epochs", "25", "--device", "cpu"]
+TRAIN = ["train", "--hidden", "6", "--batch-size", "50", "--epochs", "60", "--device", "cpu"]
 FILES = ("checkpoint.safetensors", "best.safetensors")
 # While figures are drawn there is nothing to save, and the system ends the process: below 0.
 CODES = {"SIGKILL": [-9], "SIGINT": [130], "SIGTERM": [143, -15], "SIGHUP": [129, -1]}
@@ -26,6 +26,9 @@ def command(argv, log, ready):
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # whoever started us may have ignored them
+        default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(getattr(signal, name), default)
     ready.send(None)
     code = cli.main(argv)
     sys.stdout.flush()
@@ -66,7 +69,9 @@ def test_a_run_that_is_stopped_again_and_again(name, number, rng, start, tally, 
             # What a run was given it knows; with --epochs, one that has them would be refused.
             argv = [*TRAIN[:1], "--resume", *TRAIN[-2:]] if resumed else TRAIN
             process = start([*argv, "--out", str(folder)], log)
-            process.join(float(rng.uniform(0, seconds)) if left > 0 else 6 * SECONDS)
+            # Early rather than late: at the end the figures take long, and nothing is lost there.
+            delay = seconds * rng.uniform(0, 1) ** 3
+            process.join(float(delay) if left > 0 else 6 * SECONDS)
             if process.exitcode is None:
                 assert left > 0, "it hangs"
                 os.kill(process.pid, getattr(signal, name))
