@@ -136,7 +136,6 @@ def test_gradients_where_input_and_output_have_one_shape(rng, kind):
     assert check(layer, [x], rng=int(rng.integers(2**32))).ok
 
 
-@pytest.mark.proves("conv-grad-W", "conv-grad-b")
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradients_of_parameters_add_up_and_no_argument_is_changed(rng, transposed):
     layer = (ConvTranspose2D if transposed else Conv2D)(2, 3, 3, 2, 1, rng=rng, dtype="float64")
