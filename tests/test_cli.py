@@ -1095,10 +1095,16 @@ def test_a_terminal_that_knows_ascii_alone():
     assert "writing in m\\xfc\n" in out
 
 
+def hears_sighup():
+    """Undo what the process inherits if the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_what_schedulers_send_saves_as_ctrl_c_does(tmp_path, name):
     number = getattr(signal, name)
-    with subprocess.Popen([*COMMAND, "--epochs", "100000", "--out", "r"], **PIPES) as process:
+    argv = [*COMMAND, "--epochs", "100000", "--out", "r"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
         while not (tmp_path / "r/checkpoint.safetensors").exists():
             time.sleep(0.05)
         before = checkpoint.load("r/checkpoint.safetensors")[1]["step"]
@@ -1124,7 +1130,7 @@ def test_nohup_is_left_alone(tmp_path):
 def test_a_terminal_that_is_gone_takes_no_run_with_it(tmp_path):
     ours, theirs = os.openpty()
     argv = [*COMMAND, "--epochs", "100000", "--out", "r"]
-    with subprocess.Popen(argv, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(argv, stdout=theirs, stderr=theirs, preexec_fn=hears_sighup) as process:
         os.close(theirs)
         os.set_blocking(ours, False)
         while not (tmp_path / "r/checkpoint.safetensors").exists():
