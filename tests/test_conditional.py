@@ -303,7 +303,7 @@ def telling(rng):
     return model
 
 
-@pytest.mark.proves("conditional-decoder", "conditional-one-hot")
+@pytest.mark.proves("conditional-one-hot")
 def test_codes_come_from_the_prior_and_labels_uniformly_unless_given(rng):
     model = telling(rng)
     drawn = model.sample(4000, rng)

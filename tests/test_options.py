@@ -433,6 +433,19 @@ def samples(do):
         assert [step.eps.shape for step in steps] == [(k, 16, 2), (k, 16, 2), (k, 4, 2)]
 
 
+def labelled(do):
+    """Write a data set with labels 0, 1 and 2; return its name."""
+    np.savez("l.npz", x=do.save("x.npy", 40, 6), y=np.arange(40) % 3)
+    return "l.npz"
+
+
+@acts("train --conditional")
+def conditional(do):
+    data = labelled(do)
+    without, given = (do.train(*argv, data=data).model for argv in ((), ("--conditional",)))
+    assert (without.classes, given.classes) == (None, 3)
+
+
 @acts("train --data")
 def data_option(do):
     for name, width in ("a.npy", 5), ("b.npy", 7):
@@ -650,6 +663,14 @@ def sampled_number(do):
     run = do.train()
     for n in 5, 7:
         assert do.sample(run.out, "-n", n).shape == (n, 6)
+
+
+@acts("sample --label")
+def sampled_label(do):
+    run = do.train("--conditional", data=labelled(do))
+    one, again, other = (do.sample(run.out, "--label", y) for y in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
 
 
 @acts("sample --out")
