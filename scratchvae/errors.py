@@ -140,7 +140,7 @@ def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
     if labels is None:
         raise InputError(f"{name} are missing: expected {one} for each of {n} examples")
     found = np.asarray(labels)
-    integers = found.dtype.kind in "iu" and found.shape in ((), (n,))
+    integers = found.dtype.kind in ("i", "u") and found.shape in ((), (n,))
     if found.ndim == 0 and not (integers and 0 <= found < classes):
         raise InputError(f"{name} is {found.item()!r}: expected {one}")
     if not integers:

@@ -492,6 +492,7 @@ def test_parts_of_your_own_take_the_label_too(rng, tmp_path):
     encoder, decoder = sv.Linear(9, 6, **own), sv.Linear(7, 5, **own)
     model = small(hidden=None, encoder=encoder, decoder=decoder, rng=rng)
     x, eps, labels = data(rng)
+    assert (model.encoder, model.decoder) == (encoder, decoder)
     gradcheck.check_model(model, model.rows(x, labels), eps)
     assert "Linear(9, 6)" in model.summary()
 
@@ -502,6 +503,14 @@ def test_by_default_there_are_ten_classes():
     assert model.params["encoder.0.W"].shape == (74, 400)
     assert model.params["decoder.0.W"].shape == (30, 400)
     assert sv.VAE(64).classes is None
+
+
+def test_the_options_are_those_of_a_vae():
+    config = sv.VAE(5, likelihood="gaussian").config()
+    of_ours = sv.ConditionalVAE(5, likelihood="gaussian").config()
+    assert of_ours == config | {"kind": "cvae", "class": "ConditionalVAE", "classes": 10}
+    model = small(free_bits=0.25, beta=2.0)
+    assert (model.free_bits, model.beta) == (0.25, 2.0)
 
 
 # The command line
