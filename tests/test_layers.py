@@ -129,6 +129,12 @@ def test_where_dx_is_not_needed_no_backward_is_passed_over(rng):
         assert check_model(model, rng.random((3, 6)), rng=int(rng.integers(2**32))).ok, encoder
 
 
+def test_one_layer_is_no_sequence():
+    with pytest.raises(InputError) as error:
+        Sequential(5)
+    assert str(error.value) == "layers is 5: expected a sequence of layers, such as a list"
+
+
 class Slotted:
     __slots__ = ("called",)
 

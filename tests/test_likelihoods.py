@@ -202,5 +202,11 @@ def test_an_unusable_variance_is_named(variance):
 
 
 def test_an_unknown_likelihood_is_named():
-    with pytest.raises(InputError, match="unknown likelihood 'poisson': expected 'bernoulli', 'g"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "unknown likelihood 'poisson': expected 'bernoulli', 'gaussian' or an object with "
+            "binary, output_dim, nll, nll_backward, mean$"
+        ),
+    ):
         get_likelihood("poisson", 3, 1.0, NUMPY, "float64")

@@ -306,6 +306,11 @@ def test_a_change_that_the_parameters_do_not_see_is_refused_until_they_are_gathe
     sv.Adam(model.params).step()
 
 
+def test_a_variance_is_written_as_a_float():
+    model = sv.VAE(6, likelihood="gaussian", variance=2, **OPTIONS)
+    assert type(model.config()["variance"]) is float
+
+
 def test_other_widths_are_refused_until_they_are_gathered():
     model = sv.VAE(6, **OPTIONS)
     before = model.widths()
