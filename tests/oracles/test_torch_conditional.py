@@ -10,6 +10,7 @@ import strategies as draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import LIKELIHOODS, assert_equal_gradients, import_oracle, options
+from test_torch import ACTIVATIONS
 
 import scratchvae as sv
 from scratchvae import evaluation
@@ -18,13 +19,6 @@ torch = import_oracle("torch")
 torch.set_num_threads(1)
 Normal = torch.distributions.Normal
 LINEAR = torch.nn.functional.linear
-ACTIVATIONS = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # theirs is linear above 20
-    "silu": torch.nn.functional.silu,
-}
 
 
 class Reference:
