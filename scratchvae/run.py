@@ -189,8 +189,8 @@ class Options:
     data: str = "digits"
     model: str = "vae"
     network: str = "dense"
-    hidden: tuple[int, ...] = _BY_NETWORK
     conditional: bool = False
+    hidden: tuple[int, ...] = _BY_NETWORK
     latent: int = _BY_DATA
     beta: float = 1.0
     warm_up: float = 0.0

@@ -37,6 +37,9 @@ def check(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
     """Report what numpydoc finds in one docstring."""
     if what not in ("function", "method", "class", "property"):
         return
+    home = getattr(obj, "__module__", None) or app.config.derivations_package
+    if home.partition(".")[0] != app.config.derivations_package:
+        return  # imported from elsewhere
     result = validate(name)
     of_parameters = re.search(r"^ *Parameters\n *-+$", result["docstring"], re.MULTILINE)
     for code, message in result["errors"]:
