@@ -792,8 +792,8 @@ def build_trainer(
     model: Autoencoder | None = None,
 ) -> Trainer:
     """Return a trainer, with a new optimizer and, unless one is given, a new model."""
-    config = options.model_config(dataset) | {"rng": options.seed}
-    model = build_model(config, backend) if model is None else model
+    if model is None:
+        model = build_model(options.model_config(dataset) | {"rng": options.seed}, backend)
     optimizer: Optimizer
     if options.optimizer == "adam":
         optimizer = Adam(model.params, options.lr)

@@ -580,6 +580,7 @@ def test_other_data_may_lack_some_of_the_classes(rng):
 def test_wrong_labels_on_the_command_line_are_one_sentence(rng, capsys):
     x, y = rng.random((50, 9)), np.arange(50)
     np.save("plain.npy", x)
+    np.save("digits.npy", rng.random((50, 64)))
     np.savez("large.npz", x=x, y=1000 * y)
     np.savez("negative.npz", x=x, y=y % 3 - 1)
     np.savez("half.npz", x=x, y=y % 3, x_test=x)
@@ -600,7 +601,7 @@ def test_wrong_labels_on_the_command_line_are_one_sentence(rng, capsys):
         (*train, "large.npz"): "large.npz holds the label 49000 among 45 training examples: --cond",
         (*train, "negative.npz"): "found -1 in the training labels of negative.npz: expected an in",
         (*train, "half.npz"): "the test labels of half.npz are missing: expected an integer from",
-        ("evaluate", "r", "--data", "plain.npy"): "the training labels of plain.npy are missing",
+        ("evaluate", "r", "--data", "digits.npy"): "the training labels of digits.npy are missing",
         ("train", "--resume", "--out", "vae", "--conditional", "--epochs", "3"): "--conditional "
         "was False, this command asks for True",
     }

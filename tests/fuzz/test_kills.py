@@ -29,8 +29,11 @@ def command(argv, log, ready):
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # whoever started us may have ignored them
         default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
         signal.signal(getattr(signal, name), default)
-    ready.send(None)
-    code = cli.main(argv)
+    try:
+        ready.send(None)
+        code = cli.main(argv)
+    except KeyboardInterrupt:  # before the command line is ready for it
+        code = 130
     sys.stdout.flush()
     os._exit(code)  # what multiprocessing does at its end is not ours to interrupt
 
