@@ -78,7 +78,7 @@ BELONGS = {
 # The options that an objective leaves no choice.
 FIXED: dict[str, dict[str, Any]] = {
     "elbo": {"samples": 1},
-    "iwae": {"model": "vae", "conditional": False, "beta": 1, "warm_up": 0, "free_bits": 0},
+    "iwae": {"model": "vae", "beta": 1, "warm_up": 0, "free_bits": 0},
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -249,6 +249,13 @@ class Options:
                 lambda spell: (
                     f"{spell('conditional')} needs a VAE: expected {spell('model')} vae, found "
                     f"{self.model}"
+                )
+            )
+        if self.conditional and self.objective == "iwae":
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} with {spell('objective')} iwae: there is no such "
+                    "model, so leave one of them out"
                 )
             )
         for name, value in values.items():
@@ -681,6 +688,11 @@ def open(
             values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
             values.pop("examples", None)
     was = values["config"]
+    if options.network != "dense" and tuple(was["image_shape"]) != tuple(dataset.image_shape):
+        raise InputError(
+            f"{dataset.name}: images of the shape {tuple(dataset.image_shape)}: expected "
+            f"{tuple(was['image_shape'])}, as the convolutions were built for"
+        )
     config = options.model_config(dataset, was["model"].get("classes"))
     config |= {"data_dim": was["model"]["data_dim"]}
     config |= {"image_shape": tuple(was["image_shape"])}

@@ -596,6 +596,11 @@ def test_wrong_labels_on_the_command_line_are_one_sentence(rng, capsys):
         (*sample, "--label"): "argument --label: expected one argument",
         ("sample", "vae", "--out", "s.png", "--label", "7"): "--label: vae/checkpoint.safetensors "
         "holds a model without labels",
+        (
+            *train,
+            "--objective",
+            "iwae",
+        ): "--conditional with --objective iwae: there is no such model",
         (*train, "--model", "ae"): "--conditional needs a VAE: expected --model vae, found ae",
         (*train, "plain.npy"): "plain.npy has no labels, which --conditional needs: expected a",
         (*train, "large.npz"): "large.npz holds the label 49000 among 45 training examples: --cond",

@@ -338,6 +338,17 @@ def test_the_command_line_has_the_network(capsys):
     assert "--network was conv, this command asks for dense" in capsys.readouterr().err
 
 
+def test_images_of_another_shape_are_not_taken_for_the_same(tmp_path, rng):
+    """As many pixels, but other neighbours."""
+    paths = [tmp_path / name for name in ("square.npy", "wide.npy")]
+    for path, shape in zip(paths, [(8, 8), (4, 16)], strict=True):
+        np.save(path, rng.random((20, *shape)))
+    options = sv.run.Options(str(paths[0]), network="conv", hidden=(2,), latent=1, epochs=1)
+    sv.run.new(options, tmp_path / "r").train()
+    with pytest.raises(sv.InputError, match=r"the shape \(4, 16\): expected \(8, 8\), as the conv"):
+        sv.run.open(tmp_path / "r", data=paths[1], other_data=True)
+
+
 @pytest.mark.usefixtures("_device")
 def test_a_step_on_a_device_computes_the_same_and_never_waits(rng):
     seed, x = int(rng.integers(2**31)), rng.random((5, 64))
