@@ -42,6 +42,18 @@ def never_wrong(*pair, rng, scale):
             raise
 
 
+def never_wrong_model(case, **options):
+    """Check; at a kink of one of its many units the forward pass may not decide."""
+    try:
+        report = check_model(case.model, case.x, case.eps, **options)
+    except GradientError as error:
+        if error.report.verdict != "cannot tell":
+            raise
+        return error.report
+    assert report.error <= TOLERANCE
+    return report
+
+
 # ---------------------------------------------------------------------------------------- pairs
 
 
@@ -272,8 +284,7 @@ def test_free_bits(shape, free, rng):
 @given(case=draws.cases(), rng=draws.generators())
 @examples(300)
 def test_whole_models(case, rng):
-    report = check_model(case.model, case.x, case.eps, rng=rng, directions=2)
-    assert report.error <= TOLERANCE
+    report = never_wrong_model(case, rng=rng, directions=2)
     checked = {c.name.split("[")[0].split(",")[0] for c in report.checks}
     assert checked - {"all together"} == set(case.model.params.names)
 
@@ -284,7 +295,7 @@ def test_whole_models(case, rng):
 def test_models_with_blocks_that_need_directions(activation, options, beta, seed):
     options = {"hidden": (16,), "activation": activation, "beta": beta, **options}
     case = draws.make_case(VAE, 6, 20, 5, seed, **options)
-    report = check_model(case.model, case.x, case.eps, rng=seed)
+    report = never_wrong_model(case, rng=seed)
     assert any("encoder.0.W, direction" in c.name for c in report.checks)
 
 
