@@ -219,8 +219,7 @@ def prepared(
             for i, g in zip(choices[0], given, strict=True)
             if _usable(args[i]) and (g is None or not args[i].size)
         ]
-        evaluate = lambda: pair.forward(*args)[0]  # noqa: E731
-        yield Case(blocks, evaluate, dy, sizes, arrays, assumed, skipped)
+        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays, assumed, skipped)
     finally:
         for p, value, grad in saved:
             p.value[...], p.grad[...] = value, grad

@@ -97,11 +97,6 @@ class Slope(NamedTuple):
         unsure = self.curvature + self.rounding + self.noise
         return unsure <= 0.1 * (abs(self.value) + self.kink)
 
-    @property
-    def resolved(self) -> bool:
-        """Whether it is known to a tenth."""
-        return self.width <= 0.1 * abs(self.value)
-
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
         unsure = self.curvature + self.rounding + self.noise
