@@ -5,6 +5,7 @@
 ``{tests}``                  the tests of all labels of the page; or of the labels that it holds, a
                              line each, and single tests: tests/test_vae.py::test_sample
 ``{traceability}``           every label with its equation, its lines and its tests
+``{promises}``               every promise of the guide and the README with its tests
 ``{reading-order} gaussian`` the named files of the package with their lines and minutes
 
 Lines and tests are read from the sources (labels.py), whose own pages stand below source/. A label
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import labels
+import promises
 from docutils import nodes
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -130,6 +132,29 @@ class TraceabilityDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return [Traceability()]
+
+
+class PromisesDirective(SphinxDirective):
+    """``{promises}``."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for promise in self.env.promises:
+            for path in (promise.path, *(test.path for test in promise.tests)):
+                self.env.note_dependency(str(self.env.labels_root / path))
+            text, _ = self.parse_inline(promise.text, lineno=self.lineno)
+            page = nodes.inline("", promise.path)
+            if promise.path.startswith("docs/"):  # the README is no page of these
+                page = addnodes.pending_xref(
+                    "",
+                    page,
+                    **{"refdomain": "std", "reftype": "doc", "refdoc": self.env.docname},
+                    reftarget=promise.path.removeprefix("docs").removesuffix(".md"),
+                    refexplicit=False,
+                )
+            tests = list_of(self.env.docname, promise.tests)
+            rows.append([paragraph(*text), paragraph(page), tests])
+        return [table(["Promise", "Page", "Tests"], rows)]
 
 
 class ReadingOrder(SphinxDirective):
@@ -330,7 +355,9 @@ def read_labels(app: Any) -> None:
     config = app.config
     root = Path(app.confdir, config.derivations_root).resolve()
     app.env.labels_root = root
-    app.env.labels = labels.read(root, config.derivations_package, config.derivations_tests)
+    found = labels.read(root, config.derivations_package, config.derivations_tests)
+    app.env.labels = found
+    app.env.promises = list(promises.read(root, found.problems, config.derivations_tests))
     if not hasattr(app.env, "derivations"):
         app.env.derivations = {}  # label -> (page, line)
     if config.derivations_incomplete:  # toctrees name pages that are still to be written
@@ -343,7 +370,7 @@ def forget_page(app: Any, env: Any, docname: str) -> None:
 
 
 def check_labels(app: Any, env: Any) -> None:
-    """Say what the sources lack, and which labels no page shows."""
+    """Say what the sources and the notes of promises lack, and which labels no page shows."""
     for where, sentence in env.labels.problems:
         logger.error("%s", sentence, location=where)
     if not app.config.derivations_incomplete:
@@ -407,6 +434,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("step", Step)
     app.add_directive("tests", TestsDirective)
     app.add_directive("traceability", TraceabilityDirective)
+    app.add_directive("promises", PromisesDirective)
     app.add_directive("reading-order", ReadingOrder)
     app.add_domain(Equations, override=True)
     app.connect("builder-inited", read_labels)

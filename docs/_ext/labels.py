@@ -81,6 +81,13 @@ def read(root: Path, package: str = "scratchvae", tests: str = "tests") -> Label
     return found
 
 
+def all_tests(root: Path, folder: str) -> Iterator[Test]:
+    """Yield every test below a folder of the project in `root`, whether it names labels or not."""
+    for path, text in sources(root, folder):
+        for prefix, test in _tests(ast.parse(text)):
+            yield Test(path, prefix + test.name, test.lineno, ())
+
+
 def sources(root: Path, folder: str) -> Iterator[tuple[str, str]]:
     """Yield the path from `root` and the text of every Python file in `folder` and below."""
     for path in sorted((root / folder).rglob("*.py")):

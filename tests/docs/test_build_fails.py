@@ -23,6 +23,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 KATEX = DOCS / "node_modules" / "katex"
 OURS = (
     "labels.py",
+    "promises.py",
     "derivations.py",
     "katex.py",
     "katex.cjs",
@@ -388,6 +389,40 @@ def test_a_module_without_a_page_fails_the_build(site):
     succeeded, output = site.build()
     assert not succeeded
     assert "scratchvae/cube.py:1: ERROR: No page of docs/api shows this module" in output
+
+
+def test_promises_are_listed_with_their_tests_and_a_missing_test_fails_the_build(site):
+    page = """\
+        # Guide
+
+        The square of `x` and $y$ is [right](../index.md). The cube, too.
+        % tested "The square of": test_square.py::test_square
+
+        :::{promises}
+        :::
+        """
+    site.write("docs/guide/squares.md", dedent(page))
+    site.replace("docs/index.md", "api/square\n", "api/square\nguide/squares\n")
+    assert site.build() == (True, "")
+    built = (site.root / "site/guide/squares.html").read_text(encoding="utf-8")
+    text, table = built.partition("<article")[2].partition("</article>")[0].split("<table")
+    assert "tested" not in text
+    (row,) = table.partition("<tbody>")[2].partition("</tbody>")[0].split("<tr")[1:]
+    sentence, link, tests = row.split("<td")[1:]
+    assert "The square of <code" in sentence
+    assert 'class="katex"' in sentence
+    assert "is right." in sentence
+    assert "cube" not in sentence
+    assert 'href="#"' in link
+    assert "Guide" in link
+    line = site.line(TEST, "def test_square")
+    assert f'href="../source/tests/test_square.py.html#L-{line}"' in tests
+
+    site.replace("docs/guide/squares.md", "::test_square", "::test_cube")
+    succeeded, output = site.build()
+    assert not succeeded
+    sentence = "There is no test tests/test_square.py::test_cube."
+    assert f"docs/guide/squares.md:4: ERROR: {sentence}" in output
 
 
 def test_while_pages_are_missing_their_labels_may_be_too(site):
