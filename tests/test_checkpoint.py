@@ -29,6 +29,15 @@ def test_arrays_and_values_come_back_bit_by_bit(rng, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
+def test_any_program_that_knows_safetensors_can_open_it(rng, tmp_path):
+    from safetensors.numpy import load_file
+
+    a = rng.standard_normal((3, 4))
+    checkpoint.save(tmp_path / "c.safetensors", {"a": a}, {"epoch": 3})
+    np.testing.assert_array_equal(load_file(tmp_path / "c.safetensors")["a"], a)
+    assert b"pickle" not in (tmp_path / "c.safetensors").read_bytes()
+
+
 def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae import checkpoint, load
+from scratchvae import checkpoint, cli, load
 from scratchvae.cli import main
 from scratchvae.gradcheck import Report
 
@@ -80,6 +81,16 @@ def test_train_leaves_checkpoints_metrics_and_figures_and_names_them(run, tmp_pa
         "epoch", "train_loss", "train_reconstruction", "train_kl", "test_loss",
         "test_reconstruction", "test_kl", "active_units", "seconds",
     }  # fmt: skip
+
+
+def test_train_says_where_it_runs_and_that_grey_pixels_have_no_likelihood(run):
+    for how, says in ("none", True), ("dynamic", False):
+        code, out, _ = run("train", *QUICK, "--binarize", how, "--out", how)
+        assert code == 0
+        out = " ".join(out.split())
+        assert out.startswith("VAE 64-8-2-8-64, ")
+        assert "float32 on the CPU" in out
+        assert ("the Bernoulli loss is a cross-entropy and not a likelihood" in out) == says
 
 
 def test_train_without_out_takes_a_new_folder_each_time(run, tmp_path):
@@ -659,11 +670,17 @@ def test_gradcheck_draws_no_more_than_one_taylor_test(run, mine, tmp_path):
         assert "--taylor draws one gradient: name" in err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck", "demo"])
-def test_every_command_has_help_with_an_example(run, command):
+COMMANDS = cli._parser()._subparsers._group_actions[0].choices  # name -> its own parser
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_and_every_option(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
     assert f"example:\n  scratchvae {command}" in out
+    for action in COMMANDS[command]._actions:
+        for option in action.option_strings:  # its own line, not only a word of another's
+            assert re.search(rf"^  (-\w.*, )?{option}\b", out, re.MULTILINE), option
 
 
 # --- what bad input gets ---

@@ -63,6 +63,22 @@ def test_a_demo_runs_by_its_name_and_draws(script, tmp_path, capsys):
     assert (out / "nothing.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_folder_figures_go_to_runs_demos(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "nothing", "--quick", "--device", "cpu"]) == 0
+    assert Path("runs/demos/nothing.png").exists()
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
+def test_data_and_device_are_options_of_every_demo(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", name, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "--data DATA" in said
+    assert "--device {auto,cpu,cuda}" in said
+
+
 def test_a_claim_that_does_not_hold_ends_with_code_1(script, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["demo", "nothing", "--device", "cpu", "--out", str(tmp_path)])

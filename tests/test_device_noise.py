@@ -9,7 +9,7 @@ from scipy import stats
 
 import scratchvae as sv
 from scratchvae import checkpoint
-from scratchvae.backend import get_backend
+from scratchvae.backend import asnumpy, get_backend
 from scratchvae.cli import main
 from scratchvae.datasets import Dataset, binarize
 from scratchvae.training import Trainer
@@ -42,6 +42,25 @@ def test_host_noise_is_the_cpus_and_device_noise_copies_nothing(rng, draw, dtype
         assert drawn.dtype == dtype
         assert drawn.shape == (4, 3)
         assert np.array_equal(drawn.get(), expected) == (noise == "host")
+
+
+def test_one_seed_means_one_model_and_one_order_on_both(rng):
+    """Whoever draws the noise: initial parameters and order come from the host."""
+    seed = int(rng.integers(2**31))
+    images = rng.permutation(256).astype(np.uint8)[:48].reshape(8, 6)  # no two are alike
+    found = []
+    for name in "numpy", "cupy":
+        model = sv.VAE(6, hidden=(4,), latent_dim=2, rng=seed, backend=get_backend(name))
+        initial, seen = asnumpy(model.params.value).copy(), []
+        step = model.loss_and_grad
+        model.loss_and_grad = lambda x, *rest, _step=step, _seen=seen: (
+            _seen.append(asnumpy(x).copy()) or _step(x, *rest)
+        )
+        trainer = Trainer(model, sv.Adam(model.params), images, batch_size=2, seed=seed)
+        trainer.run(1)
+        found.append((initial, np.concatenate(seen)))
+    for host, device in zip(*found, strict=True):
+        np.testing.assert_array_equal(host, device)
 
 
 def test_device_noise_repeats_with_its_generator_and_never_by_itself(rng):

@@ -173,6 +173,26 @@ def test_a_step_that_is_not_finite_is_named_though_it_is_found_later(rng, step):
     assert step <= trainer.optimizer.steps + 1 <= step + 50
 
 
+def test_every_50th_step_is_looked_at_on_a_device_and_every_step_on_the_cpu(rng):
+    for backend, steps in ("cupy", 50), ("numpy", 1):
+        assert make_trainer(rng, backend=backend).check_every == steps
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_where_every_step_is_looked_at_the_layer_is_named_on_a_device_too(rng):
+    for every, names_it in (1, True), (50, False):
+        trainer = make_trainer(rng)
+        trainer.check_every = every
+
+        def break_it(terms, trainer=trainer):
+            if trainer.optimizer.steps == 3:
+                trainer.model.params["decoder.0.W"].value[...] = np.inf
+
+        with pytest.raises(sv.NonFiniteError, match=r"^step 4 \(epoch 1\): ") as error:
+            trainer.run(1, break_it)
+        assert ("decoder.0" in str(error.value)) == names_it
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero")
 def test_nothing_is_saved_from_parameters_that_were_not_checked(rng):
     trainer = make_trainer(rng)

@@ -134,6 +134,27 @@ def test_a_parameter_with_two_names_is_refused():
     )
 
 
+class Tied:
+    """A layer that multiplies by the transposed weights of another one, which names them."""
+
+    def __init__(self, other):
+        self.W = other.W
+
+    def forward(self, x):
+        return x @ self.W.value.T, x
+
+    def backward(self, dy, x):
+        self.W.grad += dy.T @ x
+        return dy @ self.W.value
+
+
+def test_a_parameter_of_two_layers_that_one_of_them_names_gets_both_gradients(rng):
+    linear = sv.Linear(5, 3, rng=rng, dtype="float64")
+    stack = sv.Sequential([linear, sv.Activation("tanh"), Tied(linear)])
+    assert sv.gradcheck.check(stack, [rng.standard_normal((4, 5))]).ok
+    assert [name for name, _ in stack.named_parameters()] == ["0.W", "0.b"]
+
+
 def test_there_must_be_parameters():
     message = r"^there are no parameters to gather: expected one at least$"
     with pytest.raises(sv.InputError, match=message):

@@ -491,6 +491,14 @@ def test_the_fitting_figures_are_written(kind, latent_dim, expected, tmp_path):
     assert set(folder.iterdir()) == set(paths)
 
 
+def test_64_samples_of_the_prior_are_drawn(tmp_path, monkeypatch):
+    drawn, build = [], plots.samples
+    monkeypatch.setattr(plots, "samples", lambda *args: drawn.append(args[0]) or build(*args))
+    model = VAE(64, hidden=(8,), latent_dim=3, rng=0)
+    plots.write_figures(model, dataset(), metrics(1), tmp_path)
+    np.testing.assert_array_equal(drawn, [model.sample(64, rng=0)])
+
+
 def test_what_is_drawn_is_the_test_part_in_units_of_its_scale(tmp_path, monkeypatch):
     model, data = VAE(64, hidden=(8,), latent_dim=2, rng=0), dataset(2500)
     drawn = {}

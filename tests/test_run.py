@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +213,27 @@ def test_resume_takes_more_epochs_and_nothing_else(tmp_path):
     sv.run.new(Options(**QUICK, schedule="cosine"), "cosine").train()
     with pytest.raises(OptionError, match="epochs was 2, this command asks for 3"):
         sv.run.resume("cosine", epochs=3)
+
+
+def another(name, value):
+    """Return another value than `value` that the option may have."""
+    if name in CHOICES:
+        return next(choice for choice in CHOICES[name] if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return {"data": "mnist", "schedule": "cosine"}[name]
+    return (*value, 3) if isinstance(value, tuple) else value + 1
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Options) if f.name != "epochs"])
+def test_no_other_option_may_change_when_a_run_goes_on(tmp_path, name):
+    options = Options(**QUICK)
+    sv.run.new(options, "r").train()
+    before = contents(tmp_path / "r")
+    with pytest.raises(OptionError):
+        sv.run.resume("r", epochs=3, **{name: another(name, getattr(options, name))})
+    assert contents(tmp_path / "r") == before
 
 
 def test_open_looks_at_a_run_that_is_finished():
