@@ -154,8 +154,8 @@ class Options:
         The bound on log p(x) that a VAE climbs: the ELBO, or the importance-weighted one.
     samples : int
         Of each code in a step of "iwae".
-    activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
-        Of the hidden layers.
+    activation : str
+        Of the hidden layers, one of :mod:`scratchvae.activations`.
     likelihood : {"bernoulli", "gaussian"}
         Of the pixels, given z.
     variance : float, "shared" or "per-dimension"

@@ -53,8 +53,9 @@ class Autoencoder(Model):
         are channels, (32, 64) by default.
     latent_dim : int
         Z, the length of a code.
-    activation : {"relu", "tanh", "sigmoid", "softplus", "silu", "elu"}
-        After every hidden layer. There is none after the last, so mu, logvar and logits are free.
+    activation : str
+        After every hidden layer, one of :mod:`scratchvae.activations`. There is none after the
+        last, so mu, logvar and logits are free.
     likelihood : {"bernoulli", "gaussian"} or Likelihood
         What the decoder's output means: logits of pixels that are 0 or 1, or means of real ones.
     variance : float, "shared" or "per-dimension"

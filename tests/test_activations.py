@@ -1,11 +1,15 @@
 """The activations' values and derivatives, to units in the last place, in both dtypes."""
 
+import inspect
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import special
 
+from scratchvae import activations
 from scratchvae.activations import ACTIVATIONS
 
 DTYPES = ["float32", "float64"]
@@ -17,22 +21,20 @@ def expit(x):
     return np.where(x < -50, tiny, special.expit(x))
 
 
+# What SciPy, or another formula, gives for the value and for the derivative.
 REFERENCES = {
-    "relu": lambda x: np.where(x > 0, x, 0),
-    "tanh": lambda x: np.array([math.tanh(v) for v in x]),
-    "sigmoid": expit,
-    "softplus": lambda x: np.logaddexp(0, x),
-    "silu": lambda x: x * expit(x),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-}
-
-DERIVATIVES = {
-    "relu": lambda x: (x > 0).astype(float),
-    "tanh": lambda x: 4 * expit(2 * x) * expit(-2 * x),
-    "sigmoid": lambda x: expit(x) * expit(-x),
-    "softplus": expit,
-    "silu": lambda x: expit(x) * (1 + x * expit(-x)),
-    "elu": lambda x: np.exp(np.minimum(x, 0)),
+    "relu": (lambda x: np.where(x > 0, x, 0), lambda x: (x > 0).astype(float)),
+    "tanh": (
+        lambda x: np.array([math.tanh(v) for v in x]),
+        lambda x: 4 * expit(2 * x) * expit(-2 * x),
+    ),
+    "sigmoid": (expit, lambda x: expit(x) * expit(-x)),
+    "softplus": (lambda x: np.logaddexp(0, x), expit),
+    "silu": (lambda x: x * expit(x), lambda x: expit(x) * (1 + x * expit(-x))),
+    "elu": (
+        lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+        lambda x: np.exp(np.minimum(x, 0)),
+    ),
 }
 
 
@@ -44,34 +46,40 @@ def inputs(rng, dtype):
     return np.concatenate([special_ones, rng.uniform(-20, 20, 2000), signs * sizes]).astype(dtype)
 
 
+def test_every_pair_is_in_the_table():
+    """Then the models know it by its name, and all that is said of activations is tested of it."""
+    functions = {name for name, f in vars(activations).items() if inspect.isfunction(f)}
+    for name in sorted(name for name in functions if f"{name}_backward" in functions):
+        pair = getattr(activations, name), getattr(activations, f"{name}_backward")
+        assert ACTIVATIONS.get(name) == pair, (
+            f'enter "{name}": ({name}, {name}_backward) in ACTIVATIONS of activations.py'
+        )
+
+
 def test_every_activation_has_a_reference():
-    assert set(REFERENCES) == set(DERIVATIVES) == set(ACTIVATIONS)
+    missing = set(ACTIVATIONS) - set(REFERENCES)
+    assert not missing, (
+        f"enter value and derivative of {', '.join(sorted(missing))} in REFERENCES of "
+        "tests/test_activations.py, by a library or by another formula than the package's"
+    )
+    assert set(REFERENCES) == set(ACTIVATIONS)
 
 
-VALUE = {
-    "relu": pytest.mark.proves("relu"),
-    "tanh": pytest.mark.proves("tanh"),
-    "sigmoid": pytest.mark.proves("sigmoid"),
-    "softplus": pytest.mark.proves("softplus"),
-    "silu": pytest.mark.proves("silu"),
-    "elu": pytest.mark.proves("elu"),
-}
-DERIVATIVE = {
-    "relu": pytest.mark.proves("relu-grad"),
-    "tanh": pytest.mark.proves("tanh-grad"),
-    "sigmoid": pytest.mark.proves("sigmoid-grad"),
-    "softplus": pytest.mark.proves("softplus-grad"),
-    "silu": pytest.mark.proves("silu-grad"),
-    "elu": pytest.mark.proves("elu-grad"),
-}
+def test_the_readme_names_every_activation():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `activations.py` \| (.*) \|$", readme, re.MULTILINE)
+    missing = [name for name in ACTIVATIONS if name not in row.split(", ")]
+    assert not missing, f"name {', '.join(missing)} in README.md, where activations.py stands"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=VALUE[n]) for n in ACTIVATIONS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.proves(n)) for n in ACTIVATIONS]
+)
 def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
     x = inputs(rng, dtype)
     y, _ = ACTIVATIONS[name][0](x)
-    expected = REFERENCES[name](x.astype(np.float64))
+    expected = REFERENCES[name][0](x.astype(np.float64))
     assert y.dtype == dtype
     # NumPy's exp, log1p and tanh are each good to 2 units in the last place or better, and no
     # formula here takes more than three roundings besides.
@@ -82,7 +90,9 @@ def test_values_are_right_to_a_few_units_in_the_last_place(rng, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=DERIVATIVE[n]) for n in ACTIVATIONS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.proves(f"{n}-grad")) for n in ACTIVATIONS]
+)
 def test_derivatives_are_right_to_a_few_units_of_1(rng, name, dtype):
     forward, backward = ACTIVATIONS[name]
     x, dy = inputs(rng, dtype), np.asarray(3, dtype)
@@ -91,7 +101,7 @@ def test_derivatives_are_right_to_a_few_units_of_1(rng, name, dtype):
     # Written in the output, as 1 - y^2, a derivative has an absolute error of some units of 1's
     # last place. In silu's, x, here up to 20 where the rest is not nothing, multiplies it.
     tolerance = 3 * (100 if name == "silu" else 5) * np.finfo(dtype).eps
-    assert np.all(np.abs(dx - 3 * DERIVATIVES[name](x.astype(np.float64))) <= tolerance)
+    assert np.all(np.abs(dx - 3 * REFERENCES[name][1](x.astype(np.float64))) <= tolerance)
 
 
 def test_relu_has_derivative_0_at_0():

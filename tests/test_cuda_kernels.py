@@ -50,7 +50,11 @@ def test_every_marked_function_has_a_kernel_and_every_kernel_a_function():
         for name, f in inspect.getmembers(module, inspect.isfunction)
         if f.__code__.co_filename == kernels.__file__ and f.__module__ == module.__name__
     }
-    assert marked == set(KERNELS)
+    assert marked == set(KERNELS), (
+        f"{', '.join(sorted(marked ^ set(KERNELS)))}: write the kernel in kernels/kernels.cu and "
+        "what launches it in kernels/cuda.py, or take the mark @compiled away: the function then "
+        "runs as it stands, on a GPU too"
+    )
     for name in marked:
         parameters = inspect.signature(getattr(cuda, name)).parameters
         assert list(parameters) == list(inspect.signature(definition(name)).parameters), name
@@ -387,9 +391,9 @@ def test_steps_on_kernels_are_the_definitions_steps(activation, launched, monkey
         return losses, np.array(model.params.value)
 
     losses, value = train()
-    expected = {
+    own = {f"{activation}_backward"} & set(KERNELS)  # an activation need not have one
+    expected = own | {
         "gather",
-        f"{activation}_backward",
         "reparameterize",
         "reparameterize_backward",
         "bernoulli_nll",
@@ -399,7 +403,7 @@ def test_steps_on_kernels_are_the_definitions_steps(activation, launched, monkey
         "adam_update",
     }
     assert set(launched) == expected  # none stepped aside
-    assert len(launched) == 3 * (len(expected) + 1)  # two hidden layers, so two activations
+    assert len(launched) == 3 * (len(expected) + len(own))  # two hidden layers, so two activations
     monkeypatch.setattr(kernels, "find", lambda name, x: None)
     losses_by_definition, value_by_definition = train()
     # 1e-12 is some thousand roundings; Adam makes a gradient near its eps, 1e-8, that much larger.

@@ -66,8 +66,9 @@ def read(root: Path, package: str = "scratchvae", tests: str = "tests") -> Label
                 found.problems.append((f"{path}:{block.first}", sentence))
             else:
                 found.blocks[block.label] = block
+    known = dict(table for _, text in sources(root, package) for table in tables(text))
     for path, text in sources(root, tests):
-        for test in proofs(path, text, found.problems):
+        for test in proofs(path, text, found.problems, known):
             for label in test.labels:
                 found.tests.setdefault(label, []).append(test)
                 if label not in found.blocks:
@@ -148,15 +149,33 @@ def _functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int, int]
             yield from _functions(node, prefix)
 
 
-def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Test]:
+def tables(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and keys of every dict of a module whose keys are strings, written out."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if all(key is not None and _is_text(key) for key in node.value.keys):
+                yield ast.unparse(target), [key.value for key in node.value.keys]
+
+
+def proofs(
+    path: str, text: str, problems: list[tuple[str, str]], known: dict[str, list[str]]
+) -> Iterator[Test]:
     """Yield the tests of a file that name labels; note marks that say nothing readable.
 
     A mark stands in a decorator of the test, as itself or in a ``pytest.param``, written out or by
     the name that the module gives it: ``ADAM = pytest.mark.proves("adam-step")``. The name may also
-    be that of several: ``MARKS = {"relu": pytest.mark.proves("relu"), ...}``.
+    be that of several: ``MARKS = {"a": pytest.mark.proves("a"), ...}``. Of a table of the package,
+    whose keys are in `known`, it may name all: ``[pytest.param(n, marks=pytest.mark.proves(n,
+    f"{n}-grad")) for n in ACTIVATIONS]``.
     """
     tree = ast.parse(text)
     marks = {node: False for node in ast.walk(tree) if _is_mark(node)}  # -> whether a test has it
+    loops = {mark: loop for loop in ast.walk(tree) for mark in _marks_in_loop(loop)}
+
+    def labels_of(mark: ast.Call) -> list[str]:
+        return [label for arg in mark.args for label in _labels(arg, loops.get(mark), known)]
+
     named = dict(_named_marks(tree))
     for prefix, test in _tests(tree):
         labels: dict[str, None] = {}  # in order, each once
@@ -164,11 +183,12 @@ def proofs(path: str, text: str, problems: list[tuple[str, str]]) -> Iterator[Te
             for mark in named.get(node.id, []) if isinstance(node, ast.Name) else [node]:
                 if mark in marks:
                     marks[mark] = True
-                    labels |= dict.fromkeys(arg.value for arg in mark.args if _is_text(arg))
+                    labels |= dict.fromkeys(labels_of(mark))
         if labels:
             yield Test(path, prefix + test.name, test.lineno, tuple(labels))
     for mark, has_test in marks.items():
-        if not mark.args or mark.keywords or not all(map(_is_text, mark.args)):
+        readable = all(_labels(arg, loops.get(mark), known) for arg in mark.args)
+        if not mark.args or mark.keywords or not readable:
             sentence = "pytest.mark.proves needs labels, written out as strings."
             problems.append((f"{path}:{mark.lineno}", sentence))
         elif not has_test:
@@ -186,6 +206,26 @@ def _named_marks(tree: ast.Module) -> Iterator[tuple[str, list[ast.AST]]]:
             for target, value in pairs:
                 if isinstance(target, ast.Name):
                     yield target.id, [node for node in ast.walk(value) if _is_mark(node)]
+
+
+def _marks_in_loop(node: ast.AST) -> list[ast.AST]:
+    """Return the marks of ``[... for n in TABLE]``."""
+    if not isinstance(node, ast.ListComp) or len(node.generators) > 1:
+        return []
+    return [mark for mark in ast.walk(node) if _is_mark(mark)]
+
+
+def _labels(arg: ast.AST, loop: ast.ListComp | None, known: dict[str, list[str]]) -> list[str]:
+    """Return the labels that an argument of a mark stands for; none if that cannot be read."""
+    if _is_text(arg):
+        return [arg.value]
+    if loop is None:
+        return []
+    name, table = ast.unparse(loop.generators[0].target), ast.unparse(loop.generators[0].iter)
+    text = f"{{{name}}}" if isinstance(arg, ast.Name) else ast.unparse(arg)[2:-1]  # f'{n}-grad'
+    if not re.fullmatch(rf"[\w-]*\{{{name}\}}[\w-]*", text):
+        return []
+    return [text.replace(f"{{{name}}}", key) for key in known.get(table, [])]
 
 
 def _is_mark(node: ast.AST) -> bool:

@@ -1,5 +1,6 @@
 """Which lines a label opens, and what is said of labels that lack something."""
 
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -126,8 +127,14 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
 
         @pytest.mark.parametrize("n", [pytest.param(n, marks=MARKS[n]) for n in "gh"])
         def test_marks_of_a_table(n): ...
+
+        @pytest.mark.parametrize(
+            "n", [pytest.param(n, marks=pytest.mark.proves(n, f"{n}-x")) for n in TABLE]
+        )
+        def test_all_of_a_table(n): ...
     """
-    code = "".join(f"# [{label}]\nx = 1\n" for label in "abcdefgh")
+    names = [*"abcdefgh", "i", "i-x", "j", "j-x"]
+    code = "".join(f"# [{label}]\nx = 1\n" for label in names) + 'TABLE = {"i": 1, "j": 2}\n'
     found = labels.read(project({"scratchvae/a.py": code, "tests/test_a.py": tests}))
     assert found.problems == []
     names = {label: [test.name for test in tests] for label, tests in found.tests.items()}
@@ -140,6 +147,7 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
         "f": ["test_parameters"],
         "g": ["test_marks_of_a_table"],
         "h": ["test_marks_of_a_table"],
+        **{label: ["test_all_of_a_table"] for label in ("i", "i-x", "j", "j-x")},
     }
     assert found.tests["b"][0].line == 7  # the def, not its decorators
 
@@ -167,6 +175,18 @@ def test_a_project_whose_labels_belong_together_has_no_problem(labels, project):
             "needs labels, written out as strings",
         ),
         (
+            "",
+            "@parametrize([param(n, marks=mark.proves(n)) for n in TABLE])\ndef test_b(): ...\n",
+            "tests/test_a.py:1",
+            "needs labels, written out as strings",
+        ),
+        (
+            "TABLE = {'b': 1}\n",
+            "@parametrize([param(n, marks=mark.proves(n)) for n in TABLE])\ndef test_b(): ...\n",
+            "tests/test_a.py:2",
+            'test_b proves "b", but no comment # [b] exists.',
+        ),
+        (
             "# [a]\nx = 1\n",
             "@mark.proves()\n@mark.proves('a')\ndef test_a(): ...\n",
             "tests/test_a.py:1",
@@ -186,3 +206,15 @@ def test_what_a_label_lacks_is_said_with_file_and_line(
     found = labels.read(project({"scratchvae/a.py": code, "tests/test_a.py": tests}))
     assert [place for place, _ in found.problems] == [where]
     assert sentence in found.problems[0][1]
+
+
+def test_every_label_has_a_derivation(labels):
+    """That it is a whole one is checked where the pages are built."""
+    root = EXTENSIONS.parents[1]
+    pages = [path.read_text(encoding="utf-8") for path in (root / "docs").glob("derivations/*.md")]
+    named = re.findall(r"\{derivation\} (.*)", "\n".join(pages))
+    missing = set(labels.read(root).blocks) - {label for line in named for label in line.split()}
+    assert not missing, (
+        "derive what the code computes on a page of docs/derivations, under "
+        + " and ".join(f":::{{derivation}} {label}" for label in sorted(missing))
+    )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oracle import LIKELIHOODS, PAIRS, assert_equal_gradients, build, import_oracle, options, pairs
 
 import scratchvae as sv
+from scratchvae import activations
 
 jax = import_oracle("jax")
 # In this process only: what JAX would run on otherwise, and round to, depends on the machine.
@@ -21,14 +22,7 @@ jnp = import_oracle("jax.numpy")
 norm = import_oracle("jax.scipy.stats").norm
 check_vjp = import_oracle("jax.test_util").check_vjp
 
-ACTIVATIONS = {
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "softplus": jax.nn.softplus,
-    "silu": jax.nn.silu,
-    "elu": jax.nn.elu,
-}
+ACTIVATIONS = {name: getattr(jax.nn, name) for name in activations.ACTIVATIONS}  # named as theirs
 
 
 def loss_and_terms(weights, drawn, variational, beta):
