@@ -299,6 +299,15 @@ def test_the_decoder_runs_twice_only_where_the_draws_do_not_fit(rng, x, monkeypa
     assert found == (decoded[:1] if rows == 20 else decoded)
 
 
+def test_at_most_10_000_codes_are_decoded_at_once(rng, monkeypatch):
+    model, found = make(6_000, rng, hidden=()), []
+    forward = model.decoder.forward
+    monkeypatch.setattr(model.decoder, "forward", lambda z: (found.append(len(z)), forward(z))[1])
+    model.loss_and_grad(rng.integers(0, 2, (3, 6)).astype(np.float64))
+    assert sum(found) == 2 * 18_000  # forward, and again for the gradient
+    assert max(found) <= 10_000
+
+
 def test_chunks_change_nothing_but_the_order_of_sums(rng, x, monkeypatch):
     model = make(7, rng)
     eps = model.draw_eps(4, rng)

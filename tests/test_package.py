@@ -5,6 +5,7 @@ import ast
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,22 @@ def test_every_public_name_exists():
     for name in scratchvae.__all__:
         assert hasattr(scratchvae, name)
         assert name in dir(scratchvae)
+
+
+def test_a_backward_stands_directly_below_its_forward():
+    """In the kernels a loop of Numba's may stand between."""
+    pairs = 0
+    for name, path in SOURCES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        scopes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)]
+        for scope in [] if name.startswith("kernels") else scopes:
+            names = [node.name for node in scope.body if isinstance(node, ast.FunctionDef)]
+            for forward, below in pairwise(names):
+                backward = "backward" if forward == "forward" else f"{forward}_backward"
+                if backward in names:
+                    pairs += 1
+                    assert below == backward, f"in {path.name} below {forward}"
+    assert pairs >= 20
 
 
 def test_the_order_of_reading_is_the_order_of_imports():

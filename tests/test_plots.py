@@ -364,6 +364,11 @@ def test_bars_are_sorted_and_named(z, rng):
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))  # none overlaps
 
 
+def test_a_dimension_of_more_than_a_hundredth_of_a_nat_counts():
+    (ax,) = plots.kl_per_dimension(np.array([0.009, 0.011])).axes
+    assert "1 of 2 " in ax.get_title(loc="left")
+
+
 # --- all figures
 
 

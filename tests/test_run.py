@@ -156,6 +156,16 @@ def test_two_runs_with_equal_options_are_equal(seed):
     np.testing.assert_array_equal(a.params.value, b.params.value)
 
 
+def test_labels_change_nothing_but_figures(rng, seed):
+    x = rng.uniform(size=(20, 6))
+    np.savez("with.npz", x=x, y=np.arange(20) % 3)
+    np.savez("without.npz", x=x)
+    for name in "with", "without":
+        sv.run.new(Options(f"{name}.npz", hidden=(4,), latent=2, epochs=2, seed=seed), name).train()
+    a, b = (sv.load(name) for name in ("with", "without"))
+    np.testing.assert_array_equal(a.params.value, b.params.value)
+
+
 def test_without_a_folder_it_takes_a_new_one_under_runs(tmp_path):
     for _ in range(2):
         sv.run.new(Options(**QUICK)).train()

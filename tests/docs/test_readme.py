@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_make_alone_lists_the_targets():
     targets = set(phony.replace("\\\n", " ").split()) - {"help"}
     assert set(re.findall(r"'make ([a-z-]+)", help_text)) == targets
     assert ".DEFAULT_GOAL := help" in MAKEFILE
+
+
+def test_the_tests_run_on_as_many_processes_as_workers_says():
+    assert re.search(r"^WORKERS = 2$", MAKEFILE, re.MULTILINE)
+    assert re.search(r"^pytest := .* -n \$\(WORKERS\)", MAKEFILE, re.MULTILINE)
+    for target in "test", "test-all":
+        recipe = re.search(rf"^{target}:(?:.*\\\n)*.*\n\t@(.*)$", MAKEFILE, re.MULTILINE)[1]
+        assert recipe.startswith("$(pytest)")
+
+
+def test_the_pythons_and_dependencies_are_those_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for text in README, GUIDE["install.md"]:
+        first, last = re.search(r"Python (3\.\d+) to (3\.\d+)", text).groups()
+        assert project["requires-python"] == f">={first}"
+        of_python = "Programming Language :: Python :: 3."
+        named = [c for c in project["classifiers"] if c.startswith(of_python)]
+        assert {c.rpartition(" ")[2] for c in named} >= {first, last}
+    sentence = re.search(r"Its own dependencies are (.*?); pip", GUIDE["install.md"], re.DOTALL)[1]
+    told = {name.lower() for name in re.split(r",\s+|\s+and\s+", sentence)}
+    assert told == {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
 
 
 @pytest.fixture
