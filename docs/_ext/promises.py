@@ -54,16 +54,20 @@ def read(root: Path, problems: list[tuple[str, str]], tests: str = "tests") -> I
             for name in names:
                 full_name, _, row = f"{tests}/{name}".removesuffix("]").partition("[")
                 test = known.get(full_name)
-                before, there, _ = (
-                    sources[test.path].partition(f'"{row}"') if test else ("", "", "")
-                )
-                if row and there:
-                    test = replace(test, name=f"{test.name}[{row}]", line=before.count("\n") + 1)
-                if test and (there or not row):
+                if test and row:
+                    test = _at_row(test, row, sources[test.path])
+                if test:
                     found.append(test)
                 else:
                     problems.append((where, f"There is no test {tests}/{name}."))
             yield Promise(path, line, sentence, tuple(found))
+
+
+def _at_row(test: labels.Test, row: str, text: str) -> labels.Test | None:
+    """Return the test, named and linked as its case `row`; None if the file has no such string."""
+    before, there, _ = text.partition(f'"{row}"')
+    line = before.count("\n") + 1
+    return replace(test, name=f"{test.name}[{row}]", line=line) if there else None
 
 
 def notes(text: str) -> Iterator[tuple[int, str, list[str]]]:
