@@ -155,7 +155,9 @@ class PromisesDirective(SphinxDirective):
             # Each break is an element, and hundreds of rows make a page slow to check.
             tests = list_of(self.env.docname, promise.tests, "::")
             rows.append([paragraph(*text), paragraph(page), tests])
-        return [table(["Promise", "Page", "Tests"], rows)]
+        found = table(["Promise", "Page", "Tests"], rows)
+        found["classes"].append("promise-table")
+        return [found]
 
 
 class ReadingOrder(SphinxDirective):
