@@ -10,6 +10,12 @@ const say = (number, decimals) => {
 const drawNormal = () =>
   Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
+// A finger that takes hold of this part of a drawing is not to scroll the page. The style
+// `touch-action: none` should suffice, but not all browsers heed it inside an SVG.
+function holdPage(part) {
+  part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+}
+
 // ---- The decoder, and the gradient through it ---------------------------------------------------
 
 // Linear, relu, Linear: what `weights` holds, as float32 in base64.
@@ -205,6 +211,7 @@ function startWorld(world, { eps, images, ...kinds }) {
   for (const [name, which] of Object.entries(grips)) {
     const hit = find(`.hit.${name}`);
     if (!hit) continue;
+    holdPage(hit);
     hit.addEventListener("pointerdown", (event) => {
       stop();
       hit.setPointerCapture(event.pointerId);
@@ -357,6 +364,7 @@ function startDecoder(figure) {
       (200 - 400 * (event.clientY - box.top) / box.height) / 60,
     ]);
   }
+  holdPage(find(".hit"));
   plane.addEventListener("pointermove", point);
   plane.addEventListener("pointerdown", point);
   for (const slider of sliders) slider.addEventListener("input", show);

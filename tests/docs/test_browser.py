@@ -88,6 +88,14 @@ class Browser:
     def text(self, selector):
         return self.find(selector).get_property("textContent").strip()
 
+    def touch(self, kind, *points):
+        """Touch the screen, and wait until the page has drawn what that did."""
+        points = [{"x": x, "y": y} for x, y in points]
+        self.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+        self.driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
+
     def set(self, selector, value):
         """Move a slider as a hand does: its value, then the event."""
         self.run(
@@ -327,6 +335,7 @@ def test_what_changes_is_announced(browser):
         browser.set("#pulls-vae-mu1", 3)
         assert spoken.get_property("textContent") != before
         browser.set("#decoder-z1", -3)
+        browser.set("#pulls-vae-mu1", -3)
     for control in browser.find_all(".answer :is(input, button)"):
         assert control.accessible_name, control.get_attribute("outerHTML")
 
@@ -457,7 +466,7 @@ def test_the_cloud_follows_mouse_finger_and_keyboard(browser):
                 browser.command(
                     "Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=[point]
                 )
-            browser.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+            browser.touch("End")
     finally:
         browser.command("Emulation.setTouchEmulationEnabled", enabled=False)
     wanted = [*after[:2], before[2] + 0.5, before[3] + 0.5]
@@ -578,11 +587,10 @@ def test_the_plane_follows_mouse_and_finger(browser, model, width):
             ("Start", 0),
             *(("Move", k / 20) for k in range(1, 11)),
         ]:
-            points = [] if kind == "End" else [{"x": x, "y": y + down * box["height"]}]
-            browser.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+            browser.touch(kind, *([] if kind == "End" else [(x, y + down * box["height"])]))
             if down == 0:
                 assert shown() == pytest.approx([-100 / 60, 100 / 60], abs=tolerance)
-        browser.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        browser.touch("End")
     finally:
         browser.command("Emulation.setTouchEmulationEnabled", enabled=False)
     assert shown() == pytest.approx([-100 / 60, -100 / 60], abs=tolerance)
