@@ -188,7 +188,8 @@ def pulls_figure(folder: Path) -> dict[str, Any]:
         terms.append(sum(terms))
         decoded = model.decode(z[:8])
         far = round(200 / scale - 0.05, 1)
-        sliders = [("mu1", "μ₁", -far, far, 0.01, mu1), ("mu2", "μ₂", -far, far, 0.01, mu2)]
+        first, second = ("μ₁", "μ₂") if sigma else ("z₁", "z₂")
+        sliders = [("mu1", first, -far, far, 0.01, mu1), ("mu2", second, -far, far, 0.01, mu2)]
         if sigma:
             sliders += [("sigma1", "σ₁", 0.02, 2, 0.01, s1), ("sigma2", "σ₂", 0.02, 2, 0.01, s2)]
         padded = ([*code, 0.0, 0.0] for code in codes(model, others))  # a point has no width

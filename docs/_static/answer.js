@@ -133,6 +133,10 @@ function startWorld(world, { eps, images, ...kinds }) {
     place(".mean", { cx: x, cy: y });
     place(".width", { cx: x + scale * sigma[0] + 22, cy: y });
     place(".height", { cx: x, cy: y - scale * sigma[1] - 22 });
+    if (isCloud) {
+      const [right, up] = [x + scale * sigma[0], y - scale * sigma[1]];
+      find(".stem").setAttribute("d", `M${right} ${y}h22M${x} ${up}v-22`);
+    }
     const draws = noise.map((e) => [code[0] + sigma[0] * e[0], code[1] + sigma[1] * e[1]]);
     world.querySelectorAll("circle.z").forEach((dot, i) => {
       dot.setAttribute("cx", scale * draws[i][0]);
