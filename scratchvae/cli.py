@@ -1,8 +1,8 @@
 """The command line: train, evaluate, figures, encode, sample, gradcheck, demo and exercise.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
-gradient or an exercise is not right or was not checked, 2 the input cannot be used or training broke down, 130
-stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
+gradient or an exercise is not right or was not checked, 2 the input cannot be used or training
+broke down, 130 stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
 """
 
 from __future__ import annotations

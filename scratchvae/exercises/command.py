@@ -42,10 +42,10 @@ def _list(folder: Folder, name: str | None) -> int:
     if done == len(exercises()):
         print(f"\nAll {done} are done.")
     else:
+        where = "this folder" if folder.path == Path() else f"{folder.path}/"
         print(
             f"\n{done} of {len(exercises())} done. `scratchvae exercise next` writes the next one "
-            f"into {folder.path}{'' if folder.path == Path() else '/'}, `scratchvae exercise check` "
-            "judges it."
+            f"into {where}, `scratchvae exercise check` judges it."
         )
     return 0
 

@@ -42,7 +42,7 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = self.path / PROGRESS
-        self._progress: dict[str, _One] = {}
+        self._progress: dict[str, dict[str, Any]] = {}
         if self._file.is_file():
             try:
                 self._progress = json.loads(self._file.read_text("utf-8"))
@@ -52,7 +52,7 @@ class Folder:
                     f"{self._file}: is damaged; delete it to begin anew, the exercises stay"
                 ) from None
 
-    def of(self, sheet: Sheet) -> _One:
+    def of(self, sheet: Sheet) -> dict[str, Any]:
         """Return what is known of an exercise: done, failures and hints."""
         return {"done": False, "failures": 0, "hints": 0, **self._progress.get(sheet.name, {})}
 
@@ -156,7 +156,7 @@ class Folder:
         return found
 
     def _note(self, sheet: Sheet, **values: Any) -> None:
-        self._progress[sheet.name] = self.of(sheet) | values  # type: ignore[typeddict-item]
+        self._progress[sheet.name] = self.of(sheet) | values
         text = json.dumps(self._progress, indent=1, sort_keys=True) + "\n"
         write_atomically(self._file, lambda path: path.write_text(text, "utf-8"))
 

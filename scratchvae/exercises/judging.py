@@ -102,7 +102,7 @@ def exercises() -> tuple[Sheet, ...]:
 def _sheet(module_name: str) -> Sheet:
     module = importlib.import_module(f"{sheets.__name__}.{module_name}")
     doc = inspect.getdoc(module) or ""
-    text = inspect.getsource(module).partition(f"\n\n\n{MARK}")[0]
+    text = inspect.getsource(module).partition(MARK)[0].rstrip()
     minutes = doc.split("\n\n")[1].partition(".")[0].removeprefix("About ")
     name = module_name.removeprefix("e")
     title = doc.splitlines()[0].rstrip(".")
@@ -169,7 +169,9 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
         try:
             done = subprocess.run(command, timeout=limit, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            sentence = f"{path.name} did not end within {limit:g} seconds: is there an endless loop?"
+            sentence = (
+                f"{path.name} did not end within {limit:g} seconds: is there an endless loop?"
+            )
             return Verdict(False, sentence)
         if done.returncode == 130:
             raise KeyboardInterrupt
@@ -204,9 +206,9 @@ def judge_here(sheet: Sheet, path: Path, rng: RandomSource = None) -> Verdict:
         what = f"{place.name} is not written yet: replace `raise NotImplementedError`"
         return Verdict(False, f"{what} in line {place.lineno} of {path.name}.", tried=False)
     except SyntaxError as error:
-        if error.filename != str(path):
-            raise
-        sentence = f"{path.name}, line {error.lineno}: {error.msg}; Python cannot read this."
+        file = Path(error.filename or path).name  # or of something that the file imports
+        line = f", line {error.lineno}" if error.lineno else ""
+        sentence = f"{file}{line}: {error.msg}; Python cannot read this."
         return Verdict(False, sentence, tried=False)
     except (Exception, SystemExit) as error:
         kind = type(error).__name__

@@ -82,8 +82,8 @@ def same(mine: Any, true: Any) -> bool:
     mine, true = np.asarray(mine), np.asarray(true)
     if mine.shape != true.shape or mine.dtype.kind not in "fiub":
         return False
-    scale = float(np.abs(true).max(initial=0.0))
-    return bool(np.allclose(mine, true, rtol=RTOL, atol=RTOL * scale))
+    scale = float(np.abs(true).max(initial=0.0, where=np.isfinite(true)))
+    return bool(np.allclose(mine, true, rtol=RTOL, atol=RTOL * scale, equal_nan=True))
 
 
 def table(rows: Sequence[tuple[str, Any, Any]]) -> str:
@@ -199,10 +199,15 @@ def require_gradient(
     dy = rng.standard_normal(np.shape(y))
     right = _tuple(true[1](dy, cache))
     given = _tuple(mine[1](dy.copy(), mine[0](*(a.copy() for a in args))[1]))
-    if len(given) == len(right):
-        for wrong, sentence in usual:
-            if all(map(same, given, _tuple(wrong(dy, *args)))):
-                raise Wrong(sentence, _gradients(wrt, given, right))
+    if len(given) != len(right):
+        expected = ", ".join(f"d{n}" for n in wrt)
+        raise Wrong(f"{name} returns {len(given)} gradients: expected {len(wrt)}, {expected}.")
+    for of, gradient in zip(wrt, given, strict=True):
+        if gradient is None:
+            raise Wrong(f"{name} returns None instead of d{of}: is its `return` missing?")
+    for wrong, sentence in usual:
+        if all(map(same, given, _tuple(wrong(dy, *args)))):
+            raise Wrong(sentence, _gradients(wrt, given, right))
     try:
         check(*mine, args, wrt=list(wrt), rng=int(rng.integers(2**32)), name=name)
     except GradientError as error:
@@ -222,8 +227,6 @@ def _tuple(gradients: Any) -> tuple[Any, ...]:
 def _gradients(
     wrt: Sequence[str], given: Sequence[Any], true: Sequence[Any], message: str = ""
 ) -> str:
-    if len(given) != len(true) or any(g is None for g in given):
-        return ""
     found = re.search(r"the gradient of (\w+)", message)
     for name, mine, right in zip(wrt, given, true, strict=True):
         of_this = found[1] == name if found else not same(mine, right)

@@ -1,11 +1,11 @@
 """Predict: what does a code cost?
 
-About 10 minutes. In one latent dimension every example has a posterior N(mu, sigma^2), with the same
-small sigma. The means mu of the examples are spread out so that the draws of all examples together
-have the distribution of the prior: mu ~ N(0, 1 - sigma^2).
+About 10 minutes. In one latent dimension every example has a posterior N(mu, sigma^2), with the
+same small sigma. The means mu of the examples are spread out so that the draws of all examples
+together have the distribution of the prior: mu ~ N(0, 1 - sigma^2).
 
-How many nats of KL does this dimension cost on average over the examples? Think of it as a drawer of
-width 1 that is divided into compartments of width sigma: how much does it say to name one of them?
+How many nats of KL does this dimension cost on average over the examples? Think of a drawer of
+width 1 that is divided into compartments of width sigma: how much does it say to name one?
 
 Task: before you run anything, write the law that you expect as a function of sigma. It is compared
 with the KL of many drawn examples for several sigma from 0.05 to 0.5, and may be off by 5%.

@@ -55,6 +55,11 @@ exercise = Derive(
     wrt=("mean", "logvar"),
     usual=(
         (
+            _wrong(lambda terms, dnll, diff: terms),
+            "gaussian_nll_backward does not sum dlogvar: the one logvar is broadcast along both "
+            "axes, so its gradient is the sum over both.",
+        ),
+        (
             _wrong(lambda terms, dnll, diff: terms.mean().reshape(1)),
             "gaussian_nll_backward averages dlogvar over pixels and examples: one logvar reaches "
             "all of them, and gradients that meet add.",

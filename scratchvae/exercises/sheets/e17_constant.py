@@ -41,8 +41,9 @@ from scratchvae.exercises.kinds import Repair
 
 
 def _bug(x, mean, logvar):
-    options = {"likelihood": "gaussian", "variance": "per-dimension", "dtype": "float64"}
-    model = zoo.GaussianWithoutConstant(x.shape[-1], (), 1, **options)
+    model = zoo.GaussianWithoutConstant(
+        x.shape[-1], (), 1, likelihood="gaussian", variance="per-dimension", dtype="float64"
+    )
     output = np.broadcast_arrays(x, mean, logvar)[1:]
     return model.nll(x, np.concatenate(output, axis=-1))
 

@@ -88,7 +88,8 @@ exercise = Formula(
         (_variant(square=False), "adam_step puts g into v, which is the running mean of g^2."),
         (
             _variant(swapped=True),
-            "adam_step exchanges beta and 1 - beta: beta is the share of the old mean that is kept.",
+            "adam_step exchanges beta and 1 - beta: beta is the share of the old mean that "
+            "is kept.",
         ),
     ),
     hints=(

@@ -22,10 +22,10 @@ backward of the encoder and of the decoder add to the gradients of their paramet
 
 import numpy as np
 
-import scratchvae as sv
+from scratchvae import VAE, Terms
 
 
-class MyVAE(sv.VAE):
+class MyVAE(VAE):
     """A VAE whose backward is yours."""
 
     def forward(self, x, eps=None):
@@ -38,7 +38,7 @@ class MyVAE(sv.VAE):
         output, decoder_cache = self.decoder.forward(z)
         nll, nll_cache = self.nll(x, output)
         kl, kl_cache = self.kl(mu, logvar)
-        terms = sv.Terms(nll + self.beta * kl, nll, kl)
+        terms = Terms(nll + self.beta * kl, nll, kl)
         return terms, (encoder_cache, z_cache, decoder_cache, nll_cache, kl_cache)
 
     def backward(self, dloss, cache):
@@ -138,6 +138,6 @@ exercise = _Whole(
         gradient of the encoder's output.
         """,
     page="derivations/whole-vae",
-    solution=(sv.VAE.backward,),
-    answer="MyVAE.forward, MyVAE.backward = sv.VAE.forward, sv.VAE.backward",
+    solution=(VAE.backward,),
+    answer="MyVAE.forward, MyVAE.backward = VAE.forward, VAE.backward",
 )
