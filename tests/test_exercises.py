@@ -33,7 +33,7 @@ from scratchvae.exercises import (
 from scratchvae.exercises.judging import load
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINS = {"20_loop", "21_beta", "22_nll", "23_settings", "24_your_vae"}
+TRAINS = {s.name for s in exercises() if s.trains}
 
 
 def each(slow=TRAINS):
@@ -281,7 +281,7 @@ def test_from_the_first_exercise_to_its_solution(exercise):
     for failures in 0, 1:
         code, text = exercise("solution")
         assert (code, text.count("\n")) == (2, 1)
-        assert ("no try" if failures == 0 else "one try") in text
+        assert f"and there are {failures} so far" in text
         path.write_text(find("1").text + exercise_answers.relu("d"))
         code, text = exercise("check", "relu")
         assert code == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +67,8 @@ def _next(folder: Folder, name: str | None) -> int:
 
 def _check(folder: Folder, name: str | None) -> int:
     sheet = folder.current(name)
+    if sheet.trains:
+        print("This one trains a model: some seconds ...", file=sys.stderr)
     verdict = folder.check(sheet)
     _print(folder, sheet, verdict)
     return 0 if verdict.ok else 1
@@ -72,7 +76,10 @@ def _check(folder: Folder, name: str | None) -> int:
 
 def _print(folder: Folder, sheet: Sheet, verdict: Verdict) -> None:
     print(f"{folder.file(sheet)}: {'right' if verdict.ok else 'not yet'}")
-    print(verdict)
+    for line in verdict.sentence.splitlines():
+        print(line if line[:1] == " " else textwrap.fill(line, 100))
+    if verdict.table:
+        print(verdict.table)
     if verdict.ok:
         todo = folder.todo()
         print("All exercises are done." if todo is None else "Next: scratchvae exercise next")
@@ -98,7 +105,7 @@ def _hint(folder: Folder, name: str | None) -> int:
     sheet = folder.current(name)
     number, text = folder.hint(sheet)
     last = len(sheet.exercise.hints)
-    print(f"{sheet.name}, hint {number} of {last}: {text}")
+    print(textwrap.fill(f"{sheet.name}, hint {number} of {last}: {text}", 100))
     return 0
 
 

@@ -126,10 +126,9 @@ class Folder:
         """Return the derivation and the package's lines; InputError before two failures."""
         now = self.of(sheet)
         if not now["done"] and now["failures"] < FAILURES:
-            tried = {0: "no try", 1: "one try"}[now["failures"]]
             raise InputError(
-                f"{sheet.name}: {tried} was judged so far, and after {FAILURES} that fail the "
-                "solution is shown; `scratchvae exercise hint` helps before"
+                f"the solution of {sheet.name} is shown after {FAILURES} answers that are not "
+                f"right, and there are {now['failures']} so far; `scratchvae exercise hint` helps"
             )
         return sheet.solution()
 

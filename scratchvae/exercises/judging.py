@@ -56,6 +56,11 @@ class Sheet:
     text: str
     exercise: Exercise
 
+    @property
+    def trains(self) -> bool:
+        """Whether judging it takes more than a moment, since a model is trained for it."""
+        return self.exercise.limit > Exercise.limit
+
     def solution(self) -> str:
         """Return the derivation, the page of the documentation and the package's own lines."""
         parts = [_dedent(self.exercise.derivation)]

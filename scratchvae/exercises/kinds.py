@@ -201,7 +201,8 @@ def require_gradient(
     given = _tuple(mine[1](dy.copy(), mine[0](*(a.copy() for a in args))[1]))
     if len(given) != len(right):
         expected = ", ".join(f"d{n}" for n in wrt)
-        raise Wrong(f"{name} returns {len(given)} gradients: expected {len(wrt)}, {expected}.")
+        number = {1: "one gradient", 0: "nothing"}.get(len(given), f"{len(given)} gradients")
+        raise Wrong(f"{name} returns {number}: expected {expected}.")
     for of, gradient in zip(wrt, given, strict=True):
         if gradient is None:
             raise Wrong(f"{name} returns None instead of d{of}: is its `return` missing?")

@@ -3,7 +3,7 @@
 About 15 minutes. With the settings below a VAE of the embedded digits ends at a test loss of about
 25.2 nats. Others do much better, with the same beta = 1, so with the same bound.
 
-Task: find settings that reach 24.2 nats or less, in at most 150 epochs. You need not guess: the
+Task: find settings that reach 24.4 nats or less, in at most 150 epochs. You need not guess: the
 verdict says what it sees, such as how many latent units are in use, or that training still goes on.
 """
 
@@ -23,7 +23,7 @@ from scratchvae.errors import InputError, NonFiniteError, check_number, check_si
 from scratchvae.exercises.kinds import Exercise, Wrong, get
 
 KNOWN = ("hidden", "latent_dim", "activation", "lr", "batch_size", "epochs")
-BAND, MOST = 24.2, 150
+BAND, MOST = 24.4, 150  # 23.9 to 24.2 in six runs of the settings below
 
 
 class _Settings(Exercise):
@@ -70,6 +70,13 @@ class _Settings(Exercise):
     def _advice(trainer, latent):
         last = trainer.metrics[-1]
         before = trainer.metrics[-1 - len(trainer.metrics) // 4]["train_loss"]
+        fell = before - last["train_loss"]
+        falling = (
+            f"It is still falling, by {fell:.2f} nats in the last quarter of the epochs: take "
+            "more epochs, smaller batches or a larger lr."
+        )
+        if fell > 0.5:
+            return falling
         if last["test_loss"] - last["train_loss"] > 0.4:
             apart = last["test_loss"] - last["train_loss"]
             return f"The training loss is {apart:.1f} nats lower: it overfits. Take less of it all."
@@ -77,12 +84,8 @@ class _Settings(Exercise):
             return "No unit is in use: it has learned the mean image, or not even that. Change lr."
         if last["active_units"] == latent and latent < 8:
             return "Every unit is in use: with more of them the code can say more."
-        if before - last["train_loss"] > 0.05:
-            fell = before - last["train_loss"]
-            return (
-                f"It is still falling, by {fell:.2f} nats in the last quarter of the epochs: take "
-                "more epochs, smaller batches or a larger lr."
-            )
+        if fell > 0.05:
+            return falling
         return "It has stopped falling: change the width, the activation or the batch size."
 
 

@@ -190,13 +190,15 @@ class _YourVAE(Exercise):
             require_sampler(own["04_draw"].reparameterize, rng)
         if "07_kl" in own:
             require_divergence(own["07_kl"].kl_standard_normal, rng)
-        return self._says(own, rest, losses) + self._figure(yours, x_test, data, answer)
-
-    @staticmethod
-    def _says(own, rest, losses):
         words = [PARTS[name] for name in own]
         mine = f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
-        says = [f"Yours: {mine or 'none of the functions yet, only the stacks'}."]
+        mine = mine or "none of the functions yet, only the stacks"
+        figure = self._figure(yours, x_test, data, answer, f"{mine} ({losses[0]:.2f} nats)")
+        return self._says(mine, rest, losses) + figure
+
+    @staticmethod
+    def _says(mine, rest, losses):
+        says = [f"Yours: {mine}."]
         if rest:
             says.append(f"The package's own for want of a solution: {', '.join(rest)}.")
         return " ".join(
@@ -209,13 +211,18 @@ class _YourVAE(Exercise):
         )
 
     @staticmethod
-    def _figure(model, x_test, data, answer):
+    def _figure(model, x_test, data, answer, mine):
+        import textwrap
+
         from scratchvae import plots
 
         path = Path(answer.__file__).with_suffix(".png")
         try:
             mu, logvar = model.encode(x_test)
-            plots.save(plots.latent_plane(mu, logvar, data.test_labels), path)
+            figure = plots.latent_plane(mu, logvar, data.test_labels)
+            axes = figure.axes[0]
+            axes.set_xlabel(f"{axes.get_xlabel()}\n\n" + textwrap.fill(f"Yours: {mine}", 70))
+            plots.save(figure, path)
         except InputError as error:
             return f" The figure is missing: {error}."
         return f" Look at its latent plane: {path.name}."
