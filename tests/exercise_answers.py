@@ -164,6 +164,7 @@ WRONG = {
             test("f", "z, _ = f(np.zeros(9), np.zeros(9), np.ones(9))", "assert (z == 1).all()"),
             "lets the reparameterize with the bug pass",
         ),
+        (test("f", "return False"), "find_the_bug returns a bool: expected that it raises"),
     ],
     "07_kl": [
         (kl(f"{D} * mu, {D} * np.exp(logvar) / 2"), "dlogvar lacks the term -1/2"),

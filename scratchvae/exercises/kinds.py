@@ -356,7 +356,11 @@ class Repair(Exercise):
 def _raised(test: Callable[..., Any], f: Callable[..., Any]) -> str | None:
     """Return None if a test passes, or what its AssertionError says, to be put behind a name."""
     try:
-        test(f)
+        if (result := test(f)) is not None:
+            raise Wrong(
+                f"find_the_bug returns a {type(result).__name__}: expected that it raises an "
+                "AssertionError, as `assert` does, or returns nothing."
+            )
     except AssertionError as error:
         said = str(error).strip().splitlines()
         return f" (it says: {said[0]})" if said else ""
