@@ -71,6 +71,8 @@ def _check(folder: Folder, name: str | None) -> int:
         print("This one trains a model: some seconds ...", file=sys.stderr)
     verdict = folder.check(sheet)
     _print(folder, sheet, verdict)
+    if verdict.ok and folder.todo() is not None:
+        print("Next: scratchvae exercise next")
     return 0 if verdict.ok else 1
 
 
@@ -80,21 +82,23 @@ def _print(folder: Folder, sheet: Sheet, verdict: Verdict) -> None:
         print(line if line[:1] == " " else textwrap.fill(line, 100))
     if verdict.table:
         print(verdict.table)
-    if verdict.ok:
-        todo = folder.todo()
-        print("All exercises are done." if todo is None else "Next: scratchvae exercise next")
-    elif verdict.tried:
+    if verdict.ok and folder.todo() is None:
+        print("All exercises are done.")
+    elif not verdict.ok and verdict.tried:
         failures = folder.of(sheet)["failures"]
         more = "" if failures < 2 else f", or: scratchvae exercise solution {sheet.name[3:]}"
         print(f"Stuck? scratchvae exercise hint{more}")
 
 
 def _watch(folder: Folder, name: str | None) -> int:
+    folder.current(None)  # there has to be one
     print(f"Judging on every save in {folder.path}; Ctrl-C ends this.", flush=True)
     try:
         for sheet, verdict in folder.watch():
             print()
             _print(folder, sheet, verdict)
+            if verdict.ok and folder.todo() is not None:
+                _next(folder, None)
             print(end="", flush=True)
     except KeyboardInterrupt:
         print()
