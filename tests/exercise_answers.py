@@ -257,6 +257,177 @@ WRONG = {
 }  # fmt: skip
 
 
+# A reader's own right answers, which are not the lines of the package: what each replaces.
+RIGHT = {
+    "01_relu": [
+        ("raise NotImplementedError", "return dy * (y > 0)"),
+    ],
+    "02_sigmoid": [
+        ("raise NotImplementedError", "return dy * y * (1 - y)"),
+    ],
+    "03_linear": [
+        ("raise NotImplementedError", "return dy @ W.T, x.T @ dy, dy.sum(0)"),
+    ],
+    "04_draw": [
+        ("raise NotImplementedError", "return dz, dz * eps * sigma / 2"),
+    ],
+    "05_length": [
+        ("raise NotImplementedError", "return np.sqrt(n)"),
+    ],
+    "06_sigma": [
+        ("np.exp(logvar)\n", "np.exp(logvar / 2)\n"),
+        ("return dz, dz * eps * sigma\n", "return dz, dz * eps * sigma / 2\n"),
+        (
+            "raise NotImplementedError",
+            """n = 200000
+    rng = np.random.default_rng()
+    for logvar in (-2.0, 1.0):
+        z, _ = reparameterize(0.0, logvar, rng.standard_normal(n))
+        assert abs(np.std(z) - np.exp(logvar / 2)) < 0.02 * np.exp(logvar / 2)""",
+        ),
+    ],
+    "07_kl": [
+        (
+            "raise NotImplementedError",
+            "return dkl[:, None] * mu, dkl[:, None] * (np.exp(logvar) - 1) / 2",
+        ),
+    ],
+    "08_nats": [
+        ("raise NotImplementedError", "return np.log(1 / sigma)"),
+    ],
+    "09_kl_mean": [
+        (".mean(axis=1)", ".sum(axis=1)"),
+        ("dkl[:, None] / mu.shape[1]", "dkl[:, None]"),
+        (
+            "raise NotImplementedError",
+            """one, _ = kl_standard_normal(np.ones((1, 1)), np.zeros((1, 1)))
+    two, _ = kl_standard_normal(np.ones((1, 2)), np.zeros((1, 2)))
+    assert np.allclose(two, 2 * one)""",
+        ),
+    ],
+    "10_kl_sign": [
+        ("- 1 + logvar)", "- 1 - logvar)"),
+        ("(np.exp(logvar) + 1)", "(np.exp(logvar) - 1)"),
+        (
+            "raise NotImplementedError",
+            """rng = np.random.default_rng()
+    kl, _ = kl_standard_normal(rng.standard_normal((500, 2)) * 0.1, rng.standard_normal((500, 2)))
+    assert (kl >= 0).all()""",
+        ),
+    ],
+    "11_bernoulli": [
+        ("raise NotImplementedError", "return dnll[:, None] * (1 / (1 + np.exp(-logits)) - x)"),
+    ],
+    "12_untrained": [
+        ("raise NotImplementedError", "return D * np.log(2)"),
+    ],
+    "13_probabilities": [
+        (
+            """    y = 1 / (1 + np.exp(-logits))
+    nll = -(x * np.log(y + 1e-9) + (1 - x) * np.log(1 - y + 1e-9)).sum(axis=1)
+    return nll, (x, y)""",
+            """    nll = (np.logaddexp(0, logits) - x * logits).sum(axis=1)
+    return nll, (x, 1 / (1 + np.exp(-logits)))""",
+        ),
+        (
+            """    dy = -x / (y + 1e-9) + (1 - x) / (1 - y + 1e-9)
+    return dnll[:, None] * dy * y * (1 - y)""",
+            "    return dnll[:, None] * (y - x)",
+        ),
+        (
+            "raise NotImplementedError",
+            """nll, _ = bernoulli_nll(np.array([[1.0]]), np.array([[-50.0]]))
+    assert abs(nll[0] - 50) < 0.1""",
+        ),
+    ],
+    "14_pixel_mean": [
+        (".mean(axis=1)", ".sum(axis=1)"),
+        ("dnll[:, None] / x.shape[1]", "dnll[:, None]"),
+        (
+            "raise NotImplementedError",
+            """nll, _ = bernoulli_nll(np.zeros((1, 10)), np.zeros((1, 10)))
+    assert abs(nll[0] - 10 * np.log(2)) < 1e-6""",
+        ),
+    ],
+    "15_density": [
+        (
+            "raise NotImplementedError",
+            """d = dlogp[:, None]
+    dz = -d * diff * precision
+    return dz, -dz, d * (diff**2 * precision - 1) / 2""",
+        ),
+    ],
+    "16_variance": [
+        (
+            "raise NotImplementedError",
+            """d = dnll[:, None]
+    return -d * diff * precision, np.array([(d * (1 - diff**2 * precision) / 2).sum()])""",
+        ),
+    ],
+    "17_constant": [
+        ("0.5 * (logvar +", "0.5 * (np.log(2 * np.pi) + logvar +"),
+        (
+            "raise NotImplementedError",
+            """nll, _ = gaussian_nll(np.zeros((1, 3)), np.zeros((1, 3)), np.zeros(1))
+    assert abs(nll[0] - 1.5 * np.log(2 * np.pi)) < 1e-9""",
+        ),
+    ],
+    "18_adam": [
+        (
+            "raise NotImplementedError",
+            """m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    mhat, vhat = m / (1 - beta1**t), v / (1 - beta2**t)
+    return value - lr * mhat / (np.sqrt(vhat) + eps), m, v""",
+        ),
+    ],
+    "19_backward": [
+        (
+            "raise NotImplementedError",
+            """doutput = self.nll_backward(dloss, nll_cache)
+        dz = self.decoder.backward(doutput, decoder_cache)
+        dmu1, dlogvar1 = self.reparameterize_backward(dz, z_cache)
+        dmu2, dlogvar2 = self.kl_backward(self.beta * dloss, kl_cache)
+        dcode = np.concatenate([dmu1 + dmu2, dlogvar1 + dlogvar2], axis=1)
+        self.encoder.backward(dcode, encoder_cache)""",
+        ),
+    ],
+    "20_loop": [
+        (
+            "raise NotImplementedError",
+            """order = rng.permutation(len(x))
+        for batch in np.array_split(x[order], 30):
+            model.loss_and_grad(batch)
+            optimizer.step()""",
+        ),
+    ],
+    "21_beta": [
+        ("answer = None", "answer = 0"),
+    ],
+    "22_nll": [
+        (
+            "raise NotImplementedError",
+            """top = log_w.max(axis=0)
+    return -(top + np.log(np.mean(np.exp(log_w - top), axis=0)))""",
+        ),
+    ],
+    "23_settings": [
+        ('"latent_dim": 2', '"latent_dim": 5'),
+        ('"epochs": 30', '"epochs": 100'),
+        ('"batch_size": 128', '"batch_size": 50'),
+        ('"lr": 1e-3', '"lr": 2e-3'),
+    ],
+    "24_your_vae": [
+        (
+            "raise NotImplementedError",
+            """encoder = Sequential([Linear(64, 100), Relu(), Linear(100, 2 * latent_dim)])
+    decoder = Sequential([Linear(latent_dim, 100), Relu(), Linear(100, 64)])
+    return encoder, decoder""",
+        ),
+    ],
+}
+
+
 def appended(sheet, text):
     """Return the sheet with the answer below it; a good test, where only that is meant."""
     return f"{sheet.text}\n{textwrap.dedent(text).strip()}\n"

@@ -108,6 +108,16 @@ def test_an_untouched_sheet_gets_a_sentence(sheet, tmp_path, rng):
     assert verdict.sentence.endswith(".")
 
 
+@pytest.mark.parametrize("sheet", each())
+def test_another_right_answer_is_right_too(sheet, tmp_path, rng):
+    text = sheet.text
+    for old, new in exercise_answers.RIGHT[sheet.name]:
+        assert old in text
+        text = text.replace(old, new)
+    verdict = judged(sheet, text, tmp_path, rng)
+    assert verdict.ok, verdict
+
+
 def wrong_answers():
     for sheet in exercises():
         marks = [pytest.mark.slow] if sheet.name in TRAINS - {"22_nll"} else []
