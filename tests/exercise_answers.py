@@ -114,7 +114,7 @@ def nll(expression):
 
 def settings(**changed):
     known = {"hidden": (20,), "latent_dim": 2, "activation": "relu", "lr": 1e-3}
-    return f"settings = {known | {'batch_size': 500, 'epochs': 4} | changed}"
+    return f"settings = {known | {'batch_size': 50, 'epochs': 4} | changed}"
 
 
 def build(encoder, decoder="Sequential([Linear(latent_dim, 9), Relu(), Linear(9, 64)])"):

@@ -96,9 +96,10 @@ exercise = _Settings(
         "latent_dim 5, 100 epochs, batches of 64, lr 2e-3.",
     ),
     derivation="""
-        In two dimensions the code cannot say all that is worth its price. With five, the KL rises by
-        a nat and the reconstruction falls by one and a half. With more still, the units that are not worth
-        their price go to sleep by themselves. More steps do the rest, until the test loss turns.
+        In two dimensions the code cannot say all that is worth its price. With five, the KL rises
+        by a nat and the reconstruction falls by one and a half. With more still, the units that are
+        not worth their price go to sleep by themselves. More steps do the rest, until the test loss
+        turns.
         """,
     page="guide/train",
     solution=(training.Trainer.run,),
