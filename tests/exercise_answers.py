@@ -183,6 +183,7 @@ WRONG = {
     "10_kl_sign": repair("10_kl_sign"),
     "11_bernoulli": [
         (bernoulli(f"{D} * (x - s)"), "Its sign is wrong in every coordinate."),
+        (bernoulli(f"{D} * (np.exp(logits) / (1 + np.exp(logits)) - x)"), "is not finite every"),
         (bernoulli(f"{D} * (logits - x)"), "takes the logits for probabilities"),
         (bernoulli(f"{D} * (-x / s + (1 - x) / (1 - s))"), "the gradient of the probabilities"),
         (bernoulli(f"{D} * (s - x) / len(x)"), "averages over the batch"),

@@ -209,6 +209,10 @@ def require_gradient(
     for wrong, sentence in usual:
         if all(map(same, given, _tuple(wrong(dy, *args)))):
             raise Wrong(sentence, _gradients(wrt, given, right))
+    for of, gradient, true_one in zip(wrt, given, right, strict=True):
+        if np.shape(gradient) == np.shape(true_one) and not np.isfinite(gradient).all():
+            sentence = f"{name}: d{of} is not finite everywhere. Does exp overflow, or divide by 0?"
+            raise Wrong(sentence, worst(f"d{of}", gradient, true_one))
     try:
         check(*mine, args, wrt=list(wrt), rng=int(rng.integers(2**32)), name=name)
     except GradientError as error:

@@ -37,7 +37,9 @@ from scratchvae.exercises.kinds import Derive
 
 def _args(rng):
     shape = rng.permutation(np.arange(2, 6))[:2]  # B is not D
-    return [rng.integers(0, 2, shape).astype(float), 2 * rng.standard_normal(shape)]
+    x, logits = rng.integers(0, 2, shape).astype(float), 2 * rng.standard_normal(shape)
+    x.flat[:2], logits.flat[:2] = (0, 1), (800, -800)  # sure and wrong: exp(800) overflows
+    return [x, logits]
 
 
 def _of_probabilities(dnll, x, logits):
@@ -68,7 +70,8 @@ exercise = Derive(
     ),
     hints=(
         "Differentiate softplus(l) - x l for one pixel.",
-        "The derivative of log(1 + exp(l)) is exp(l) / (1 + exp(l)), the sigmoid of l.",
+        "The derivative of log(1 + exp(l)) is exp(l) / (1 + exp(l)), the sigmoid of l. Write it so "
+        "that a logit of 800 gives no infinity divided by another.",
         "dnll is (B,) and dlogits (B, D): dnll[:, None] reaches every pixel of an example.",
     ),
     derivation="""
