@@ -416,6 +416,24 @@ def test_ctrl_c_ends_watching_quietly(text, tmp_path):
     assert (tmp_path / "exercises" / "progress.json").read_text() == before
 
 
+def test_ctrl_c_ends_a_check_and_leaves_all_whole(tmp_path):
+    folder = Folder(tmp_path / "exercises")
+    sheet, _ = folder.write()
+    # It says when it runs, so that the signal comes while it is judged.
+    folder.file(sheet).write_text("print('judging', flush=True)\nwhile True: pass\n")
+    before = (tmp_path / "exercises" / "progress.json").read_text()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scratchvae", "exercise", "check"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "judging\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "scratchvae exercise: stopped\n"
+    assert process.returncode == 130
+    assert (tmp_path / "exercises" / "progress.json").read_text() == before
+
+
 def test_an_exported_course_is_judged_by_pytest(exercise, tmp_path):
     code, text = exercise("export", "course")
     assert code == 0

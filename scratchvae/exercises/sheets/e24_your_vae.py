@@ -105,8 +105,8 @@ def _layers(own, rng):
     return Linear, Relu
 
 
-def _model(own, build, seed):
-    """Return a model of these functions, and an optimizer."""
+def _model(own, build, seed, bar):
+    """Return a model of these functions, whose steps a bar counts, and an optimizer."""
     rng = np.random.default_rng(seed)
     Linear, Relu = _layers(own, rng)
     result = build(Linear, Relu, 2)
@@ -114,6 +114,12 @@ def _model(own, build, seed):
         kind = type(result).__name__
         raise Wrong(f"build returns a {kind}: expected the pair (encoder, decoder).")
     draw, kl, loss = own["04_draw"], own["07_kl"], own["11_bernoulli"]
+    MyVAE = own["19_backward"].MyVAE
+
+    def loss_and_grad(self, *args):
+        bar.update()
+        return MyVAE.loss_and_grad(self, *args)
+
     formulas = {
         "reparameterize": staticmethod(draw.reparameterize),
         "reparameterize_backward": staticmethod(draw.reparameterize_backward),
@@ -121,8 +127,9 @@ def _model(own, build, seed):
         "kl_backward": staticmethod(kl.kl_standard_normal_backward),
         "nll": staticmethod(loss.bernoulli_nll),
         "nll_backward": staticmethod(loss.bernoulli_nll_backward),
+        "loss_and_grad": loss_and_grad,
     }
-    YourVAE = type("YourVAE", (own["19_backward"].MyVAE,), formulas)
+    YourVAE = type("YourVAE", (MyVAE,), formulas)
     try:
         encoder, decoder = result
         model = YourVAE(64, None, 2, encoder=encoder, decoder=decoder, dtype="float64", rng=rng)
@@ -158,6 +165,8 @@ class _Package:
 
 class _YourVAE(Exercise):
     def judge(self, answer, rng):
+        from tqdm import tqdm
+
         from scratchvae.exercises.judging import find, judge_here, load
 
         folder, own, rest = Path(answer.__file__).parent, {}, []
@@ -173,11 +182,11 @@ class _YourVAE(Exercise):
             datasets.to_float(part, data.scale, np.dtype("float64"))
             for part in (data.train, data.test)
         )
-        losses = []
-        for parts in theirs | own, theirs:
-            model, optimizer = _model(parts, get(answer, "build"), seed)
-            loop = (theirs | own)["20_loop"].train
-            loop(model, optimizer, x, EPOCHS, np.random.default_rng(seed))
+        losses, loop = [], (theirs | own)["20_loop"].train
+        for parts, name in ((theirs | own, "your functions"), (theirs, "the package's")):
+            with tqdm(desc=name, unit=" steps", disable=None, leave=False) as bar:
+                model, optimizer = _model(parts, get(answer, "build"), seed, bar)
+                loop(model, optimizer, x, EPOCHS, np.random.default_rng(seed))
             losses.append(float(evaluation.elbo(model, [x_test], rng=seed, samples=10).loss))
             if len(losses) == 1:
                 yours = model
