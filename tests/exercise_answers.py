@@ -89,8 +89,8 @@ def repair(name):
     f = sheet.exercise.pair[0].__name__
     return [
         (test(f, "pass"), f"find_the_bug lets the {f} with the bug pass"),
-        (test(f, "assert False, 'I am sure'"), f"accuses the right {f}, not only the wrong one (it "
-         "says: I am sure)"),
+        (test(f, "assert False, 'I am sure'"), f"fails on the right {f} too, not only on the wrong "
+         "one (it says: I am sure)"),
         (sheet.exercise.code, f"Your test finds the bug, but {f} still has it: mend it."),
     ]  # fmt: skip
 

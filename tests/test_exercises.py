@@ -389,7 +389,6 @@ def test_watch_judges_what_is_saved_and_ends_quietly(tmp_path):
     assert (sheet.name, verdict.ok) == ("01_relu", True)
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals between processes")
 @pytest.mark.parametrize("text", ["", "while True: pass"], ids=["waiting", "judging"])
 def test_ctrl_c_ends_watching_quietly(text, tmp_path):
     folder = Folder(tmp_path / "exercises")

@@ -325,8 +325,8 @@ class Repair(Exercise):
         for _ in range(2 * DRAWS):
             if (said := _raised(test, _of_arrays(self.pair[0]))) is not None:
                 raise Wrong(
-                    f"find_the_bug accuses the right {names[0]}, not only the wrong one{said}. If "
-                    "it draws at random, take more draws or a wider tolerance."
+                    f"find_the_bug fails on the right {names[0]} too, not only on the wrong "
+                    f"one{said}. If it draws at random, take more draws or a wider tolerance."
                 )
         for _ in range(DRAWS):
             if _raised(test, _of_arrays(self.bug)) is None:
@@ -354,7 +354,7 @@ class Repair(Exercise):
             except Wrong as wrong:
                 sentence = f"{names[0]} is mended, its backward is not. {wrong.sentence}"
                 raise Wrong(sentence, wrong.table) from None
-        return "Your test accuses the bug and not the right code, and the pair is mended."
+        return "Your test fails on the bug and passes on the right code, and the pair is mended."
 
 
 def _raised(test: Callable[..., Any], f: Callable[..., Any]) -> str | None:

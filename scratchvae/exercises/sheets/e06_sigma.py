@@ -5,8 +5,8 @@ and its samples are worse. The error is in the draw below. Forward and backward 
 other, so no gradient check can see it: what is drawn is not what is meant, N(mu, sigma^2) with
 logvar = log(sigma^2), equation (sigma).
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend reparameterize and its backward.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend reparameterize and its backward.
 """
 
 import numpy as np

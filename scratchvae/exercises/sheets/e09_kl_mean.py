@@ -7,8 +7,8 @@ Forward and backward agree with each other, so a gradient check passes. The KL t
     the mean of log q(z) - log p(z) over draws z of q = N(mu, sigma^2), with p = N(0, 1),
     each a sum over the Z latent dimensions                     equations (kl) and (kl-sum)
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend kl_standard_normal and its backward.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend kl_standard_normal and its backward.
 """
 
 import numpy as np

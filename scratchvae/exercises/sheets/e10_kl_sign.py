@@ -4,8 +4,8 @@ About 10 minutes. While this VAE trains, its KL falls below 0 and goes on fallin
 the KL below. Forward and backward agree with each other, and at the prior, mu = 0 and logvar = 0,
 the KL is 0 as it should be. A divergence has one more property, whatever mu and logvar.
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend kl_standard_normal and its backward.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend kl_standard_normal and its backward.
 """
 
 import numpy as np

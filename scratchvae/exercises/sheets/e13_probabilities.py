@@ -6,8 +6,9 @@ loss stops growing, and the gradient, which should pull hardest there, vanishes.
 
     nll = sum of -x log s(l) - (1 - x) log(1 - s(l))    equation (bernoulli), s(l) the sigmoid
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend bernoulli_nll and its backward: take logits, as in 11_bernoulli.py.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend bernoulli_nll and its
+backward: take logits, as in 11_bernoulli.py.
 """
 
 import numpy as np

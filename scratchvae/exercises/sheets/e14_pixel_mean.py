@@ -5,8 +5,8 @@ reconstructions are the same grey blur. Its KL is right. The error is in the rec
 below, and forward and backward agree with each other. What is meant is -log p(x), in nats, of the
 whole image, equation (bernoulli): exp(-nll) is the probability of that image.
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend bernoulli_nll and its backward.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend bernoulli_nll and its backward.
 """
 
 import numpy as np

@@ -6,8 +6,8 @@ error is in the Gaussian below, and no gradient can show it.
 
     p(x) = N(x; mean, sigma^2) is a density: its integral over all x is 1    equation (gaussian-nll)
 
-Task: first write find_the_bug, a test that finds the error. It is run on this function and on the
-right one. Then mend gaussian_nll.
+Task: first write find_the_bug, a test that finds the error. Its argument is the function to test:
+it is run with the one below and with the right one. Then mend gaussian_nll.
 """
 
 import numpy as np

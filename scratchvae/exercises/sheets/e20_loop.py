@@ -7,7 +7,7 @@ the rows of x come once, in a new order, in batches of about 50 rows. For each b
     optimizer.step()              moves them
 
 Task: write train. A VAE with two latent dimensions then has to reach a test loss of at most 26.3
-nats in 20 epochs. It begins at 45, and at 27.2 are those that know the mean image alone.
+nats in 20 epochs. It begins at 45, and a model that knows only the mean image is at 27.2.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ About 10 minutes. All parts are yours by now: relu, the linear layer, the draw, 
 the backward pass, Adam and the loop. They lie beside this file, and `scratchvae exercise check`
 takes them from there: what you have solved is used, for the rest the package's own.
 
-What is missing are the two stacks. Linear(n_in, n_out) is a layer that calls your linear and
+The two stacks are missing. Linear(n_in, n_out) is a layer that calls your linear and
 linear_backward, Relu() one that calls your relu and relu_backward. Sequential([a, b, ...])
 chains layers.
 
@@ -209,7 +209,7 @@ class _YourVAE(Exercise):
     def _says(mine, rest, losses):
         says = [f"Yours: {mine}."]
         if rest:
-            says.append(f"The package's own for want of a solution: {', '.join(rest)}.")
+            says.append(f"The package's own, since these are not solved yet: {', '.join(rest)}.")
         return " ".join(
             [
                 *says,
