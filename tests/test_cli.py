@@ -659,7 +659,9 @@ def test_gradcheck_draws_no_more_than_one_taylor_test(run, mine, tmp_path):
         assert "--taylor draws one gradient: name" in err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "gradcheck", "demo"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "sample", "gradcheck", "demo", "exercise"]
+)
 def test_every_command_has_help_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
