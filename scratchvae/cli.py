@@ -1,8 +1,8 @@
-"""The command line: train, evaluate, figures, encode, sample, gradcheck and demo.
+"""The command line: train, evaluate, figures, encode, sample, gradcheck, demo and exercise.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
-gradient is not right or was not checked, 2 the input cannot be used or training broke down, 130
-stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
+gradient or an exercise is not right or was not checked, 2 the input cannot be used or training
+broke down, 130 stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -641,6 +641,13 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
+def exercise(args: argparse.Namespace) -> int:
+    """List the exercises, hand out the next one, judge yours, give a hint or the solution."""
+    from .exercises import command
+
+    return command.run(args.action, args.name, args.folder)
+
+
 # --- options -------------------------------------------------------------------------------------
 
 
@@ -808,6 +815,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="...", help="of the demo: NAME --help"
     )
+
+    sub = command("exercise", exercise, "scratchvae exercise next")
+    sub.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=("list", "next", "check", "watch", "hint", "solution", "export"),
+        metavar="ACTION",
+        help="list (the default); next writes the next exercise; check judges it, watch on every "
+        "save; hint; solution after two failures; export writes a folder with tests for a course",
+    )
+    sub.add_argument("name", nargs="?", help="which exercise (default: the one you are at); of "
+                     "export: the folder to write")  # fmt: skip
+    sub.add_argument("--folder", type=Path, metavar="DIR",
+                     help="where your exercises are (default: exercises)")  # fmt: skip
 
     sub = command(
         "gradcheck", gradcheck, "scratchvae gradcheck layers.py:Scale --taylor taylor.png"

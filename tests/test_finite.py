@@ -65,6 +65,23 @@ def test_the_first_that_is_not_finite_is_named(break_it, where):
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        # Neither the number of draws nor that of examples is the width of what the decoder takes.
+        sv.IWAE(2, (), 5, samples=3, likelihood="gaussian"),
+        sv.ConditionalVAE(2, (), 5, classes=3, likelihood="gaussian"),
+    ],
+    ids=["K draws", "with a label"],
+)
+def test_a_decoder_that_takes_more_than_a_code_of_each_example_is_looked_into(model, rng):
+    x = model.rows(np.ones((4, 2), "float32"), np.zeros(4, int))
+    model.params["decoder.0.W"].value[...] = 3e38
+    with np.errstate(all="ignore"):
+        found = finite.first_nonfinite(model, x, model.draw_eps(4, rng) + 10)
+    assert found.startswith("the output of decoder.0, Linear(")
+
+
+@pytest.mark.parametrize(
     ("numbers", "taken", "message"),
     [
         ({3: 1.0, 4: np.nan, 5: 2.0, 6: np.inf}, 6, "step 4 (epoch 8): loss or gradient is not"),

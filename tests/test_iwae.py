@@ -289,6 +289,22 @@ def test_the_memory_of_a_step_grows_with_the_noise_and_the_weights_only(rng, mon
     assert peak(model, x, eps) > 20 * many  # so much it would be
 
 
+def test_one_draw_of_a_batch_goes_through_the_decoder_however_large_it_is(rng, x, monkeypatch):
+    monkeypatch.setattr(iwae, "ROWS", 1)  # and the batch has 4
+    model, found = make(3, rng), []
+    forward = model.decoder.forward
+    monkeypatch.setattr(model.decoder, "forward", lambda z: (found.append(len(z)), forward(z))[1])
+    model.loss_and_grad(x)
+    assert found == [4] * 6
+
+
+def test_the_weights_have_the_models_number_type(rng, x):
+    model = make(3, rng, dtype="float32")
+    mu, logvar = model.encode(x)
+    log_w, nll, _ = model.log_weights(model.as_rows(x), mu, logvar, model.draw_eps(4, rng))
+    assert log_w.dtype == nll.dtype == np.float32
+
+
 @pytest.mark.parametrize(("rows", "decoded"), [(20, [20, 20]), (19, [16, 4, 16, 4])])
 def test_the_decoder_runs_twice_only_where_the_draws_do_not_fit(rng, x, monkeypatch, rows, decoded):
     monkeypatch.setattr(iwae, "ROWS", rows)
@@ -460,6 +476,11 @@ def test_the_command_line_trains_resumes_bitwise_evaluates_and_draws(tmp_path, c
 def test_what_has_no_meaning_is_refused(options, sentence):
     with pytest.raises(sv.InputError, match=f"^{sentence}"):
         sv.IWAE(6, **{"samples": 2, **options})
+
+
+def test_rows_of_another_width_are_named(rng, x):
+    with pytest.raises(sv.InputError, match=r"^x has shape \(4, 5\): expected"):
+        make(2, rng).forward(x[:, :5])
 
 
 def test_noise_of_one_draw_is_refused(rng, x):

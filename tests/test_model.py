@@ -478,6 +478,18 @@ def test_a_twin_shares_the_values_and_owns_its_gradient(x):
     assert twin.params.grad is not model.params.grad
 
 
+def test_a_twin_of_parameters_that_were_gathered_again_is_refused():
+    model = sv.VAE(6, (5,), **OPTIONS)
+    twin = model.twin()
+    model.gather()
+    with pytest.raises(sv.InputError) as error:
+        twin.follow(model)
+    assert str(error.value) == (
+        "the model's parameters were gathered again while its batches are taken in parts: gather "
+        "them between two epochs"
+    )
+
+
 # --- words
 
 

@@ -717,6 +717,26 @@ def demo_options(do):
     assert ran == [[], ["--quick", "--data", "mnist"]]
 
 
+@acts("exercise action")
+def exercise_action(do):
+    """What each does is for test_exercises.py."""
+    assert "0 of 24 done" in do("exercise", "list")
+    assert do("exercise", "next").startswith("Wrote ")
+
+
+@acts("exercise name")
+def exercise_name(do):
+    for name in "relu", "linear":
+        assert name in do("exercise", "next", name)
+
+
+@acts("exercise --folder")
+def exercise_folder(do):
+    for folder in "one", "two":
+        do("exercise", "next", "--folder", folder)
+        assert Path(folder, "01_relu.py").exists()
+
+
 PAIRS = """
 def double(x):
     return 2 * x, None

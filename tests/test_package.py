@@ -36,6 +36,7 @@ FLOORS = [
     ["plots", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],
+    ["exercises"],
     ["cli"],
     ["__init__", "__main__"],
 ]

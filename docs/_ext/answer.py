@@ -25,8 +25,8 @@ import numpy as np
 from docutils import nodes
 from keep import kept, sources
 from matplotlib.image import imsave
-from scipy.special import lambertw
-from scipy.stats import chi2
+from scipy.special import lambertw, xlogy
+from scipy.stats import chi2, shapiro
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.logging import getLogger
 
@@ -37,9 +37,14 @@ HERE = Path(__file__).parent
 RUNS = {
     "vae": sv.run.Options(),
     "ae": sv.run.Options(model="ae"),
+    "weak": sv.run.Options(beta=0.1),
+    "strong": sv.run.Options(beta=4),
     # a KL averaged over 2 dimensions beside a reconstruction averaged over 64 pixels
     "averaged": sv.run.Options(beta=32),
 }
+BETAS = {0.1: "weak", 1: "vae", 4: "strong"}  # the models that the first figure can show
+CHOSEN = 3  # the digit that the first figure starts with
+NATS = 60  # the length of the first figure's bars
 DRAWS = 10_000  # from the prior, to count what the decoders make of them
 
 templates = jinja2.Environment(
@@ -73,8 +78,8 @@ def load_model(name: str, folder: Path) -> Any:
 
 def normal(z: Any, mu: Any, sigma: Any) -> Any:
     """Return the density of N(mu, sigma^2) at z."""
-    z, logvar = np.asarray(z, float), 2 * np.log(sigma)
-    return np.exp(log_density(z[..., None], np.asarray(mu, float)[..., None], logvar)[0])
+    z, mu, sigma = (np.asarray(a, float)[..., None] for a in (z, mu, sigma))
+    return np.exp(log_density(z, mu, 2 * np.log(sigma))[0])
 
 
 def KL(mu: float, sigma: float) -> float:
@@ -121,14 +126,19 @@ def names(folder: Path) -> dict[str, Any]:
         )
 
     vae, ae = measure("vae"), measure("ae")
-    # A draw of the aggregate posterior: of an image taken at random, a code taken at random.
-    row = rng.integers(len(x), size=DRAWS)
-    z = vae.mu[row] + vae.sigma[row] * rng.standard_normal((DRAWS, 2))
-    log_q = [
-        np.logaddexp.reduce(log_density(one, vae.mu, 2 * np.log(vae.sigma))[0]) - math.log(len(x))
-        for one in z
-    ]
-    vae.aggregate_kl = np.mean(log_q - log_density(z, np.zeros(2), np.zeros(2))[0])
+    # The aggregate posterior on a grid of the plane. Each posterior is a product of two densities,
+    # and so the mixture on the grid is a matrix product.
+    axis = np.arange(-6, 6, 0.05)
+    first, second = (normal(axis[:, None], vae.mu[:, j], vae.sigma[:, j]) for j in (0, 1))  # (G, N)
+    q = first @ second.T / len(x)  # (G, G)
+    log_p = np.log(normal(axis, 0, 1))
+    vae.aggregate_kl = np.sum(xlogy(q, q) - q * (log_p[:, None] + log_p)) * 0.05**2
+    output, _ = vae.model.decoder.forward(vae.model.mean_code(x_test))
+    vae.at_mean = vae.model.nll(x_test, output)[0].mean(dtype=float)
+    kinds = (vae.mu[digits.train_labels == label] for label in range(10))
+    vae.not_gaussian = sum(
+        min(shapiro(kind[:, j]).pvalue for j in (0, 1)) < 0.005 for kind in kinds
+    )
     return {
         **{"np": np, "sqrt": math.sqrt, "log": math.log, "exp": math.exp},
         **{"KL": KL, "normal": normal, "chi2": chi2, "draws": DRAWS},
@@ -147,11 +157,100 @@ def value(text: str, folder: Path) -> str:
 # ---- the figures ---------------------------------------------------------------------------------
 
 
+def pulls_figure(folder: Path) -> dict[str, Any]:
+    """The first figure: one image's cloud of codes that can be moved, and what that does.
+
+    Places are in units of its `viewBox`, whose origin is z = 0. The draws come in pairs, eps and
+    -eps, so that their mean is mu.
+    """
+    digits = sv.datasets.load("digits")
+    x = sv.datasets.to_float(digits.test, digits.scale, np.dtype("float32"))  # (M, D)
+    kinds = [np.flatnonzero(digits.test_labels == label) for label in range(10)]
+    images = [kind[0] for kind in kinds]  # the image of each kind that can be chosen
+    others = np.concatenate([kind[1:3] for kind in kinds])
+    half = np.random.default_rng(1).standard_normal((16, 2)).round(3)
+    eps = np.concatenate([half, -half])  # (32, 2)
+
+    def codes(model: Any, rows: Any) -> list[list[float]]:
+        """Return [mu1, mu2] or [mu1, mu2, sigma1, sigma2] of each image."""
+        code = model.encode(x[rows])
+        parts = (code[0], np.exp(0.5 * code[1])) if model.has_posterior else (code,)
+        return np.concatenate(parts, axis=1).astype(float).round(3).tolist()
+
+    def world(name: str, title: str, label: str, scale: float, ticks: list[int]) -> dict[str, Any]:
+        model = load_model(name, folder)
+        mu1, mu2, *sigma = codes(model, [images[CHOSEN]])[0]
+        s1, s2 = sigma or (0.0, 0.0)
+        z = np.array([mu1, mu2]) + np.array([s1, s2]) * (eps if sigma else eps[:1])  # (n, 2)
+        output, _ = model.decoder.forward(z.astype(model.dtype))
+        nll, _ = model.nll(np.repeat(x[[images[CHOSEN]]], len(z), axis=0), output)
+        terms = [float(nll.mean(dtype=float)), KL(mu1, s1) + KL(mu2, s2) if sigma else 0.0]
+        terms.append(sum(terms))
+        decoded = model.decode(z[:8])
+        far = round(200 / scale - 0.05, 1)
+        first, second = ("μ₁", "μ₂") if sigma else ("z₁", "z₂")
+        sliders = [("mu1", first, -far, far, 0.01, mu1), ("mu2", second, -far, far, 0.01, mu2)]
+        if sigma:
+            sliders += [("sigma1", "σ₁", 0.02, 2, 0.01, s1), ("sigma2", "σ₂", 0.02, 2, 0.01, s2)]
+        padded = ([*code, 0.0, 0.0] for code in codes(model, others))  # a point has no width
+        shown = zip(digits.test_labels[others].tolist(), padded, strict=True)
+        return {
+            **{"kind": model.kind, "title": title, "label": label, "scale": scale, "ticks": ticks},
+            **{"x": round(scale * mu1, 2), "y": round(-scale * mu2, 2)},
+            **{"rx": round(scale * s1, 2), "ry": round(scale * s2, 2), "sliders": sliders},
+            "others": [
+                {
+                    **{"label": label, "x": round(scale * m[0], 1), "y": round(-scale * m[1], 1)},
+                    **{"rx": round(scale * m[2], 1), "ry": round(scale * m[3], 1)},
+                }
+                for label, m in shown
+            ],
+            "draws": (scale * z * [1, -1]).round(2).tolist(),
+            **{"given": _strip(x[[images[CHOSEN]]]), "strip": _strip(decoded)},
+            "strip_width": 9 * len(decoded) - 1,
+            "strip_alt": "Eight draws, decoded" if sigma else "The code, decoded",
+            "terms": [_text(term, 2) for term in terms],
+            "bars": [round(100 * min(term / NATS, 1), 1) for term in terms],
+        }
+
+    def network(name: str) -> dict[str, Any]:
+        model = load_model(name, folder)
+        weights = [model.params[key].value for key in model.params.names if "decoder." in key]
+        flat = np.concatenate([w.ravel() for w in weights]).astype("<f4")
+        return {
+            "hidden": model.decoder.layers[0].n_out,
+            "weights": base64.b64encode(flat.tobytes()).decode(),
+            "codes": codes(model, images),
+            "others": codes(model, others),
+        }
+
+    plane = "The latent plane: {} of the image x, those of twenty other images, and the prior"
+    return {
+        "labels": list(range(10)),
+        "chosen": CHOSEN,
+        "betas": list(BETAS),
+        "vae": world(
+            "vae", "VAE: the code is a cloud", plane.format("the cloud"), 56, [-3, -2, -1, 1, 2, 3]
+        ),
+        "ae": world(
+            "ae", "Autoencoder: the code is a point", plane.format("the point"), 12, [-10, 10]
+        ),
+        # "</" cannot occur in base64 or in numbers, so this may stand inside a <script>.
+        "data": json.dumps(
+            {
+                "eps": eps.tolist(),
+                "images": x[images].astype(float).round(4).tolist(),  # sixteenths
+                "vae": [network(name) for name in BETAS.values()],
+                "ae": [network("ae")],
+            }
+        ),
+    }
+
+
 def gaussian_figure(folder: Path) -> dict[str, Any]:
-    """Figure 1: q(z|x), the prior, and draws. Its units are those of its `viewBox`."""
+    """One dimension: q(z|x), the prior, and draws. Its units are those of its `viewBox`."""
     mu, sigma = 1.5, 0.5
     eps = np.random.default_rng(2).standard_normal(16).round(2)
-    top = 1.08 * max(normal(0, 0, 1), normal(mu, mu, sigma))
     terms = (mu**2 / 2, (sigma**2 - 1) / 2, -math.log(sigma))
 
     def to_x(z: float) -> float:
@@ -159,7 +258,7 @@ def gaussian_figure(folder: Path) -> dict[str, Any]:
 
     def curve(mu: float, sigma: float) -> str:
         z = mu + sigma * np.arange(-5, 5.01, 0.1)
-        points = zip(to_x(z), 190 - 175 * normal(z, mu, sigma) / top, strict=True)
+        points = zip(to_x(z), 190 - 175 * normal(z, mu, sigma), strict=True)
         return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
 
     return {
@@ -175,7 +274,7 @@ def gaussian_figure(folder: Path) -> dict[str, Any]:
 
 
 def decoder_figure(folder: Path) -> dict[str, Any]:
-    """Figure 2: the latent plane, its test codes, and a decoded digit."""
+    """The latent plane, its test codes, and a decoded digit."""
     model, digits = load_model("vae", folder), sv.datasets.load("digits")
     mu, _ = model.encode(sv.datasets.to_float(digits.test, digits.scale, model.dtype))  # (M, 2)
     weights = [model.params[name].value for name in model.params.names if "decoder." in name]
@@ -202,21 +301,53 @@ def decoder_figure(folder: Path) -> dict[str, Any]:
 def draws_figure(folder: Path) -> dict[str, Any]:
     """The same ten draws of N(0, I), decoded by the VAE and by the plain autoencoder."""
 
-    def row(images: np.ndarray) -> str:
-        cells = np.pad(images.reshape(-1, 8, 8), ((0, 0), (0, 0), (0, 1)))  # white between digits
-        file = io.BytesIO()
-        pixels = np.concatenate(list(cells), axis=1)[:, :-1]  # (8, 89)
-        imsave(file, pixels, cmap="gray_r", vmin=0, vmax=1, metadata={"Software": None})
-        return base64.b64encode(file.getvalue()).decode()
-
     vae, ae = (names(folder)[kind] for kind in ("vae", "ae"))
     return {
-        **{"vae": row(vae.images), "vae_labels": vae.labels},
-        **{"ae": row(ae.images), "ae_labels": ae.labels},
+        **{"vae": _strip(vae.images), "vae_labels": vae.labels},
+        **{"ae": _strip(ae.images), "ae_labels": ae.labels},
     }
 
 
-FIGURES = {"gaussian": gaussian_figure, "decoder": decoder_figure, "draws": draws_figure}
+def sample_figure(folder: Path) -> dict[str, Any]:
+    """The mean of p(x|z) and two draws from it."""
+    digits = sv.datasets.load("digits")
+    model = load_model("vae", folder)
+    three = digits.test[np.flatnonzero(digits.test_labels == CHOSEN)[:1]]
+    mean = model.reconstruct(sv.datasets.to_float(three, digits.scale, model.dtype))
+    u = np.random.default_rng(0).random((2, *mean.shape))
+    return {"mean": _strip(mean), "samples": [_strip((v < mean).astype(float)) for v in u]}
+
+
+def pipelines_figure(folder: Path) -> dict[str, Any]:
+    """Both networks as a row of boxes: what each gives, how many values, value or network."""
+    given = ("image x", "64", "value"), ("encoder", "", "network")
+    decoded = ("decoder", "", "network"), ("pixel probabilities", "64", "value")
+    draw = ("z = μ + σε", "2", "value")
+    return {
+        "pipelines": [
+            ("Autoencoder", [*given, ("code z", "2", "value"), *decoded]),
+            ("VAE", [*given, ("μ and log σ²", "2 + 2", "value"), draw, *decoded]),
+        ]
+    }
+
+
+FIGURES = {
+    "pulls": pulls_figure,
+    "sample": sample_figure,
+    "pipelines": pipelines_figure,
+    "draws": draws_figure,
+    "decoder": decoder_figure,
+    "gaussian": gaussian_figure,
+}
+
+
+def _strip(images: np.ndarray) -> str:
+    """Return a PNG in base64 of images (n, 64) side by side, 9 n - 1 pixels wide."""
+    cells = np.pad(images.reshape(-1, 8, 8), ((0, 0), (0, 0), (0, 1)))  # white between digits
+    file = io.BytesIO()
+    pixels = np.concatenate(list(cells), axis=1)[:, :-1]
+    imsave(file, pixels, cmap="gray_r", vmin=0, vmax=1, metadata={"Software": None})
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _text(number: float, decimals: int) -> str:

@@ -1,4 +1,4 @@
-// Moves the two figures of answer.md, which docs/_ext/answer.py has drawn as they stand at first.
+// Moves the figures of answer.md, which docs/_ext/answer.py has drawn as they stand at first.
 "use strict";
 
 const say = (number, decimals) => {
@@ -10,7 +10,255 @@ const say = (number, decimals) => {
 const drawNormal = () =>
   Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
-// ---- Figure 1: q(z|x) = N(mu, sigma^2) beside the prior -----------------------------------------
+// A finger that takes hold of this part of a drawing is not to scroll the page. The style
+// `touch-action: none` should suffice, but not all browsers heed it inside an SVG.
+function holdPage(part) {
+  part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+}
+
+// ---- The decoder, and the gradient through it ---------------------------------------------------
+
+// Linear, relu, Linear: what `weights` holds, as float32 in base64.
+function readDecoder({ weights, hidden }) {
+  const bytes = Uint8Array.from(atob(weights), (c) => c.charCodeAt(0));
+  const flat = new Float32Array(bytes.buffer);
+  let start = 0;
+  const take = (n) => flat.subarray(start, (start += n));
+  return { hidden, w1: take(2 * hidden), b1: take(hidden), w2: take(hidden * 64), b2: take(64) };
+}
+
+// The mean of p(x|z) for each pixel, and what the gradient needs of the way there.
+function decode({ hidden, w1, b1, w2, b2 }, z) {
+  const h = new Float64Array(hidden), logits = Float64Array.from(b2);
+  for (let j = 0; j < hidden; j++) {
+    h[j] = Math.max(0, z[0] * w1[j] + z[1] * w1[hidden + j] + b1[j]);
+    if (h[j] > 0) for (let d = 0; d < 64; d++) logits[d] += h[j] * w2[64 * j + d];
+  }
+  return { h, logits, mean: Array.from(logits, (l) => 1 / (1 + Math.exp(-l))) };
+}
+
+// -log p(x|z) in nats, and its gradient with respect to z.
+function reconstruct(decoder, z, x) {
+  const { hidden, w1, w2 } = decoder, { h, logits, mean } = decode(decoder, z);
+  let nll = 0;
+  const dz = [0, 0], dlogits = mean.map((p, d) => p - x[d]);
+  logits.forEach((l, d) => (nll += Math.max(l, 0) - l * x[d] + Math.log1p(Math.exp(-Math.abs(l)))));
+  for (let j = 0; j < hidden; j++) {
+    if (h[j] === 0) continue; // relu lets nothing through
+    let dh = 0;
+    for (let d = 0; d < 64; d++) dh += dlogits[d] * w2[64 * j + d];
+    dz[0] += dh * w1[j];
+    dz[1] += dh * w1[hidden + j];
+  }
+  return { nll, dz };
+}
+
+// ---- The first figure: a cloud that can be moved ------------------------------------------------
+
+const NATS = 60; // the length of the bars; as in docs/_ext/answer.py
+const PIXELS = document.createElement("canvas");
+
+// A row of decoded images as an address for <img>.
+function strip(images) {
+  PIXELS.width = 9 * images.length - 1;
+  PIXELS.height = 8;
+  const context = PIXELS.getContext("2d");
+  images.forEach((image, i) =>
+    image.forEach((p, d) => {
+      const grey = Math.round(255 * (1 - p));
+      context.fillStyle = `rgb(${grey},${grey},${grey})`;
+      context.fillRect(9 * i + (d % 8), Math.floor(d / 8), 1, 1);
+    }),
+  );
+  return PIXELS.toDataURL();
+}
+
+function startWorld(world, { eps, images, ...kinds }) {
+  const find = (selector) => world.querySelector(selector);
+  const isCloud = world.dataset.kind === "vae";
+  const models = kinds[world.dataset.kind].map((m) => ({ ...m, decoder: readDecoder(m) }));
+  const svg = find("svg"), scale = Number(svg.dataset.scale);
+  const names = isCloud ? ["mu1", "mu2", "sigma1", "sigma2"] : ["mu1", "mu2"];
+  const sliders = names.map((name) => find(`input.${name}`));
+  const betaSlider = find(".beta"), betas = isCloud ? JSON.parse(betaSlider.dataset.betas) : [0];
+  const noise = isCloud ? eps : [[0, 0]];
+  let image = 0, code = [0, 0, 0, 0], timer = 0;
+
+  const which = () => (isCloud ? betaSlider.valueAsNumber : 0);
+
+  // The loss of the code's cloud and its gradient with respect to [mu1, mu2, log sigma1, log sigma2].
+  function loss() {
+    const { decoder } = models[which()], beta = betas[which()], sigma = code.slice(2);
+    let nll = 0, kl = 0;
+    const pull = { nll: [0, 0, 0, 0], kl: [0, 0, 0, 0] };
+    for (const e of noise) {
+      const z = [code[0] + sigma[0] * e[0], code[1] + sigma[1] * e[1]];
+      const one = reconstruct(decoder, z, images[image]);
+      nll += one.nll / noise.length;
+      for (const i of [0, 1]) {
+        pull.nll[i] += one.dz[i] / noise.length;
+        pull.nll[i + 2] += (one.dz[i] * sigma[i] * e[i]) / noise.length;
+      }
+    }
+    if (isCloud)
+      for (const i of [0, 1]) {
+        kl += 0.5 * (code[i] ** 2 + sigma[i] ** 2 - 1) - Math.log(sigma[i]);
+        pull.kl[i] = beta * code[i];
+        pull.kl[i + 2] = beta * (sigma[i] ** 2 - 1);
+      }
+    return { nll, kl: beta * kl, pull };
+  }
+
+  // From the centre along minus the gradient. Long gradients are drawn shorter, all by one rule, so
+  // that two equal pulls have arrows of one length.
+  function arrow(gradient) {
+    const size = Math.hypot(gradient[0], gradient[1]), length = 80 * Math.tanh(size / 6);
+    if (length < 2) return "";
+    const u = [-gradient[0] / size, gradient[1] / size]; // the screen's second axis points down
+    const from = [scale * code[0], -scale * code[1]];
+    const to = from.map((c, i) => c + length * u[i]);
+    const barb = (side) => to.map((c, i) => c - 7 * u[i] + side * 4 * [-u[1], u[0]][i]);
+    const text = (point) => point.map((c) => c.toFixed(1)).join(" ");
+    return `M${text(from)}L${text(to)}M${text(barb(1))}L${text(to)}L${text(barb(-1))}`;
+  }
+
+  function show() {
+    const { nll, kl, pull } = loss(), sigma = code.slice(2);
+    const place = (selector, attributes) => {
+      for (const part of world.querySelectorAll(selector))
+        for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
+    };
+    const x = scale * code[0], y = -scale * code[1];
+    place("ellipse.posterior", { cx: x, cy: y, rx: scale * sigma[0], ry: scale * sigma[1] });
+    place(".mean", { cx: x, cy: y });
+    place(".width", { cx: x + scale * sigma[0] + 22, cy: y });
+    place(".height", { cx: x, cy: y - scale * sigma[1] - 22 });
+    if (isCloud) {
+      const [right, up] = [x + scale * sigma[0], y - scale * sigma[1]];
+      find(".stem").setAttribute("d", `M${right} ${y}h22M${x} ${up}v-22`);
+    }
+    const draws = noise.map((e) => [code[0] + sigma[0] * e[0], code[1] + sigma[1] * e[1]]);
+    world.querySelectorAll("circle.z").forEach((dot, i) => {
+      dot.setAttribute("cx", scale * draws[i][0]);
+      dot.setAttribute("cy", -scale * draws[i][1]);
+    });
+    find(".decoded").src = strip(draws.slice(0, 8).map((z) => decode(models[which()].decoder, z).mean));
+    find(".given").src = strip([images[image]]);
+    find(".pull.reconstruction").setAttribute("d", arrow(pull.nll));
+    if (isCloud) find(".pull.kl").setAttribute("d", arrow(pull.kl));
+
+    const terms = isCloud ? [nll, kl, nll + kl] : [nll, nll];
+    world.querySelectorAll(".terms td:nth-child(2)").forEach((cell, i) => (cell.textContent = say(terms[i], 2)));
+    const width = (term) => `${Math.min((100 * term) / NATS, 100)}%`;
+    for (const bar of world.querySelectorAll(".bar.reconstruction")) bar.style.width = width(nll);
+    for (const bar of world.querySelectorAll(".bar.kl")) bar.style.width = width(kl);
+    sliders.forEach((slider, i) => {
+      slider.value = code[i];
+      find(`output[for=${slider.id}]`).value = say(code[i], 2);
+    });
+    if (isCloud) find(`output[for=${betaSlider.id}]`).value = String(betas[which()]);
+    find(".said").textContent = isCloud
+      ? `Reconstruction ${say(nll, 1)} plus KL ${say(kl, 1)}: ${say(nll + kl, 1)} nats`
+      : `Reconstruction ${say(nll, 1)} nats`;
+  }
+
+  function move(i, value) {
+    code[i] = Math.min(Math.max(value, Number(sliders[i].min)), Number(sliders[i].max));
+  }
+
+  function stop() {
+    cancelAnimationFrame(timer);
+  }
+
+  // The code that the encoder gives, and the other images' under the same model.
+  function encode() {
+    const model = models[which()];
+    stop();
+    code = [...model.codes[image], 0, 0].slice(0, 4);
+    const shapes = world.querySelectorAll(".others ellipse"), words = world.querySelectorAll(".others text");
+    model.others.forEach(([m1, m2, s1 = 0, s2 = 0], i) => {
+      const at = { cx: scale * m1, cy: -scale * m2, rx: scale * s1, ry: scale * s2 };
+      for (const [key, value] of Object.entries(at)) shapes[i].setAttribute(key, value.toFixed(1));
+      words[i].setAttribute("x", at.cx.toFixed(1));
+      words[i].setAttribute("y", at.cy.toFixed(1));
+    });
+    show();
+  }
+
+  // Gradient descent, with the length of a step limited.
+  function step() {
+    const { pull } = loss(), before = [...code];
+    names.forEach((_, i) => {
+      const change = Math.min(Math.max(-0.01 * (pull.nll[i] + pull.kl[i]), -0.05), 0.05);
+      move(i, i < 2 ? code[i] + change * (isCloud ? 1 : 4) : code[i] * Math.exp(change));
+    });
+    return Math.max(...code.map((c, i) => Math.abs(c - before[i]))) > 5e-4;
+  }
+  function release() {
+    stop();
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      for (let i = 0; i < 500 && step(); i++);
+      show();
+      return;
+    }
+    let frames = 500;
+    const next = () => {
+      const moved = step();
+      show();
+      if (moved && frames-- > 0) timer = requestAnimationFrame(next);
+    };
+    next();
+  }
+
+  // The hand: a ring follows the pointer that took hold of it.
+  const grips = { mean: [0, 1], width: [2], height: [3] };
+  for (const [name, which] of Object.entries(grips)) {
+    const hit = find(`.hit.${name}`);
+    if (!hit) continue;
+    holdPage(hit);
+    hit.addEventListener("pointerdown", (event) => {
+      stop();
+      hit.setPointerCapture(event.pointerId);
+      event.preventDefault();
+    });
+    hit.addEventListener("pointermove", (event) => {
+      if (!hit.hasPointerCapture(event.pointerId)) return;
+      const box = svg.getBoundingClientRect();
+      const z = [
+        ((event.clientX - box.left) / box.width - 0.5) * (400 / scale),
+        (0.5 - (event.clientY - box.top) / box.height) * (400 / scale),
+      ];
+      for (const i of which) move(i, i < 2 ? z[i] : z[i - 2] - code[i - 2] - 22 / scale);
+      show();
+    });
+  }
+  sliders.forEach((slider, i) =>
+    slider.addEventListener("input", () => {
+      stop();
+      move(i, slider.valueAsNumber);
+      show();
+    }),
+  );
+  if (isCloud) betaSlider.addEventListener("input", encode);
+  find(".release").addEventListener("click", release);
+  find(".encode").addEventListener("click", encode);
+  return (chosen) => {
+    image = chosen;
+    encode();
+  };
+}
+
+function startPulls(figure) {
+  const data = JSON.parse(figure.querySelector("#pulls-data").textContent);
+  const choice = figure.querySelector("select");
+  const worlds = [...figure.querySelectorAll(".world")].map((world) => startWorld(world, data));
+  const choose = () => worlds.forEach((show) => show(Number(choice.value)));
+  choice.addEventListener("input", choose);
+  for (const part of figure.querySelectorAll(".controls, .with-script")) part.removeAttribute("hidden");
+  choose();
+}
+
+// ---- One dimension: q(z|x) = N(mu, sigma^2) beside the prior -------------------------------------
 
 function startGaussian(figure) {
   const find = (selector) => figure.querySelector(selector);
@@ -21,32 +269,36 @@ function startGaussian(figure) {
 
   const toX = (z) => 220 + 30 * z;
   const density = (z, m, s) => Math.exp(-0.5 * ((z - m) / s) ** 2) / (s * Math.sqrt(2 * Math.PI));
-  const peak = (s) => density(0, 0, s);
 
-  function curve(m, s, top) {
+  // One scale for all: a narrow density is cut off above, and the figure says how high it goes.
+  function curve(m, s) {
     const points = [];
     for (let i = -50; i <= 50; i++) {
       const z = m + (s * i) / 10;
-      points.push(`${toX(z).toFixed(2)} ${(190 - (175 * density(z, m, s)) / top).toFixed(2)}`);
+      points.push(`${toX(z).toFixed(2)} ${(190 - 175 * density(z, m, s)).toFixed(2)}`);
     }
     return "M" + points.join("L");
   }
 
   function show() {
     const m = mu.valueAsNumber, s = sigma.valueAsNumber;
-    const top = 1.08 * Math.max(peak(1), peak(s));
-    find("path.prior").setAttribute("d", curve(0, 1, top));
-    find("path.posterior").setAttribute("d", curve(m, s, top));
+    find("path.prior").setAttribute("d", curve(0, 1));
+    find("path.posterior").setAttribute("d", curve(m, s));
+    const peak = density(0, 0, s);
+    find("text.peak").textContent = peak > 1 ? `↑ ${say(peak, 2)}` : "";
+    find("text.peak").setAttribute("x", toX(m));
 
-    const factor = Math.log(0.5 * s); // what mu + log(0.5 sigma) eps multiplies eps by
-    // At sigma = 2 it multiplies by 0: all draws are mu, and the density is a spike.
+    const factor = wrong.checked ? Math.log(0.5 * s) : s; // what eps is multiplied by
+    // At sigma = 2 the wrong one is 0: all draws are mu, and the density is a spike.
     const spike = Math.abs(factor) < 1e-9;
-    find("path.wrong").setAttribute("d", spike ? `M${toX(m)} 190V0` : curve(m, Math.abs(factor), top));
+    find("path.wrong").setAttribute("d", spike ? `M${toX(m)} 190V0` : curve(m, Math.abs(factor)));
     for (const part of all(".wrong")) part.toggleAttribute("hidden", !wrong.checked);
+    figure.classList.toggle("is-wrong", wrong.checked);
+    find("text.formula").textContent = wrong.checked ? "μ + log(0.5 σ) ε" : "z = μ + σε";
 
     const lines = all(".draws path"), above = all("circle.eps"), below = all("circle.z");
     eps.forEach((e, i) => {
-      const from = toX(e).toFixed(2), to = toX(m + s * e).toFixed(2);
+      const from = toX(e).toFixed(2), to = toX(m + factor * e).toFixed(2);
       lines[i].setAttribute("d", `M${from} 232L${to} 304`);
       above[i].setAttribute("cx", from);
       below[i].setAttribute("cx", to);
@@ -69,41 +321,23 @@ function startGaussian(figure) {
   show();
 }
 
-// ---- Figure 2: the decoder ----------------------------------------------------------------------
-
-function readDecoder(data) {
-  const bytes = Uint8Array.from(atob(data.weights), (c) => c.charCodeAt(0));
-  const flat = new Float32Array(bytes.buffer), hidden = data.hidden;
-  let start = 0;
-  const take = (n) => flat.subarray(start, (start += n));
-  const w1 = take(2 * hidden), b1 = take(hidden), w2 = take(hidden * 64), b2 = take(64);
-
-  // Linear, relu, Linear, sigmoid: the mean of p(x|z).
-  return (z) => {
-    const logits = Float64Array.from(b2);
-    for (let j = 0; j < hidden; j++) {
-      const h = Math.max(0, z[0] * w1[j] + z[1] * w1[hidden + j] + b1[j]);
-      for (let d = 0; d < 64; d++) logits[d] += h * w2[64 * j + d];
-    }
-    return Array.from(logits, (l) => 1 / (1 + Math.exp(-l)));
-  };
-}
+// ---- The latent plane, decoded under the pointer ------------------------------------------------
 
 function startDecoder(figure) {
   const find = (selector) => figure.querySelector(selector);
   const data = JSON.parse(find("#decoder-data").textContent);
-  const decode = readDecoder(data);
-  window.scratchvaeDecode = decode; // for the tests, and for whoever opens the console
+  const decoder = readDecoder(data);
+  window.scratchvaeDecode = (z) => decode(decoder, z).mean; // for the tests and the console
   const plane = find(".plane"), sliders = [find("#decoder-z1"), find("#decoder-z2")];
   const pixels = [...figure.querySelectorAll("rect")];
 
   function show() {
     const z = sliders.map((slider) => slider.valueAsNumber);
-    decode(z).forEach((p, i) => {
+    decode(decoder, z).mean.forEach((p, i) => {
       const grey = Math.round(255 * (1 - p));
       pixels[i].setAttribute("fill", `rgb(${grey},${grey},${grey})`);
     });
-    for (const ring of figure.querySelectorAll(".here, .halo")) {
+    for (const ring of figure.querySelectorAll(".here, .halo, .hit")) {
       ring.setAttribute("cx", 200 + 60 * z[0]);
       ring.setAttribute("cy", 200 - 60 * z[1]);
     }
@@ -125,7 +359,8 @@ function startDecoder(figure) {
     show();
   }
 
-  // A pen or a finger draws along; a mouse need not be pressed.
+  // A mouse need not be pressed. A finger that takes hold of the ring draws it along; elsewhere it
+  // moves the ring there, and scrolls the page as it does everywhere.
   function point(event) {
     const box = plane.getBoundingClientRect();
     move([
@@ -133,6 +368,7 @@ function startDecoder(figure) {
       (200 - 400 * (event.clientY - box.top) / box.height) / 60,
     ]);
   }
+  holdPage(find(".hit"));
   plane.addEventListener("pointermove", point);
   plane.addEventListener("pointerdown", point);
   for (const slider of sliders) slider.addEventListener("input", show);
@@ -141,7 +377,8 @@ function startDecoder(figure) {
   show();
 }
 
-for (const [id, start] of [["gaussian", startGaussian], ["decoder", startDecoder]]) {
+const figures = { pulls: startPulls, gaussian: startGaussian, decoder: startDecoder };
+for (const [id, start] of Object.entries(figures)) {
   const figure = document.querySelector(`figure#${id}`);
   if (figure) start(figure);
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import logsumexp
 
 pytestmark = pytest.mark.slow
 
@@ -64,17 +65,17 @@ def test_a_value_is_formatted(answer):
     assert answer.value("{1: draws}[1]:,", FOLDER) == "10,000"  # the last colon divides
 
 
-def test_the_aggregate_posterior_is_as_far_from_the_prior_as_a_grid_says(names):
-    """The page's figure is an average over draws; here, a sum over a grid of the plane."""
+def test_the_aggregate_posterior_is_as_far_from_the_prior_as_its_draws_say(names, rng):
+    """The page's figure is a sum over a grid; here, an average over draws."""
     vae = names["vae"]
-    axis = np.arange(-6, 6, 0.05)
-    # (G, N) each: every posterior is a product of two, so the mixture on the grid is a product.
-    first, second = (stats.norm.pdf(axis[:, None], vae.mu[:, j], vae.sigma[:, j]) for j in (0, 1))
-    q = first @ second.T / len(vae.mu)  # (G, G)
-    log_p = stats.norm.logpdf(axis)
-    kl = np.sum(q * (np.log(q + 1e-300) - log_p[:, None] - log_p)) * 0.05**2
-    # 10,000 draws of a log ratio whose standard deviation is about 0.5: 0.005, fixed by the seed.
-    assert vae.aggregate_kl == pytest.approx(kl, abs=0.03)
+    row = rng.integers(len(vae.mu), size=10_000)
+    z = vae.mu[row] + vae.sigma[row] * rng.standard_normal((10_000, 2))
+    # (n, N) for each dimension: every posterior is a product of two.
+    log_q = sum(stats.norm.logpdf(z[:, [j]], vae.mu[:, j], vae.sigma[:, j]) for j in (0, 1))
+    log_q = logsumexp(log_q, axis=1) - np.log(len(vae.mu))
+    log_p = stats.norm.logpdf(z).sum(axis=1)
+    # The log ratio has a standard deviation of about 0.5: 0.005 for the mean, and six of these.
+    assert vae.aggregate_kl == pytest.approx(np.mean(log_q - log_p), abs=0.03)
 
 
 def test_what_the_page_says_in_words(names):
@@ -89,6 +90,8 @@ def test_what_the_page_says_in_words(names):
     assert (vae.radius < 2).mean() > 0.75
     assert ae.share > 0.9  # three kinds of digit make up nearly all
     assert vae.share < 0.6
+    assert ae.terms.reconstruction < vae.at_mean < vae.terms.reconstruction - 0.5
+    assert vae.not_gaussian >= 8  # of the ten digits
     assert averaged.kl.mean() < 0.01  # each q(z|x) has become the prior
     assert averaged.terms.reconstruction > vae.terms.reconstruction + 3
     assert averaged.model.beta == averaged.model.data_dim / averaged.model.latent_dim
@@ -98,4 +101,4 @@ def test_every_figure_is_drawn_from_its_template(answer):
     for name, figure in answer.FIGURES.items():
         html = answer.templates.get_template(f"answer_{name}.html").render(figure(FOLDER))
         assert "nan" not in re.sub(r"[\w+/=]{100,}", "", html)  # base64 may hold those letters
-        assert len(html) < 220_000
+        assert len(html) < (650_000 if name == "pulls" else 220_000)  # five decoders, and one

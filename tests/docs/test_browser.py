@@ -88,6 +88,14 @@ class Browser:
     def text(self, selector):
         return self.find(selector).get_property("textContent").strip()
 
+    def touch(self, kind, *points):
+        """Touch the screen, and wait until the page has drawn what that did."""
+        points = [{"x": x, "y": y} for x, y in points]
+        self.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+        self.driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
+
     def set(self, selector, value):
         """Move a slider as a hand does: its value, then the event."""
         self.run(
@@ -233,8 +241,9 @@ def test_the_figures_stand_out_in_both_modes(browser, mode):
     colours = browser.run(
         """return [["svg text", "fill", arguments[0]], ["path.prior, path.posterior, path.wrong",
         "stroke", arguments[1]], ["circle.eps, circle.z", "fill", arguments[1]], [".axis path",
-        "stroke", arguments[1]], [".here", "stroke", arguments[1]]].flatMap(
-        ([which, property, least]) => [...document.querySelectorAll(".answer :is(" + which + ")")]
+        "stroke", arguments[1]], [".here, .handle, ellipse, .pull", "stroke", arguments[1]]]
+        .flatMap(([which, property, least]) =>
+        [...document.querySelectorAll(".answer :is(" + which + ")")]
         .map((e) => [e.outerHTML.slice(0, 80), getComputedStyle(e)[property], least]))""",
         TEXT_CONTRAST,
         LINE_CONTRAST,
@@ -243,45 +252,50 @@ def test_the_figures_stand_out_in_both_modes(browser, mode):
     assert [c for c in colours if contrast(c[1], background) < c[2]] == []
 
 
-# ---- figure 1 ------------------------------------------------------------------------------------
+# ---- one dimension ------------------------------------------------------------------------------
 
 
 def number(text):
     return float(text.replace("−", "-").rstrip("%"))
 
 
-def curve(browser, name, top):
+def curve(browser, name):
     """Return z and density of a drawn curve, (n,) each."""
     points = re.findall(r"(-?[\d.]+) (-?[\d.]+)", browser.find(f"path.{name}").get_attribute("d"))
     x, y = np.array(points, dtype=float).T
-    return (x - 220) / 30, (190 - y) / 175 * top
+    return (x - 220) / 30, (190 - y) / 175
 
 
 def check_gaussian(browser, mu, sigma):
-    """Compare everything that figure 1 shows with mu and sigma."""
+    """Compare everything that the figure shows with mu and sigma."""
 
     def density(z, mean, deviation):
         return np.exp(-0.5 * ((z - mean) / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
 
-    top = 1.08 * max(density(0, 0, 1), density(0, 0, sigma))
-    wrong = abs(math.log(0.5 * sigma))
+    is_wrong = browser.find("#gaussian-wrong").is_selected()
+    factor = math.log(0.5 * sigma) if is_wrong else sigma
     shown = {"prior": (0, 1), "posterior": (mu, sigma)}
-    if browser.find("#gaussian-wrong").is_selected() and wrong > 1e-9:
-        shown["wrong"] = (mu, wrong)
+    if is_wrong and abs(factor) > 1e-9:
+        shown["wrong"] = (mu, abs(factor))
     for name, (mean, deviation) in shown.items():
-        z, drawn = curve(browser, name, top)
-        # The path has two decimals: z is right to 0.005 / 30 and the density to 0.005 / 175 top;
+        z, drawn = curve(browser, name)
+        # The path has two decimals: z is right to 0.005 / 30 and the density to 0.005 / 175;
         # the slope of a density is below 0.25 / deviation^2.
-        atol = 0.006 * (top / 175 + 0.25 / deviation**2 / 30)
+        atol = 0.006 * (1 / 175 + 0.25 / deviation**2 / 30)
         np.testing.assert_allclose(drawn, density(z, mean, deviation), rtol=0, atol=atol)
         assert np.ptp(z) == pytest.approx(10 * deviation, abs=0.001)
     eps, z = (
-        (np.array([float(c.get_attribute("cx")) for c in browser.find_all(f"circle.{k}")]) - 220)
+        (
+            np.array([float(c.get_attribute("cx")) for c in browser.find_all(f"#gaussian .{k}")])
+            - 220
+        )
         / 30
         for k in ("eps", "z")
     )
-    # Two decimals each again; eps is multiplied by sigma <= 2.5.
-    np.testing.assert_allclose(z, mu + sigma * eps, rtol=0, atol=3.5 * 0.0051 / 30)
+    # Two decimals each again; eps is multiplied by sigma <= 2.5, or by the wrong factor >= -3.
+    np.testing.assert_allclose(z, mu + factor * eps, rtol=0, atol=4 * 0.0051 / 30)
+    peak = browser.text("#gaussian text.peak")
+    assert peak == (f"↑ {density(0, 0, sigma):.2f}" if density(0, 0, sigma) > 1 else "")
     terms = [mu**2 / 2, (sigma**2 - 1) / 2, -math.log(sigma)]
     cells = [number(e.text) for e in browser.find_all("#gaussian .terms td:nth-child(2)")]
     assert cells == pytest.approx([*terms, sum(terms)], abs=0.00051)  # shown with three decimals
@@ -312,19 +326,21 @@ def test_the_wrong_formula_draws_a_spike_at_two(browser):
 
 def test_what_changes_is_announced(browser):
     browser.open("answer.html")
-    for selector in ("#gaussian-said", "#decoder-said"):
+    for selector in ("#gaussian-said", "#decoder-said", "#pulls .said"):
         spoken = browser.find(selector)
         assert spoken.get_attribute("aria-live") == "polite"
         before = spoken.get_property("textContent")
         browser.set("#gaussian-mu", 3)
         browser.set("#decoder-z1", 3)
+        browser.set("#pulls-vae-mu1", 3)
         assert spoken.get_property("textContent") != before
         browser.set("#decoder-z1", -3)
+        browser.set("#pulls-vae-mu1", -3)
     for control in browser.find_all(".answer :is(input, button)"):
         assert control.accessible_name, control.get_attribute("outerHTML")
 
 
-def test_figure_1_answers_to_keyboard_and_mouse(browser):
+def test_the_gaussian_answers_to_keyboard_and_mouse(browser):
     from selenium.webdriver import ActionChains, Keys
 
     browser.open("answer.html")
@@ -342,7 +358,128 @@ def test_figure_1_answers_to_keyboard_and_mouse(browser):
     assert abs(again.mean()) < 1.5
 
 
-# ---- figure 2 ------------------------------------------------------------------------------------
+# ---- the two pulls -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worlds(answer):
+    """What the first figure must show: for a kind, beta, image and code the loss's two terms."""
+    folder = SITE.parent / "answer"
+    digits = answer.sv.datasets.load("digits")
+    x = answer.sv.datasets.to_float(digits.test, digits.scale, np.dtype(float))
+    data = answer.pulls_figure(folder)["data"]
+    eps = np.array(json.loads(data)["eps"])  # (32, 2)
+
+    def terms(kind, beta, label, code):
+        model = answer.load_model(answer.BETAS[beta] if kind == "vae" else "ae", folder)
+        mu, sigma = np.array(code[:2]), np.array(code[2:])
+        z = mu + sigma * eps if kind == "vae" else mu[None]
+        output, _ = model.decoder.forward(z.astype(np.float32))
+        image = x[digits.test_labels == label][[0]].repeat(len(z), axis=0)
+        nll = float(model.nll(image, output.astype(float))[0].mean())
+        kl = 0.5 * np.sum(mu**2 + sigma**2 - 1 - 2 * np.log(sigma)) if kind == "vae" else 0.0
+        return nll, beta * kl, nll + beta * kl
+
+    return terms
+
+
+def pulls_shown(browser):
+    """Return what both halves of the figure say, in the order of the page."""
+    return [number(e.text) for e in browser.find_all("#pulls .terms td:nth-child(2)")]
+
+
+def code_shown(browser, kind):
+    # The sliders have steps of 0.01; their outputs show two decimals.
+    return [number(e.text) for e in browser.find_all(f"#pulls output[for^=pulls-{kind}]")]
+
+
+def test_the_loss_of_a_moved_cloud_is_the_librarys(browser, worlds, rng):
+    browser.open("answer.html")
+    for step, beta in enumerate([0.1, 1, 4]):
+        label = int(rng.integers(10))
+        browser.set("#pulls-image", label)
+        browser.set("#pulls-beta", step)
+        mu, sigma = rng.integers(-300, 301, 2) / 100, rng.integers(2, 201, 2) / 100
+        point = rng.integers(-1600, 1601, 2) / 100
+        for name, value in zip(("mu1", "mu2", "sigma1", "sigma2"), (*mu, *sigma), strict=True):
+            browser.set(f"#pulls-vae-{name}", value)
+        for name, value in zip(("mu1", "mu2"), point, strict=True):
+            browser.set(f"#pulls-ae-{name}", value)
+        assert code_shown(browser, "vae") == pytest.approx([*mu, *sigma])
+        expected = [*worlds("vae", beta, label, (*mu, *sigma)), *worlds("ae", 1, label, point)[::2]]
+        # Shown with two decimals; a float32 decoder is right to seven digits.
+        assert pulls_shown(browser) == pytest.approx(expected, abs=0.0051, rel=1e-5)
+        ellipse = browser.find("#pulls ellipse.posterior")
+        drawn = [float(ellipse.get_attribute(key)) / 56 for key in ("cx", "cy", "rx", "ry")]
+        assert drawn == pytest.approx([mu[0], -mu[1], *sigma])
+
+
+def test_a_cloud_that_is_let_go_comes_to_rest_where_the_loss_is_lowest(browser, worlds):
+    browser.open("answer.html")
+    motion = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.command("Emulation.setEmulatedMedia", features=motion)  # at once, without a way there
+    for step, beta in enumerate([0.1, 1, 4]):
+        browser.set("#pulls-beta", step)
+        browser.find("#pulls .encode").click()
+        encoded = code_shown(browser, "vae")
+        browser.find("#pulls .release").click()
+        code = code_shown(browser, "vae")
+        loss = worlds("vae", beta, 3, code)[2]
+        # The code is shown with two decimals, which the smallest sigma, 0.05, feels.
+        assert loss < worlds("vae", beta, 3, encoded)[2] + 0.05
+        for i in range(4):
+            for change in (-0.2, 0.2):
+                moved = list(code)
+                moved[i] = code[i] + change if i < 2 else code[i] * math.exp(change)
+                assert worlds("vae", beta, 3, moved)[2] > loss - 0.05
+    assert code == pytest.approx([0, 0, 1, 1], abs=0.15)  # beta = 4: the prior
+
+
+def test_the_cloud_follows_mouse_finger_and_keyboard(browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.open("answer.html", 390)
+    svg = browser.find("#pulls svg")
+    browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", svg)
+    unit = browser.run("return arguments[0].getBoundingClientRect().width", svg) / 400 * 56
+    before = code_shown(browser, "vae")
+    drag = ActionChains(browser.driver).drag_and_drop_by_offset
+    drag(browser.find("#pulls .hit.mean"), round(unit), -round(unit)).perform()
+    after = code_shown(browser, "vae")
+    # The mouse has whole pixels, and it took hold of the ring somewhere near its centre.
+    wanted = [before[0] + 1, before[1] + 1, *before[2:]]
+    assert after == pytest.approx(wanted, abs=2 / unit)
+
+    def centre(selector):
+        box = browser.run(
+            "return arguments[0].getBoundingClientRect().toJSON()", browser.find(selector)
+        )
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    scrolled = browser.run("return scrollY")
+    browser.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    try:
+        for name, (dx, dy) in {"width": (1, 0), "height": (0, -1)}.items():
+            x, y = centre(f"#pulls .hit.{name}")
+            for kind, share in [("Start", 0), *(("Move", k / 5) for k in range(1, 6))]:
+                point = {"x": x + share * dx * unit / 2, "y": y + share * dy * unit / 2}
+                browser.command(
+                    "Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=[point]
+                )
+            browser.touch("End")
+    finally:
+        browser.command("Emulation.setTouchEmulationEnabled", enabled=False)
+    wanted = [*after[:2], before[2] + 0.5, before[3] + 0.5]
+    assert code_shown(browser, "vae") == pytest.approx(wanted, abs=3 / unit)
+    assert browser.run("return scrollY") == scrolled  # the page stayed where it was
+
+    browser.find("#pulls-vae-mu1").send_keys(Keys.ARROW_LEFT)
+    assert code_shown(browser, "vae")[0] == pytest.approx(after[0] - 0.01)
+    browser.find("#pulls .encode").send_keys(Keys.SPACE)
+    assert code_shown(browser, "vae") == before
+
+
+# ---- the latent plane ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -351,13 +488,13 @@ def model(answer):
 
 
 def check_decoder(browser, model, z):
-    """Compare everything that figure 2 shows with z, (2,)."""
+    """Compare everything that the figure shows with z, (2,)."""
     p = model.decode([z])[0]
     fills = [e.get_attribute("fill") for e in browser.find_all("#decoder rect")]
     grey = np.array([re.findall(r"\d+", fill) for fill in fills], dtype=float)  # (64, 3)
     # A grey is rounded to a whole number.
     np.testing.assert_allclose(grey, 255 * (1 - np.array([p] * 3).T), rtol=0, atol=0.51)
-    for ring in browser.find_all("#decoder .here, #decoder .halo"):
+    for ring in browser.find_all("#decoder .here, #decoder .halo, #decoder .hit"):
         place = [float(ring.get_attribute(k)) for k in ("cx", "cy")]
         assert place == pytest.approx([200 + 60 * z[0], 200 - 60 * z[1]])
     said = browser.find("#decoder-said")
@@ -403,7 +540,7 @@ def test_the_plane_shows_the_codes_of_the_test_images(browser, model, answer):
     assert browser.text("#decoder-said .nearest") == str(nearest)
 
 
-def test_figure_2_answers_to_keyboard(browser, model):
+def test_the_plane_answers_to_keyboard(browser, model):
     from selenium.webdriver import Keys
 
     browser.open("answer.html")
@@ -418,7 +555,7 @@ def test_figure_2_answers_to_keyboard(browser, model):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_figure_2_follows_mouse_and_finger(browser, model, width):
+def test_the_plane_follows_mouse_and_finger(browser, model, width):
     from selenium.webdriver import ActionChains
 
     browser.open("answer.html", width)
@@ -443,16 +580,26 @@ def test_figure_2_follows_mouse_and_finger(browser, model, width):
     before = browser.run("return scrollY")
     browser.command("Emulation.setTouchEmulationEnabled", enabled=True)
     try:
-        for kind, down in [("Start", 0), *(("Move", k / 20) for k in range(1, 11))]:
-            point = {"x": x, "y": y + down * box["height"]}
-            browser.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=[point])
-            if kind == "Start":
+        # A tap moves the ring; then the finger takes hold of it.
+        for kind, down in [
+            ("Start", 0),
+            ("End", 0),
+            ("Start", 0),
+            *(("Move", k / 20) for k in range(1, 11)),
+        ]:
+            browser.touch(kind, *([] if kind == "End" else [(x, y + down * box["height"])]))
+            if down == 0:
                 assert shown() == pytest.approx([-100 / 60, 100 / 60], abs=tolerance)
-        browser.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        browser.touch("End")
     finally:
         browser.command("Emulation.setTouchEmulationEnabled", enabled=False)
     assert shown() == pytest.approx([-100 / 60, -100 / 60], abs=tolerance)
     assert browser.run("return scrollY") == before  # the page stayed where it was
+    # A finger that does not hold the ring scrolls the page.
+    touch = """return [...document.querySelectorAll(arguments[0])]
+        .map((e) => getComputedStyle(e).touchAction)"""
+    assert set(browser.run(touch, ".answer svg, .answer svg ellipse")) == {"auto"}
+    assert set(browser.run(touch, ".answer .hit")) == {"none"}
 
 
 # ---- without JavaScript --------------------------------------------------------------------------
@@ -468,6 +615,7 @@ def test_without_javascript_the_figures_show_their_first_state(browser, model):
         check_gaussian(browser, 1.5, 0.5)
         check_decoder(browser, model, (0, 0))
         said = browser.text("#decoder-said").split()
+        pulled = pulls_shown(browser)
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
     browser.open("answer.html")
@@ -477,6 +625,7 @@ def test_without_javascript_the_figures_show_their_first_state(browser, model):
     check_gaussian(browser, 1.5, 0.5)
     check_decoder(browser, model, (0, 0))
     assert browser.text("#decoder-said").split() == said
+    assert pulls_shown(browser) == pulled
 
 
 # ---- demos ---------------------------------------------------------------------------------------
