@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,8 +52,10 @@ class Report:
     cause : str
         The explanation that was found, such as "sign", "factor" or "kink"; empty if none was.
     note : str
-        Which arguments the gradients were taken to belong to, if that was left open, and which of
-        them were not checked.
+        Which arguments the gradients were taken to belong to, if that was left open.
+    unchecked : dict
+        What may have a gradient and was not checked, by name: arguments for which backward gives
+        none, arrays of a layer that it does not name. The value is the reason.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Report:
     verdict: str = "right"
     cause: str = ""
     note: str = ""
+    unchecked: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -72,11 +75,12 @@ class Report:
         return self.verdict == "right"
 
     def __str__(self) -> str:
-        return self.message or (
+        right = (
             f"{self.name}: backward agrees with {len(self.checks)} slopes of the forward pass; "
             f"largest relative error {self.error:.1e}, tolerance {self.tolerance:.0e}."
-            f"{self.note and ' '}{self.note}"
         )
+        left_out = f"Not checked: {', '.join(self.unchecked)}." if self.unchecked else ""
+        return self.message or " ".join(filter(None, [right, self.note, left_out]))
 
 
 class GradientError(AssertionError):
