@@ -94,13 +94,19 @@ class Slope(NamedTuple):
     @property
     def consistent(self) -> bool:
         """Whether the three steps agree, to a tenth or to rounding."""
-        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding + self.noise
+        unsure = max(self.rounding, self.noise)
+        return self.curvature + self.kink <= 0.1 * abs(self.value) + unsure
 
     @property
     def informed(self) -> bool:
         """Whether what is known to a tenth is the slope, or those of the two sides of a kink."""
         unsure = self.curvature + self.rounding + self.noise
         return unsure <= 0.1 * (abs(self.value) + self.kink)
+
+    @property
+    def kinked(self) -> bool:
+        """Whether the two sides differ by more than rounding or curvature may make them."""
+        return self.kink > self.rounding + self.curvature
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
