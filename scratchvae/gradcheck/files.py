@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import inspect
-import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
@@ -17,6 +14,7 @@ import numpy as np
 
 from scratchvae.errors import InputError
 
+from . import halves
 from .slopes import PATIENCE, OutOfTime, time_limit
 
 SHAPE = (4, 5)  # of arguments that the file does not give
@@ -24,17 +22,6 @@ DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "N(0, 1)": lambda rng, shape: rng.standard_normal(shape),
     "U(0.5, 1.5)": lambda rng, shape: rng.uniform(0.5, 1.5, shape),  # for logarithms and the like
 }
-# Words of a name that make a function a forward, or a backward; the others do so only beside the
-# function that they are of.
-FORWARD = {"forward", "fwd"}
-BACKWARD = {"backward", "backwards", "bwd", "backprop", "vjp", "pullback"}
-BACKWARD |= {"grad", "grads", "gradient", "gradients"}
-BESIDE = {"d", "back", "prime", "deriv", "derivative"}
-# Arguments that only a backward has.
-DY = {"dy", "dz", "dl", "dout", "dloss", "g", "ct", "cotangent", "upstream", "grad", "grad_output"}
-CACHE = {"cache", "ctx", "saved", "res", "residuals"}
-COTANGENT = (DY | CACHE) - {"g", "ct", "grad", "res"}
-
 # Names with what `check` takes before the arguments, or with the reason why it cannot.
 Candidates: TypeAlias = "Iterator[tuple[str, tuple[Any, ...] | str]]"
 
@@ -86,7 +73,7 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     }
     # A class is checked through its objects, an abstract one through those of its subclasses.
     functions = [c[0] for c in candidates.values() if not isinstance(c, str)]
-    objects = [type(getattr(f, "__self__", f)) for f in functions]
+    objects = [type(f.__self__ if inspect.ismethod(f) else f) for f in functions]
     found = [
         _with_arguments(module, n, c, rng)
         for n, c in candidates.items()
@@ -157,10 +144,11 @@ def _candidates(module: ModuleType) -> Candidates:
 
 def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
     """Yield what an object of a class has to check, and what the classes inside it have."""
-    for n, inner in vars(kind).items():
-        if inspect.isclass(inner) and inner.__module__ == module.__name__ and n[:2] != "__":
-            yield from _of_class(module, f"{name}.{n}", inner)
-    if not (_is_layer(kind) or _is_model(kind) or any(_pairs(module, _methods(kind), "{}"))):
+    for n, part in vars(kind).items():
+        if inspect.isclass(part) and part.__module__ == module.__name__ and n[:2] != "__":
+            yield from _of_class(module, f"{name}.{n}", part)
+    pairs = _pairs(module, _methods(kind), "{}")
+    if not (halves.is_layer(kind) or halves.is_model(kind) or any(pairs)):
         return
     try:
         made = kind()
@@ -173,8 +161,8 @@ def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
 
 def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
     """Yield a layer or a model, and the pairs among the other methods of any object."""
-    taken = {"forward", "backward", "__call__"} if _is_layer(value) else set()
-    taken |= {"loss_and_grad"} if _is_model(value) else set()
+    taken = {"forward", "backward", "__call__"} if halves.is_layer(value) else set()
+    taken |= {"loss_and_grad"} if halves.is_model(value) else set()
     if taken:
         yield name, (value,)
     if type(value).__module__ == module.__name__:
@@ -184,12 +172,13 @@ def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
 
 def _inside(module: ModuleType, name: str, value: Any, seen: set[int]) -> Candidates:
     """Yield what lists, dicts and objects hold, however deep, unless it was seen elsewhere."""
+    name = name.replace("{", "{{").replace("}", "}}")  # for `format`
     if isinstance(value, Mapping):
         held, label = dict(value), name + "[{!r}]"
     elif isinstance(value, list | tuple | set | frozenset):
         held, label = dict(enumerate(value)), name + "[{}]"
     elif isinstance(value, SimpleNamespace) or type(value).__module__ == module.__name__:
-        if _is_layer(value) or _is_model(value):
+        if halves.is_layer(value) or halves.is_model(value):
             return  # what it holds is checked with it
         held, label = dict(getattr(value, "__dict__", {})), name + ".{}"
     else:
@@ -201,131 +190,46 @@ def _inside(module: ModuleType, name: str, value: Any, seen: set[int]) -> Candid
         yield from _inside(module, label.format(n), v, seen)
     if isinstance(value, list | tuple) and len(value) == len(held) == 2:
         second = value[1]
-        if _is_function(second) and (_gives_gradient("", second) or len(_needed(second)) == 2):
+        if halves.is_function(second) and (
+            halves.gives_gradient("", second) or len(halves.needed(second)) == 2
+        ):
             held, label = {"forward": value[0], "backward": second}, name
     yield from _pairs(module, held, label)
 
 
 def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
     """Yield every function with its backward; for either half that is alone, the reason."""
-    functions = {str(n): f for n, f in names.items() if _is_function(f)}
+    functions = {str(n): f for n, f in names.items() if halves.is_function(f)}
     # Helpers of a functools.partial are checked through it.
-    used = {n for n, f in functions.items() if any(_inner(g) is f for g in functions.values())}
+    helpers = [halves.inner(f) for f in functions.values()]
+    used = {n for n, f in functions.items() if any(f is h for h in helpers)}
     for name, f in functions.items():
-        forwards = _forwards(name, f, functions)
-        own = [n for n in forwards if _is_own(module, f) or _is_own(module, functions[n])]
+        near = halves.forwards(name, f, functions)
+        own = [n for n in near if _is_own(module, f) or _is_own(module, functions[n])]
         if own:
-            title = name if own[0] in used else _name_of_pair(own[0])  # or it has two gradients
+            two = own[0] in used  # gradients of one function
+            title = name if two else halves.name_of_pair(own[0])
             used |= {name, own[0]}
-            yield label.format(title), (functions[own[0]], _dy_first(f))
+            yield label.format(title), (functions[own[0]], halves.dy_first(f))
     for name, f in functions.items():
         if name in used or not _is_own(module, f):
             continue
-        stem = _stem(name, FORWARD | BACKWARD) or "f"
-        if not _gives_gradient(name, f):
-            if FORWARD & {*_words(name)} or "cache" in _returned(f):
-                reason = f"there is no backward beside it: expected {stem}_backward"
+        short = halves.stem(name, halves.FORWARD | halves.BACKWARD) or "f"
+        if not halves.gives_gradient(name, f):
+            if halves.FORWARD & {*halves.words(name)} or "cache" in halves.returned(f):
+                reason = f"there is no backward beside it: expected {short}_backward"
                 yield label.format(name), reason
-        elif COTANGENT & _parameters(f):
-            reason = f"there is no forward beside it: expected {stem} or {stem}_forward"
+        elif halves.COTANGENT & halves.parameters_of(f):
+            reason = f"there is no forward beside it: expected {short} or {short}_forward"
             yield label.format(name), reason
         else:
-            yield label.format(name), (f, times_dy)
-
-
-def _forwards(name: str, f: Any, functions: Mapping[str, Any]) -> list[str]:
-    """Return which of the functions `f` may be the backward of, the likeliest first."""
-    plain, gives = _stem(name, set()), _gives_gradient(name, f)
-    stems = [_stem(name, BACKWARD), _stem(name, BACKWARD | BESIDE)]
-    stems += [s.removeprefix("d").strip("_") for s in stems]
-    stems = [s for s in stems if gives or s != plain]
-    others = [n for n in functions if n != name and not BACKWARD & {*_words(n)}]
-    others.sort(key=lambda n: (n[0] == "_") != (name[0] == "_") or not FORWARD & {*_words(n)})
-    return [n for s in stems for n in others if s in (_stem(n, set()), _stem(n, FORWARD))]
-
-
-def _words(name: str) -> list[str]:
-    """Return the words of a name, in lower case: those of f_backward and of fBackward alike."""
-    name = "" if name == "__call__" else re.sub("([a-z0-9])([A-Z])", r"\1_\2", name)
-    return [word for word in name.lower().split("_") if word]
-
-
-def _stem(name: str, without: Set[str]) -> str:
-    return "_".join(word for word in _words(name) if word not in without)
-
-
-def _name_of_pair(forward: str) -> str:
-    """Return what a pair is called: the name of its forward, as softsign of softsign_forward."""
-    stem = _stem(forward, FORWARD)
-    return (
-        "_" * forward.startswith("_") + stem if stem != _stem(forward, set()) and stem else forward
-    )
-
-
-def _gives_gradient(name: str, f: Any) -> bool:
-    """Tell whether its name, an argument or what it returns says that it gives a gradient."""
-    if BACKWARD & {*_words(name)} or COTANGENT & _parameters(f):
-        return True
-    gradients = {d + n for n in _parameters(f) for d in ("d", "d_")}
-    return any(n in gradients or BACKWARD & {*_words(n)} for n in _returned(f))
-
-
-def _dy_first(backward: Any) -> Any:
-    """Return the backward as a function of (dy, cache), whose arguments may be the other way."""
-    names = [n.lower() for n in _needed(backward)]
-    if len(names) == 2 and names[0] not in DY and (names[0] in CACHE or names[1] in DY):
-        return lambda dy, cache: backward(cache, dy)
-    return backward
-
-
-def times_dy(dy: Any, gradient: Any) -> Any:
-    """Be the backward of a function that returns (loss, gradient): that is its (y, cache)."""
-    if isinstance(gradient, Mapping):
-        return {n: times_dy(dy, g) for n, g in gradient.items()}
-    if isinstance(gradient, list | tuple):
-        return tuple(times_dy(dy, g) for g in gradient)
-    return None if gradient is None else dy * gradient
-
-
-def _is_function(f: Any) -> bool:
-    """Tell whether it can be called, with arguments, and is no layer or model."""
-    if not callable(f) or inspect.isclass(f) or _is_layer(f) or _is_model(f):
-        return False
-    try:
-        return bool(inspect.signature(f).parameters)
-    except (TypeError, ValueError):  # some callables written in C have none
-        return True
-
-
-def _parameters(f: Any) -> set[str]:
-    """Return the names of all arguments, in lower case."""
-    try:
-        return {n.lower() for n in inspect.signature(_inner(f) or f).parameters}
-    except (TypeError, ValueError):
-        return set()
-
-
-def _inner(f: Any) -> Any:
-    """Return the function inside a functools.partial or a numpy.vectorize, else None."""
-    return getattr(f, "func", getattr(f, "pyfunc", None))
-
-
-def _returned(f: Any) -> set[str]:
-    """Return the names of what a function returns, alone or in a tuple."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(f))))
-    except (OSError, TypeError, SyntaxError):
-        return set()
-    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
-    for value in values:  # it grows
-        values += value.elts if isinstance(value, ast.Tuple | ast.List) else []
-    return {value.id.lower() for value in values if isinstance(value, ast.Name)}
+            yield label.format(name), (f, halves.times_dy)
 
 
 def _methods(x: Any) -> dict[str, Any]:
-    """Return the methods of an object or a class by name; those that Python itself calls not."""
+    """Return the methods of an object or a class by name, without those that Python calls."""
     names = [n for n in dir(x) if n == "__call__" or n[:2] != "__"]
-    return {n: getattr(x, n) for n in names if _has(x, n)}
+    return {n: getattr(x, n) for n in names if halves.has(x, n)}
 
 
 def _is_own(module: ModuleType, f: Any) -> bool:
@@ -344,22 +248,6 @@ def _is_covered(module: ModuleType, name: str, objects: list[type]) -> bool:
         )
         for o in objects
     )
-
-
-def _has(x: Any, *names: str) -> bool:
-    """Tell whether it has these methods; an attribute that raises is none."""
-    try:
-        return all(callable(getattr(x, n, None)) for n in names)
-    except Exception:
-        return False
-
-
-def _is_layer(f: Any) -> bool:
-    return _has(f, "backward") and (_has(f, "forward") or "__call__" in dir(f))
-
-
-def _is_model(f: Any) -> bool:
-    return _has(f, "loss_and_grad") and "params" in {*dir(f), *getattr(f, "__dict__", ())}
 
 
 def _option(name: str, what: str) -> str:
@@ -384,14 +272,14 @@ def _with_arguments(
                 where = origin.replace("the file", str(module.__file__))
                 return Unchecked(name, f"{where} raised {type(error).__name__}: {error}")
         args = given if isinstance(given, Mapping | Sequence) else [given]
-        problem = _problem(functions, args) if times_dy in functions else ""
+        problem = _problem(functions, args) if halves.times_dy in functions else ""
         return Unchecked(name, problem) if problem else Found(name, functions, args, origin, wrt)
-    if _is_model(f):
+    if halves.is_model(f):
         if not hasattr(f, "data_dim"):
             return Unchecked(name, f"it has no data_dim: give it data as {option}")
         x = rng.integers(0, 2, (SHAPE[0], f.data_dim)).astype(np.float64)  # (B, D)
         return Found(name, functions, [x], f"x {x.shape} of random bits")
-    names, shape = _needed(getattr(f, "forward", f)), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
+    names, shape = halves.needed(getattr(f, "forward", f)), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
     for source, draw in DRAWS.items():
         args = [draw(rng, shape) for _ in names]
         origin = f"{', '.join(names)} {shape} from {source}"
@@ -399,7 +287,7 @@ def _with_arguments(
         if not problem:
             return Found(name, functions, args, origin, wrt)
     hint = f"give it arguments of its own as {option}"
-    if times_dy in functions:
+    if halves.times_dy in functions:
         hint += ", or None if it has no gradient"
     return Unchecked(name, f"{problem} for {origin}: {hint}")
 
@@ -416,17 +304,8 @@ def _problem(functions: tuple[Any, ...], args: Any) -> str:
         return f"it does not return within {PATIENCE:g} s"
     except (Exception, SystemExit) as error:
         return f"it raises {type(error).__name__}"
-    if times_dy in functions and not (y is not result and len(result) == 2 and np.ndim(y) == 0):
+    if halves.times_dy in functions and not (
+        y is not result and len(result) == 2 and np.ndim(y) == 0
+    ):
         return "there is no forward beside it, and it does not return (loss, gradient),"
     return "" if finite else "it is not finite"
-
-
-def _needed(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments without a default."""
-    function = getattr(function, "pyfunc", function)  # of numpy.vectorize
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(function).parameters.items()
-    except (TypeError, ValueError):  # some callables written in C have none
-        return []
-    return [n for n, p in parameters if p.kind in kinds and p.default is p.empty]
