@@ -552,6 +552,14 @@ class Stubborn:
 stubborn = Stubborn()
 
 
+class Opaque(Stubborn):
+    def forward(self, x):
+        return x, None
+
+    def backward(self, dy, _):
+        return dy
+
+
 class Raises:
     def forward(self, x):
         return x, None
@@ -606,6 +614,7 @@ def test_everything_that_looks_like_a_layer_is_checked_or_listed(run, tmp_path):
         "Wide": "Wide() of",
         "Raises": "the gradient that Raises's backward returns is an array of <U1: expected real",
         "Nameless": "named_parameters of Nameless raised OSError: disk",
+        "Opaque": "it raised KeyError: 'n_in'",
         "Model": "it has no data_dim: give it data as Model_args",
         "model": "it raised AttributeError: 'NoneType' object has no attribute 'value'",
         "other": "it has no data_dim: give it data as other_args",

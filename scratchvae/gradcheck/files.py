@@ -258,8 +258,18 @@ def _option(name: str, what: str) -> str:
 def _with_arguments(
     module: ModuleType, name: str, functions: tuple[Any, ...] | str, rng: np.random.Generator
 ) -> Found | Unchecked:
+    """Return what to check with its arguments, or the reason why there are none."""
     if isinstance(functions, str):
         return Unchecked(name, functions)
+    try:
+        return _arguments(module, name, functions, rng)
+    except Exception as error:  # of an attribute
+        return Unchecked(name, f"it raised {type(error).__name__}: {error}")
+
+
+def _arguments(
+    module: ModuleType, name: str, functions: tuple[Any, ...], rng: np.random.Generator
+) -> Found | Unchecked:
     option, f = _option(name, "args"), functions[0]
     given, wrt = getattr(module, option, None), getattr(module, _option(name, "wrt"), None)
     if given is not None:
