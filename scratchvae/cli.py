@@ -37,6 +37,7 @@ from .errors import InputError, InputWarning, NonFiniteError, check_labels, chec
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
+from .gradcheck.slopes import OutOfTime, time_limit
 from .run import (
     BEST,
     CHOICES,
@@ -528,6 +529,9 @@ def figures(args: argparse.Namespace) -> int:
     return 0
 
 
+ITEM_SECONDS = 600  # the longest that the check of one thing in a file may take
+
+
 def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
     if args.file is None and args.taylor is not None:
@@ -569,32 +573,27 @@ def _summary(reports: list[Report], unchecked: int) -> str:
     wrong, undecided = (sum(r.verdict == v for r in reports) for v in ("wrong", "cannot tell"))
     others = f", {undecided} undecided" if undecided else ""
     others += f", {unchecked} not checked" if unchecked else ""
+    head = f"{len(reports)} check{'s' * (len(reports) != 1)}, {wrong} wrong{others}."
+    if not reports:
+        return head
     largest, tolerance = max(r.error for r in reports), reports[0].tolerance
-    return (
-        f"{len(reports)} check{'s' * (len(reports) > 1)}, {wrong} wrong{others}. Largest "
-        f"relative error {largest:.1e}, tolerance {tolerance:.0e}, in float64."
-    )
+    return f"{head} Largest relative error {largest:.1e}, tolerance {tolerance:.0e}, in float64."
 
 
 def _checks_of_file(args: argparse.Namespace) -> Iterator[tuple[Report | Unchecked, str]]:
-    """Check what FILE.py[:NAME] names, on arguments that the second text describes.
-
-    Where nothing at all can be checked it raises InputError with the first reason.
-    """
+    """Check what FILE.py[:NAME] names, on arguments that the second text describes."""
     found = find(args.file, np.random.default_rng(args.seed))
     if args.taylor is not None and len(found) > 1:
         names = ", ".join(f.name for f in found)
         raise InputError(f"--taylor draws one gradient: name one of {names}, as in FILE.py:NAME")
-    unchecked, any_checked = [], False
+    unchecked: list[Unchecked] = []
     for item in found:
         result = item if isinstance(item, Unchecked) else _check_of(item, args)
         if isinstance(result, Unchecked):
             unchecked.append(result)
         else:
-            any_checked = True
             yield result, getattr(item, "origin", "")
-    if not any_checked:
-        raise InputError(unchecked[0].reason)
+            unchecked += [Unchecked(f"{item.name}: {n}", w) for n, w in result.unchecked.items()]
     yield from ((item, "") for item in unchecked)
 
 
@@ -602,10 +601,13 @@ def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
     """Check one pair, layer or model of a file, and draw its Taylor test if that is asked for."""
     how: dict[str, Any] = {"rng": args.seed, "name": item.name}
     try:
-        if hasattr(item.functions[0], "loss_and_grad"):
-            report = check_model(*item.functions, *item.args, **how)
-        else:
-            report = check(*item.functions, item.args, **how)
+        with time_limit(ITEM_SECONDS):
+            if hasattr(item.functions[0], "loss_and_grad"):
+                report = check_model(*item.functions, *item.args, **how)
+            else:
+                report = check(*item.functions, item.args, wrt=item.wrt, **how)
+    except OutOfTime:
+        return Unchecked(item.name, f"it took more than {ITEM_SECONDS // 60} minutes")
     except GradientError as error:
         report = error.report
     except InputError as error:
@@ -613,7 +615,7 @@ def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
     except Exception as error:  # of the file's own code: the others are still checked
         return Unchecked(item.name, f"it raised {type(error).__name__}: {error}")
     if args.taylor is not None:
-        result = taylor(*item.functions, item.args, **how)
+        result = taylor(*item.functions, item.args, wrt=item.wrt, **how)
         from . import plots
 
         plots.save(plots.taylor(result), args.taylor)

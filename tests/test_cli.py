@@ -477,8 +477,8 @@ def test_one_item_of_a_file_does_not_end_the_others(run, tmp_path):
     assert "log: x (4, 5) from U(0.5, 1.5)" in out
     for name, reason in {
         "lost_backward": "there is no forward beside it: expected lost or lost_forward",
-        "labelled": "it raises, or is not finite, for x, labels (4, 5) from U(0.5, 1.5): give it",
-        "fails": "it raises, or is not finite, for x (4, 5)",
+        "labelled": "it raises IndexError for x, labels (4, 5) from U(0.5, 1.5): give it",
+        "fails": "it raises SystemExit for x (4, 5)",
         "Needs": "Needs() of",
     }.items():
         assert f"-             {name}: not checked: {reason}" in out
@@ -563,6 +563,14 @@ class Stubborn:
 stubborn = Stubborn()
 
 
+class Opaque(Stubborn):
+    def forward(self, x):
+        return x, None
+
+    def backward(self, dy, _):
+        return dy
+
+
 class Raises:
     def forward(self, x):
         return x, None
@@ -613,14 +621,15 @@ def test_everything_that_looks_like_a_layer_is_checked_or_listed(run, tmp_path):
         **dict.fromkeys(["Tripled", "Derived", "Narrow", "by_name['one']", "part"], "ok"),
         **dict.fromkeys(["forward", "Tripled.Inside", "layers[0]"], "WRONG"),
     }
-    assert "part: part_args of the file; Not checked: b, whose gradient is None" in out
     for name, reason in {
         "Wide": "Wide() of",
         "Raises": "the gradient that Raises's backward returns is an array of <U1: expected real",
         "Nameless": "named_parameters of Nameless raised OSError: disk",
+        "Opaque": "it raised KeyError: 'n_in'",
         "Model": "it has no data_dim: give it data as Model_args",
         "model": "it raised AttributeError: 'NoneType' object has no attribute 'value'",
         "other": "it has no data_dim: give it data as other_args",
+        "part: b": "backward gives no gradient of it: wrt=, or NAME_wrt in a file, says which",
     }.items():
         assert f"-             {name}: not checked: {reason}" in out
 
@@ -638,8 +647,6 @@ def test_everything_that_looks_like_a_layer_is_checked_or_listed(run, tmp_path):
         ("{folder}/empty.py:f", "empty.py has no f: nor anything else to check"),
         ("{folder}/broken.py", "broken.py raised ZeroDivisionError: division by zero"),
         ("{folder}/syntax.py", "syntax.py raised SyntaxError: "),
-        ("{folder}/args.py", "f_args of {folder}/args.py raised KeyError: 'x'"),
-        ("{folder}/layer.py", "Layer() of {folder}/layer.py raised TypeError: "),
     ],
 )
 def test_gradcheck_of_a_file_with_nothing_to_check(run, mine, tmp_path, target, says):
@@ -650,9 +657,6 @@ def test_gradcheck_of_a_file_with_nothing_to_check(run, mine, tmp_path, target, 
         "broken.py": "1 / 0\n",
         "exits.py": pair + "import sys\nsys.exit(0)\n",
         "syntax.py": "def\n",
-        "args.py": pair + "def f_args():\n    raise KeyError('x')\n",
-        "layer.py": "class Layer:\n    def __init__(self, n): pass\n"
-        "    def forward(self, x): pass\n    def backward(self, dy, cache): pass\n",
     }.items():
         (tmp_path / name).write_text(text)
     code, out, err = run("gradcheck", target.format(mine=mine, folder=tmp_path))
@@ -660,6 +664,267 @@ def test_gradcheck_of_a_file_with_nothing_to_check(run, mine, tmp_path, target, 
     assert out == ""
     assert says.format(mine=mine, folder=tmp_path) in err
     assert err.count("\n") == 1
+
+
+def test_all_that_is_refused_is_shown(run, tmp_path):
+    """Also where nothing is left to check."""
+    (tmp_path / "refused.py").write_text(
+        "def f(x):\n    return x, None\n"
+        "def f_backward(dy, _):\n    return dy\n"
+        "def f_args():\n    raise KeyError('x')\n"
+        "class Layer:\n    def __init__(self, n): pass\n"
+        "    def forward(self, x): pass\n    def backward(self, dy, cache): pass\n"
+    )
+    code, out, err = run("gradcheck", str(tmp_path / "refused.py"))
+    assert (code, err) == (1, "")
+    first, second, last = sorted(out.splitlines())
+    assert first.startswith("-             Layer: not checked: Layer() of")
+    assert "f: not checked: f_args of" in second
+    assert "raised KeyError: 'x'" in second
+    assert last == "0 checks, 0 wrong, 2 not checked."
+    code, out, _ = run("gradcheck", str(tmp_path / "refused.py"), "--json")
+    assert code == 1
+    assert [entry["verdict"] for entry in json.loads(out)] == ["not checked", "not checked"]
+
+
+HALVES = """
+import numpy as np
+import scratchvae as sv
+
+
+def _softsign(x):
+    return x / (1 + np.abs(x)), x
+
+
+def _softsign_bwd(x, dy):  # the cache first, as in JAX
+    return dy / (1 + np.abs(x)) ** 2
+
+
+def square_fwd(x):
+    return x**2, x
+
+
+def square_bwd(res, g):
+    return (3 * res * g,)
+
+
+def cube(x):
+    return x**3, x
+
+
+def cube_vjp(dy, x):
+    return 3 * dy * x**2
+
+
+def cube_grad(dy, x):
+    return dy * x**2
+
+
+def sine(x):
+    raise RuntimeError("the one with a cache is sine_forward")
+
+
+def sine_forward(x):
+    return np.sin(x), x
+
+
+def dSine(dout, x):
+    return np.cos(x) * dout
+
+
+def exp(x):
+    return np.exp(x)
+
+
+def exp_prime(x):
+    return np.exp(x)
+
+
+def loss_and_grad(w):
+    return (w**2).sum(), 2 * w
+
+
+def _tripled(w):
+    dw = 3 * w
+    return (w**2).sum(), dw
+
+
+def exp_and_gradient(w):
+    return np.exp(w).sum(), w
+
+
+def numerical_gradient(f, x):
+    return x
+
+
+def clip_grad(g):
+    return g
+
+
+clip_grad_args = None
+
+
+def lone_forward(x):
+    return x, x
+
+
+def kept(x):
+    cache = x
+    return x, cache
+
+
+def after(dout, saved):
+    return dout
+
+
+def shift(x, b):
+    return x + b, None
+
+
+def shift_backward(dy, _):
+    return dy
+
+
+shift_wrt = ["x"]
+
+
+class _Doubled:
+    def forward(self, x):
+        return 2 * x, None
+
+    def backward(self, dy, _):
+        return 2 * dy
+
+
+class Short:
+    def __init__(self, n=2):
+        self.n = n
+
+    def fwd(self, x):
+        return self.n * x, None
+
+    def bwd(self, dy, _):
+        return 2 * dy
+
+
+class Needs:
+    def __init__(self, layer):
+        self.layers = [[layer]]
+
+
+needs = Needs(Short(3))
+deep = [[{"a": (_Doubled(), "text")}]]
+deep.append(deep)
+table = {"sq": (lambda x: (x**2, x), lambda dy, x: 2 * dy * x), "half_backward": lambda dy, x: dy}
+
+
+def main(argv, n=3):
+    return argv
+"""
+
+
+def test_either_half_of_a_pair_is_checked_or_listed(run, tmp_path):
+    (tmp_path / "halves.py").write_text(HALVES)
+    code, out, err = run("gradcheck", str(tmp_path / "halves.py"))
+    assert (code, err) == (1, "")
+    rows = [r.split() for r in out.splitlines() if r[:6] in ("ok    ", "WRONG ", "?     ")]
+    assert {row[2].rstrip(":"): row[0] for row in rows} == {
+        **dict.fromkeys(["_softsign", "cube", "sine", "loss_and_grad", "shift"], "ok"),
+        **dict.fromkeys(["_Doubled", "Short.fwd", "deep[0][0]['a'][0]", "table['sq']"], "ok"),
+        **dict.fromkeys(["square", "cube_grad", "_tripled", "needs.layers[0][0].fwd"], "WRONG"),
+        "exp_and_gradient": "WRONG",
+    }
+    listed = dict(
+        line.removeprefix("-             ").split(": not checked: ", 1)
+        for line in out.splitlines()
+        if line.startswith("- ")
+    )
+    neither = "there is no forward beside it, and it does not return (loss, gradient), for"
+    for name, reason in {
+        "exp": "exp returns an array of shape (4, 5): expected (y, cache)",
+        "numerical_gradient": neither,
+        "lone_forward": "there is no backward beside it: expected lone_backward",
+        "kept": "there is no backward beside it: expected kept_backward",
+        "after": "there is no forward beside it: expected after or after_forward",
+        "table['half_backward']": "there is no forward beside it: expected half or half_forward",
+    }.items():
+        assert listed.pop(name).startswith(reason)
+    assert listed == {}
+
+
+PLAIN = """
+import numpy as np
+import scratchvae as sv
+
+
+class Plain:
+    def __init__(self):
+        self.w = np.linspace(1, 2, 5)
+        self.unused = np.ones(3)
+
+    def forward(self, x):
+        self.x, self.y = x, x * self.w
+        return self.y, x
+
+    def backward(self, dy, x):
+        return dy * self.w
+
+
+class Constant(Plain):
+    def __init__(self):
+        super().__init__()
+        self.w.flags.writeable = False
+
+
+class Forgetful:
+    scale = np.array(2.0)
+
+    def __init__(self):
+        self.w, self.b = (sv.Parameter(np.linspace(1, 2, 5)) for _ in range(2))
+        self.more = {"c": [np.ones(5)]}
+
+    def forward(self, x):
+        return self.scale * x * self.w.value + self.b.value + self.more["c"][0], x
+
+    def backward(self, dy, x):
+        self.w.grad += self.scale * (dy * x).sum(axis=0)
+        return self.scale * dy * self.w.value
+
+    def named_parameters(self):
+        yield "w", self.w
+"""
+
+
+def test_parameters_that_nobody_names_are_listed(run, tmp_path):
+    (tmp_path / "plain.py").write_text(PLAIN)
+    code, out, err = run("gradcheck", str(tmp_path / "plain.py"))
+    assert (code, err) == (1, "")
+    assert out.count("ok    ") == 3
+    listed = {line.split(": not")[0] for line in out.splitlines() if line.startswith("- ")}
+    assert {name.split(maxsplit=1)[1] for name in listed} == {
+        "Plain: w", "Forgetful: b", "Forgetful: more['c'][0]", "Forgetful: scale"
+    }  # fmt: skip
+    assert "forward reads it and named_parameters does not name it" in out
+    assert run("gradcheck", f"{tmp_path / 'plain.py'}:Constant")[0] == 0
+
+
+def test_a_forward_that_does_not_return_ends_nothing(run, tmp_path, monkeypatch):
+    """An iteration that converges for small arguments only, and one that never does."""
+    (tmp_path / "hangs.py").write_text(
+        "import numpy as np\n"
+        "def root(x):\n"
+        "    while np.abs(x).max() > 1e3:\n        pass\n"
+        "    return x**2, x\n"
+        "def root_backward(dy, x):\n    return 3 * dy * x\n"
+        "def never(x):\n    while True:\n        pass\n"
+        "def never_backward(dy, x):\n    return dy\n"
+    )
+    for module in ("files", "slopes"):
+        monkeypatch.setattr(f"scratchvae.gradcheck.{module}.PATIENCE", 0.5)
+    code, out, err = run("gradcheck", str(tmp_path / "hangs.py"))
+    assert (code, err) == (1, "")
+    assert "WRONG   3.3e-01  root" in out
+    assert "never: not checked: it does not return within 0.5 s for x (4, 5)" in out
 
 
 def test_gradcheck_draws_no_more_than_one_taylor_test(run, mine, tmp_path):

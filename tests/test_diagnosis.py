@@ -593,6 +593,63 @@ def test_one_wrong_entry_among_many_is_found(rng):
     assert "for x[3, 4] backward gives 99 and the forward pass" in report.message
 
 
+def one_layer(x):
+    y = np.tanh(x @ W_ONE)
+    return y, (x, y)
+
+
+def one_layer_backward(dy, cache):
+    return (dy * (1 - cache[1] ** 2)) @ W_ONE.T
+
+
+def relu_loss(x):
+    h = x @ W_ONE
+    y = np.maximum(h, 0) @ W_ONE[:30, :3]
+    return (y * y).mean(), (h, y)
+
+
+def relu_loss_backward(dy, cache):
+    h, y = cache
+    return ((2 * dy * y / y.size) @ W_ONE[:30, :3].T * (h > 0)) @ W_ONE.T
+
+
+W_ONE = np.random.default_rng(0).standard_normal((40, 30))
+
+
+@pytest.mark.parametrize(
+    ("f", "backward"), [(one_layer, one_layer_backward), (relu_loss, relu_loss_backward)]
+)
+def test_one_wrong_entry_among_many_that_sums_mix(f, backward, rng):
+    """Rounding at the smallest steps, and kinks far away, do not spare what the others exclude."""
+    x = rng.standard_normal((30, 40))
+    k = int(rng.integers(30)), int(rng.integers(40))
+
+    def doubled(dy, cache):
+        dx = backward(dy, cache)
+        dx[k] += np.abs(dx).max()
+        return dx
+
+    report = verdict_on(f, doubled, [x])
+    assert (report.verdict, report.cause) == ("wrong", "some coordinates")
+    assert f"for x[{k[0]}, {k[1]}] backward gives" in report.message
+
+
+def test_a_variance_that_cancels_is_no_kink(rng):
+    """E x^2 - m^2 loses its digits, and to large steps what it gives looks like a kink."""
+
+    def batch_norm(x):
+        m = x.mean(axis=0)
+        s = np.sqrt((x * x).mean(axis=0) - m * m)
+        return (x - m) / s, ((x - m) / s, s)
+
+    def backward(dy, cache):
+        y, s = cache
+        return (dy - dy.mean(axis=0) - y * (dy * y).mean(axis=0)) / s
+
+    report = verdict_on(batch_norm, backward, [1e4 + rng.standard_normal((8, 4))])
+    assert (report.verdict, report.cause) == ("cannot tell", "rounding")
+
+
 # ------------------------------------------------------------------------------- the contract
 
 

@@ -587,6 +587,10 @@ def test_assert_gradient(rng):
     assert_gradient(model, data, eps)
     with pytest.raises(AssertionError, match="Its sign is wrong"):
         assert_gradient(cube, lambda dy, x: -cube_backward(dy, x), [x])
+    pair = (lambda x, b: (x + b, None), lambda dy, _: (dy, None), [x, x])
+    with pytest.raises(AssertionError, match="b was not checked: backward gives no gradient of it"):
+        assert_gradient(*pair)
+    assert_gradient(pair[0], lambda dy, _: dy, pair[2], wrt=["x"])
 
 
 class Foreign:
@@ -909,7 +913,12 @@ def test_what_was_not_checked_is_said(x):
         return x + b, None
 
     report = check(add, lambda dy, _: (dy, None, np.ones((0, 3))), [x, 2 * x, np.ones((0, 3))])
-    assert report.note == "Not checked: b, whose gradient is None, empty, which is empty."
+    assert report.unchecked.keys() == {"b", "empty"}
+    assert str(report).endswith(" Not checked: b, empty.")
+    assert not check(add, lambda dy, _: dy, [x, 2 * x, np.ones((0, 3))], wrt=["x"]).unchecked
+    assert check(
+        add, lambda dy, _: (dy, None), {"x": x, "b": 2 * x, "empty": 0}, wrt=[0, 1]
+    ).unchecked
 
 
 def test_plain_numbers_and_foreign_bytes(x):
@@ -955,3 +964,51 @@ def test_the_same_seed_for_the_argument_does_not_hide_an_error():
     with pytest.raises(GradientError) as error:
         check(unit, lambda dy, length: dy / length, [x], rng=7)
     assert error.value.report.cause == "missing term"
+
+
+class Row:
+    """A layer with slots, a parameter without a name, a buffer and a constant."""
+
+    __slots__ = ("cache", "w")
+    shift = np.ones(5)
+    shift.flags.writeable = False
+
+    def __init__(self):
+        self.w, self.cache = Parameter(np.linspace(1, 2, 5)), np.ones(3)
+
+    def multiply(self, x):
+        self.cache = x.copy()
+        return x * self.w.value + self.shift, x
+
+    def backward(self, dy, x):
+        return dy * self.w.value
+
+
+def test_what_forward_reads_and_nobody_names_is_said(x):
+    row = Row()
+    kept = row.w.value.copy()
+    assert check(row.multiply, row.backward, [x]).unchecked.keys() == {"w"}
+    np.testing.assert_array_equal(row.w.value, kept)
+
+
+def test_the_parameters_of_methods_are_checked(x):
+    layer = Linear(5, 3, dtype="float64", rng=0)
+    report = check(layer.forward, layer.backward, [x])
+    assert {c.name[0] for c in report.checks} == {"x", "W", "b"}
+    assert report.unchecked == {}
+
+
+def test_a_forward_that_converges_at_its_arguments_alone(monkeypatch):
+    monkeypatch.setattr("scratchvae.gradcheck.slopes.PATIENCE", 0.3)
+
+    def forward(x):
+        while abs(x[0] - 1) > 1e-14:
+            pass
+        return x**2, x
+
+    def backward(dy, x):
+        return 2 * dy * x
+
+    with pytest.raises(GradientError, match="not in time when they move") as error:
+        check(forward, backward, [np.ones(3)])
+    assert (error.value.report.verdict, error.value.report.cause) == ("cannot tell", "time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +16,8 @@ from scratchvae.backend import Array, RandomSource, asnumpy, get_backend, namesp
 from scratchvae.errors import InputError
 
 from .comparison import TOLERANCE, Comparison, GradientError, Report, Settings
-from .slopes import STEP, Block
+from .slopes import PATIENCE, STEP, Block, OutOfTime, patience, time_limit
+from .unnamed import unnamed
 
 NOISE = "two calls with the same arguments differ: noise must come in as an argument"
 REDRAWN = (
@@ -29,6 +31,13 @@ STATE = (
 )
 LOST = "backward overwrites the gradient of {} where it should add to it (+=)"
 LEFTOVER = "loss_and_grad's gradient depends on what params.grad held before, or on new noise"
+NO_GRADIENT = (
+    "backward gives no gradient of it: wrt=, or NAME_wrt in a file, says which arguments have one"
+)
+HANGS = (
+    "cannot tell: forward returns at these arguments, but not in time when they move. An iteration "
+    "must end by itself: limit the number of its rounds."
+)
 BATCH = "the size of the batch"
 # Arguments of these names have no gradient, if as many are left as there are gradients.
 WITHOUT_GRADIENT = ("eps", "noise", "mask", "target", "targets", "label", "labels", "y_true")
@@ -108,13 +117,17 @@ def assert_gradient(f: Any, *pair_and_args: Any, **options: Any) -> None:
     """Check a gradient in a test: `check`, or `check_model` for what has `loss_and_grad`.
 
     It takes what they take and returns nothing; the message of its GradientError, which is an
-    AssertionError, is the diagnosis. Under pytest the traceback ends in the test itself.
+    AssertionError, is the diagnosis. A test sees no report, so it also fails where something was
+    not checked. Under pytest the traceback ends in the test itself.
     """
     __tracebackhide__ = True
-    if hasattr(f, "loss_and_grad"):
-        check_model(f, *pair_and_args, **options)
-    else:
-        check(f, *pair_and_args, **options)
+    how = check_model if hasattr(f, "loss_and_grad") else check
+    report = how(f, *pair_and_args, **options)
+    for name, why in report.unchecked.items():
+        message = f"{report.name}: {name} was not checked: {why}"
+        raise GradientError(
+            replace(report, message=message, verdict="cannot tell", cause="not checked")
+        )
 
 
 class Case(NamedTuple):
@@ -125,8 +138,8 @@ class Case(NamedTuple):
     dy: Array
     sizes: dict[str, int]  # by name, the lengths over which a mean may be wrong or forgotten
     arrays: dict[str, Array]  # by name, what else a gradient may be made of
+    unchecked: dict[str, str]  # by name, why what may have a gradient is not checked, if it is not
     assumed: bool = False  # whether the user left open which arguments have a gradient
-    skipped: Sequence[str] = ()  # the arguments that are not checked
 
     def compare(self, settings: Settings) -> Report:
         """Return the first report that is right, or raise for the likeliest of the choices."""
@@ -138,9 +151,12 @@ class Case(NamedTuple):
             except GradientError as error:
                 errors.append(error)
                 continue
-            notes = [f"Taken as the gradients of {names}: wrt= says which."] * self.assumed
-            notes += [f"Not checked: {', '.join(self.skipped)}."] * bool(self.skipped)
-            return replace(report, note=" ".join(notes))
+            except OutOfTime:
+                raise settings.error(HANGS, "time", verdict="cannot tell") from None
+            note = f"Taken as the gradients of {names}: wrt= says which." if self.assumed else ""
+            checked = {b.name for b in blocks if b.value.size}
+            unchecked = {n: why for n, why in self.unchecked.items() if n not in checked}
+            return replace(report, note=note, unchecked=unchecked)
         if not self.assumed:
             raise errors[0]
         # What is wrong must be so whatever is assumed; then only a cause that leaves no doubt is
@@ -166,7 +182,8 @@ def prepared(
     wrt: Sequence[int | str] | None,
 ) -> Iterator[Case]:
     """Call forward and backward of what `check` takes, check their contract, restore in the end."""
-    forward, backward, args, names, parameters = _unpack(f, pair_and_args)
+    forward, backward, args, names, owner = _unpack(f, pair_and_args)
+    parameters = _named_parameters(owner)
     args = [_own(f"argument {n} of {settings.name}", a) for n, a in zip(names, args, strict=True)]
     if not any(map(_is_array, args)):  # a function of plain numbers
         args = [np.array(a) if isinstance(a, float) else a for a in args]
@@ -177,7 +194,9 @@ def prepared(
     saved = [(p, p.value.copy(), p.grad.copy()) for _, p in parameters]
     try:
         with _unchanged(settings, "forward", watched):
+            start = time.perf_counter()
             y, cache = pair.forward(*args)
+            limit = patience(time.perf_counter() - start)
             y = y.copy()
         _check_finite(settings, "forward", y)
         if y.dtype != np.float64:
@@ -208,18 +227,18 @@ def prepared(
         for block in blocks[0]:
             _check_float64(f"argument {block.name} of {settings.name}", block.value)
         labels = [*(names[i] for i in choices[0]), *(n for n, _ in parameters)]
-        pair.check_contract(labels, [*given, *d_parameters], args, dy, cache)
+        pair.check_contract(labels, [*given, *d_parameters], args, dy, cache, limit)
         arrays = {n: a for n, a in zip(names, args, strict=True) if _floating(a)}
         sizes = _sizes(names, args, y)
         assumed = wrt is None and len(given) < sum(map(_usable, args))
-        skipped = [
-            f"{names[i]}, which is empty"
-            if g is not None
-            else f"{names[i]}, whose gradient is None"
-            for i, g in zip(choices[0], given, strict=True)
-            if _usable(args[i]) and (g is None or not args[i].size)
-        ]
-        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays, assumed, skipped)
+        unchecked = {
+            n: NO_GRADIENT if a.size else "it is empty"
+            for i, (n, a) in enumerate(zip(names, args, strict=True))
+            if _usable(a) and (n not in WITHOUT_GRADIENT if wrt is None else i in choices[0])
+        }
+        known = [*args, dy, *(a for _, p in parameters for a in (p.value, p.grad))]
+        unchecked |= unnamed(owner, known, lambda: pair.forward(*args)[0], limit)
+        yield Case(blocks, lambda: pair.forward(*args)[0], dy, sizes, arrays, unchecked, assumed)
     finally:
         for p, value, grad in saved:
             p.value[...], p.grad[...] = value, grad
@@ -251,7 +270,9 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         sizes = {BATCH: len(x), "the data's dimension": x.shape[1]}
         sizes |= {"the code's": eps.shape[-1]} if eps is not None else {}
         dy = xp.ones_like(loss)
-        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {})
+        known = [x, eps, params.value, params.grad]
+        unchecked = unnamed(model, known, lambda: model.loss_and_grad(x, eps).loss, PATIENCE)
+        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {}, unchecked)
     finally:
         params.value[...], params.grad[...] = value, old_grad
 
@@ -305,6 +326,7 @@ class _Pair:
         args: list[Array],
         dy: Array,
         cache: Any,
+        limit: float,
     ) -> None:
         """Require that backward reads nothing but dy and cache, and adds to old gradients."""
 
@@ -326,7 +348,8 @@ class _Pair:
         scaled = [1.0625 * a if _floating(a) else a for a in args]
         both = [1.0625 * a if _floating(a) else a for a in flipped]  # a norm sees no flip
         for moved in (both, flipped, scaled):
-            with suppress(InputError):  # arguments the user never gave may lie outside a domain
+            # Arguments the user never gave may lie outside a domain.
+            with suppress(InputError, OutOfTime), time_limit(limit):
                 self.forward(*moved)
                 break
         name = other(cache)
@@ -376,22 +399,17 @@ def _check_finite(settings: Settings, what: str, x: Array) -> None:
         raise settings.error(message, "not finite", verdict="cannot tell")
 
 
-def _unpack(
-    f: Any, rest: tuple[Any, ...]
-) -> tuple[Any, Any, list[Any], list[str], list[tuple[str, Any]]]:
-    """Return forward, backward, arguments with their names, and named parameters."""
+def _unpack(f: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, list[Any], list[str], Any]:
+    """Return forward, backward, arguments with their names, and the layer, if it is one's."""
     if len(rest) not in (1, 2):
         raise InputError(
             "expected check(f, args), check(f, f_backward, args) or check(layer, args)"
         )
-    parameters: list[tuple[str, Any]] = []
+    layer = f.__self__ if inspect.ismethod(f) else None
     if len(rest) == 2:
         forward, backward = f, rest[0]
     elif hasattr(f, "backward"):
-        forward, backward = getattr(f, "forward", f), f.backward
-        parameters = _named_parameters(f)
-        for n, p in parameters:
-            _check_float64(f"parameter {n} of {name_of(f)}", p.value)
+        forward, backward, layer = getattr(f, "forward", f), f.backward, f
     else:
         forward, name = f, f"{name_of(f)}_backward"
         backward = getattr(inspect.unwrap(f), "__globals__", {}).get(name)  # f may be decorated
@@ -404,9 +422,9 @@ def _unpack(
         def by_name(*args: Any) -> Any:
             return forward(**dict(zip(names, args, strict=True)))
 
-        return by_name, backward, list(rest[-1].values()), names, parameters
+        return by_name, backward, list(rest[-1].values()), names, layer
     args = list(rest[-1]) if isinstance(rest[-1], tuple | list) else [rest[-1]]
-    return forward, backward, args, _argument_names(forward, len(args)), parameters
+    return forward, backward, args, _argument_names(forward, len(args)), layer
 
 
 def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
@@ -423,6 +441,7 @@ def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
                 f"named_parameters of {name_of(layer)} gives {_describe(pair)}: expected pairs of "
                 'a name and a Parameter, as in `yield "w", self.w`'
             )
+        _check_float64(f"parameter {pair[0]} of {name_of(layer)}", pair[1].value)
     return pairs
 
 

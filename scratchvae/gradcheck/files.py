@@ -7,18 +7,23 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from scratchvae.errors import InputError
+
+from . import halves
+from .slopes import PATIENCE, OutOfTime, time_limit
 
 SHAPE = (4, 5)  # of arguments that the file does not give
 DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "N(0, 1)": lambda rng, shape: rng.standard_normal(shape),
     "U(0.5, 1.5)": lambda rng, shape: rng.uniform(0.5, 1.5, shape),  # for logarithms and the like
 }
+# Names with what `check` takes before the arguments, or with the reason why it cannot.
+Candidates: TypeAlias = "Iterator[tuple[str, tuple[Any, ...] | str]]"
 
 
 class Found(NamedTuple):
@@ -28,6 +33,7 @@ class Found(NamedTuple):
     functions: tuple[Any, ...]  # what `check` takes before the arguments
     args: Any
     origin: str
+    wrt: Any = None  # which arguments have a gradient, if the file says so
 
 
 class Unchecked(NamedTuple):
@@ -40,12 +46,18 @@ class Unchecked(NamedTuple):
 def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     """Return what ``FILE.py`` or ``FILE.py:NAME`` names.
 
-    Taken are functions ``f`` or ``f_forward`` with ``f_backward`` or ``backward_f`` beside them, in
-    the file or as methods of a class; objects with `forward` or `__call__` and `backward`, or with
-    `loss_and_grad`, in lists and dicts too; and classes of such objects that need no arguments. The
-    arguments are what the file calls ``NAME_args``: a list of arrays, a dict of them by name, or a
-    function that returns one and may take a NumPy Generator. Without it they are drawn, (4, 5)
-    each.
+    Taken are functions with a backward beside them, which its name tells: ``f`` or ``f_forward``
+    with ``f_backward``, ``backward_f``, ``f_bwd``, ``f_grad`` or ``f_vjp``, in the file, as methods
+    or in a dict; functions that return ``(loss, gradient)``; objects with `forward` or `__call__`
+    and `backward`, or with `loss_and_grad`; and classes of such objects that need no arguments.
+    Lists, dicts and objects are searched however deep. What looks like half of a pair (by its name,
+    an argument such as dy or cache, or a result such as dx) and cannot be checked is returned with
+    the reason.
+
+    The arguments are what the file calls ``NAME_args``: a list of arrays, a dict of them by name,
+    or a function that returns one and may take a NumPy Generator. Without it they are drawn, (4, 5)
+    each. ``NAME_args = None`` says that there is nothing to check, ``NAME_wrt`` which arguments
+    have a gradient.
 
     Raises
     ------
@@ -54,9 +66,14 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     """
     path, name = _split(target)
     module = _load(path)
-    candidates = dict(_candidates(module))
+    candidates = {
+        n: c
+        for n, c in _candidates(module)
+        if getattr(module, _option(n, "args"), "none given") is not None
+    }
     # A class is checked through its objects, an abstract one through those of its subclasses.
-    objects = [type(c[0]) for c in candidates.values() if not isinstance(c, str) and len(c) == 1]
+    functions = [c[0] for c in candidates.values() if not isinstance(c, str)]
+    objects = [type(f.__self__ if inspect.ismethod(f) else f) for f in functions]
     found = [
         _with_arguments(module, n, c, rng)
         for n, c in candidates.items()
@@ -111,75 +128,113 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _candidates(module: ModuleType) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
+def _candidates(module: ModuleType) -> Candidates:
     """Yield names with what `check` takes, or with the reason why it cannot."""
-    named = {n: v for n, v in vars(module).items() if not n.startswith("_")}
-    seen = {id(v) for v in named.values()}
-    for name, value in named.items():
-        if inspect.isclass(value):
-            if value.__module__ == module.__name__:
-                yield from _of_class(module, name, value)
-        elif _is_layer(value) or _is_model(value):
-            yield name, (value,)
-        elif isinstance(value, list | tuple | dict):
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, v in items:
-                if id(v) not in seen and not inspect.isclass(v) and (_is_layer(v) or _is_model(v)):
-                    yield f"{name}[{key!r}]", (v,)
-    yield from _pairs(vars(module), lambda f: _is_own(module, f))
+    names = {n: v for n, v in vars(module).items() if n[:2] != "__"}
+    for name, value in names.items():
+        if not inspect.isclass(value):
+            yield from _of_object(module, name, value)
+        elif value.__module__ == module.__name__:
+            yield from _of_class(module, name, value)
+    yield from _pairs(module, names, "{}")
+    seen = set(map(id, names.values()))
+    for name, value in names.items():
+        yield from _inside(module, name, value, seen)
 
 
-def _of_class(
-    module: ModuleType, name: str, kind: type
-) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
-    """Yield an object of a class, the pairs among its methods, and the classes inside it."""
-    for n, inner in vars(kind).items():
-        if inspect.isclass(inner) and inner.__module__ == module.__name__ and n[0] != "_":
-            yield from _of_class(module, f"{name}.{n}", inner)
-    is_layer = _is_layer(kind) or _is_model(kind)
-    if not (is_layer or any(_forward_names(n) for n in dir(kind))):
+def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
+    """Yield what an object of a class has to check, and what the classes inside it have."""
+    for n, part in vars(kind).items():
+        if inspect.isclass(part) and part.__module__ == module.__name__ and n[:2] != "__":
+            yield from _of_class(module, f"{name}.{n}", part)
+    pairs = _pairs(module, _methods(kind), "{}")
+    if not (halves.is_layer(kind) or halves.is_model(kind) or any(pairs)):
         return
     try:
         made = kind()
     except (Exception, SystemExit) as error:
         text = f"{name}() of {module.__file__} raised {type(error).__name__}: {error}"
         yield name, f"{text}; make an object of the class in the file"
+    else:
+        yield from _of_object(module, name, made)
+
+
+def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
+    """Yield a layer or a model, and the pairs among the other methods of any object."""
+    taken = {"forward", "backward", "__call__"} if halves.is_layer(value) else set()
+    taken |= {"loss_and_grad"} if halves.is_model(value) else set()
+    if taken:
+        yield name, (value,)
+    if type(value).__module__ == module.__name__:
+        others = {n: f for n, f in _methods(value).items() if n not in taken}
+        yield from _pairs(module, others, name + ".{}")
+
+
+def _inside(module: ModuleType, name: str, value: Any, seen: set[int]) -> Candidates:
+    """Yield what lists, dicts and objects hold, however deep, unless it was seen elsewhere."""
+    name = name.replace("{", "{{").replace("}", "}}")  # for `format`
+    if isinstance(value, Mapping):
+        held, label = dict(value), name + "[{!r}]"
+    elif isinstance(value, list | tuple | set | frozenset):
+        held, label = dict(enumerate(value)), name + "[{}]"
+    elif isinstance(value, SimpleNamespace) or type(value).__module__ == module.__name__:
+        if halves.is_layer(value) or halves.is_model(value):
+            return  # what it holds is checked with it
+        held, label = dict(getattr(value, "__dict__", {})), name + ".{}"
+    else:
         return
-    if is_layer:
-        yield name, (made,)
-    own = [n for n in dir(kind) if n[0] != "_" and n not in ("forward", "backward")]
-    members = {n: getattr(made, n) for n in own if _has(made, n)}
-    yield from ((f"{name}.{n}", pair) for n, pair in _pairs(members, lambda f: True))
+    held = {n: v for n, v in held.items() if id(v) not in seen and not inspect.isclass(v)}
+    seen.update(map(id, held.values()))
+    for n, v in held.items():
+        yield from _of_object(module, label.format(n), v)
+        yield from _inside(module, label.format(n), v, seen)
+    if isinstance(value, list | tuple) and len(value) == len(held) == 2:
+        second = value[1]
+        if halves.is_function(second) and (
+            halves.gives_gradient("", second) or len(halves.needed(second)) == 2
+        ):
+            held, label = {"forward": value[0], "backward": second}, name
+    yield from _pairs(module, held, label)
 
 
-def _pairs(
-    names: Mapping[str, Any], is_own: Callable[[Any], bool]
-) -> Iterator[tuple[str, tuple[Any, ...] | str]]:
-    """Yield every function with its backward; for a backward without one, the reason."""
-    for name, backward in names.items():
-        forwards = _forward_names(name)
-        if not forwards or not callable(backward) or inspect.isclass(backward):
+def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
+    """Yield every function with its backward; for either half that is alone, the reason."""
+    functions = {str(n): f for n, f in names.items() if halves.is_function(f)}
+    # Helpers of a functools.partial are checked through it.
+    helpers = [halves.inner(f) for f in functions.values()]
+    used = {n for n, f in functions.items() if any(f is h for h in helpers)}
+    for name, f in functions.items():
+        near = halves.forwards(name, f, functions)
+        own = [n for n in near if _is_own(module, f) or _is_own(module, functions[n])]
+        if own:
+            two = own[0] in used  # gradients of one function
+            title = name if two else halves.name_of_pair(own[0])
+            used |= {name, own[0]}
+            yield label.format(title), (functions[own[0]], halves.dy_first(f))
+    for name, f in functions.items():
+        if name in used or not _is_own(module, f):
             continue
-        there = [n for n in forwards if callable(names.get(n))]
-        if there and (is_own(backward) or is_own(names[there[0]])):
-            yield forwards[0], (names[there[0]], backward)
-        elif not there and is_own(backward):
-            yield name, f"there is no forward beside it: expected {' or '.join(forwards)}"
+        short = halves.stem(name, halves.FORWARD | halves.BACKWARD) or "f"
+        if not halves.gives_gradient(name, f):
+            if halves.FORWARD & {*halves.words(name)} or "cache" in halves.returned(f):
+                reason = f"there is no backward beside it: expected {short}_backward"
+                yield label.format(name), reason
+        elif halves.COTANGENT & halves.parameters_of(f):
+            reason = f"there is no forward beside it: expected {short} or {short}_forward"
+            yield label.format(name), reason
+        else:
+            yield label.format(name), (f, halves.times_dy)
 
 
-def _forward_names(name: str) -> list[str]:
-    """Return what the forward of a backward of that name may be called; nothing if it is none."""
-    base = name.removesuffix("_backward").removeprefix("backward_")
-    if name == "backward":
-        return ["forward"]
-    if name.startswith("_") or base in (name, ""):
-        return []
-    return [base, f"{base}_forward", f"forward_{base}"]
+def _methods(x: Any) -> dict[str, Any]:
+    """Return the methods of an object or a class by name, without those that Python calls."""
+    names = [n for n in dir(x) if n == "__call__" or n[:2] != "__"]
+    return {n: getattr(x, n) for n in names if halves.has(x, n)}
 
 
 def _is_own(module: ModuleType, f: Any) -> bool:
     """Tell whether the file made it, and did not import it."""
-    return not isinstance(f, FunctionType) or f.__module__ == module.__name__
+    return not isinstance(f, FunctionType | MethodType) or f.__module__ == module.__name__
 
 
 def _is_covered(module: ModuleType, name: str, objects: list[type]) -> bool:
@@ -195,30 +250,30 @@ def _is_covered(module: ModuleType, name: str, objects: list[type]) -> bool:
     )
 
 
-def _has(x: Any, *names: str) -> bool:
-    """Tell whether it has these methods; an attribute that raises is none."""
-    try:
-        return all(callable(getattr(x, n, None)) for n in names)
-    except Exception:
-        return False
-
-
-def _is_layer(f: Any) -> bool:
-    return _has(f, "backward") and (_has(f, "forward") or "__call__" in dir(f))
-
-
-def _is_model(f: Any) -> bool:
-    return _has(f, "loss_and_grad") and "params" in {*dir(f), *getattr(f, "__dict__", ())}
+def _option(name: str, what: str) -> str:
+    """Return what the file calls the arguments of a name, or those of them with a gradient."""
+    return f"{name.replace('.', '_')}_{what}"
 
 
 def _with_arguments(
     module: ModuleType, name: str, functions: tuple[Any, ...] | str, rng: np.random.Generator
 ) -> Found | Unchecked:
+    """Return what to check with its arguments, or the reason why there are none."""
     if isinstance(functions, str):
         return Unchecked(name, functions)
-    f, given = functions[0], getattr(module, f"{name.replace('.', '_')}_args", None)
+    try:
+        return _arguments(module, name, functions, rng)
+    except Exception as error:  # of an attribute
+        return Unchecked(name, f"it raised {type(error).__name__}: {error}")
+
+
+def _arguments(
+    module: ModuleType, name: str, functions: tuple[Any, ...], rng: np.random.Generator
+) -> Found | Unchecked:
+    option, f = _option(name, "args"), functions[0]
+    given, wrt = getattr(module, option, None), getattr(module, _option(name, "wrt"), None)
     if given is not None:
-        origin = f"{name.replace('.', '_')}_args of the file"
+        origin = f"{option} of the file"
         if callable(given):
             try:
                 takes_rng = bool(inspect.signature(given).parameters)
@@ -227,36 +282,40 @@ def _with_arguments(
                 where = origin.replace("the file", str(module.__file__))
                 return Unchecked(name, f"{where} raised {type(error).__name__}: {error}")
         args = given if isinstance(given, Mapping | Sequence) else [given]
-        return Found(name, functions, args, origin)
-    if _is_model(f):
+        problem = _problem(functions, args) if halves.times_dy in functions else ""
+        return Unchecked(name, problem) if problem else Found(name, functions, args, origin, wrt)
+    if halves.is_model(f):
         if not hasattr(f, "data_dim"):
-            return Unchecked(name, f"it has no data_dim: give it data as {name}_args")
+            return Unchecked(name, f"it has no data_dim: give it data as {option}")
         x = rng.integers(0, 2, (SHAPE[0], f.data_dim)).astype(np.float64)  # (B, D)
         return Found(name, functions, [x], f"x {x.shape} of random bits")
-    forward = getattr(f, "forward", f)
-    names, shape = _needed(forward), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
+    names, shape = halves.needed(getattr(f, "forward", f)), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
     for source, draw in DRAWS.items():
         args = [draw(rng, shape) for _ in names]
         origin = f"{', '.join(names)} {shape} from {source}"
-        if _is_defined(forward, args):
-            return Found(name, functions, args, origin)
-    hint = f"give it arguments of its own as {name.replace('.', '_')}_args"
-    return Unchecked(name, f"it raises, or is not finite, for {origin}: {hint}")
+        problem = _problem(functions, [a.copy() for a in args])
+        if not problem:
+            return Found(name, functions, args, origin, wrt)
+    hint = f"give it arguments of its own as {option}"
+    if halves.times_dy in functions:
+        hint += ", or None if it has no gradient"
+    return Unchecked(name, f"{problem} for {origin}: {hint}")
 
 
-def _is_defined(forward: Callable[..., Any], args: list[Any]) -> bool:
-    """Tell whether the forward pass gives finite numbers for these arguments."""
+def _problem(functions: tuple[Any, ...], args: Any) -> str:
+    """Return why these arguments do not serve, or nothing if they do."""
+    forward = getattr(functions[0], "forward", functions[0])
     try:
-        with np.errstate(all="ignore"):
-            y = forward(*(a.copy() for a in args))
-        return bool(np.isfinite(np.asarray(y[0], np.float64)).all())
-    except (Exception, SystemExit):
-        return False
-
-
-def _needed(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments without a default."""
-    function = getattr(function, "pyfunc", function)  # of numpy.vectorize
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.items()
-    return [n for n, p in parameters if p.kind in kinds and p.default is p.empty]
+        with time_limit(PATIENCE), np.errstate(all="ignore"):
+            result = forward(**args) if isinstance(args, Mapping) else forward(*args)
+        y = result[0] if isinstance(result, tuple | list) else result
+        finite = np.isfinite(np.asarray(y, np.float64)).all()
+    except OutOfTime:
+        return f"it does not return within {PATIENCE:g} s"
+    except (Exception, SystemExit) as error:
+        return f"it raises {type(error).__name__}"
+    if halves.times_dy in functions and not (
+        y is not result and len(result) == 2 and np.ndim(y) == 0
+    ):
+        return "there is no forward beside it, and it does not return (loss, gradient),"
+    return "" if finite else "it is not finite"

@@ -6,8 +6,12 @@ The derivation is on the page "Finite differences"; the names here are those of 
 from __future__ import annotations
 
 import math
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,6 +29,7 @@ RATIO = 3.7
 # all, it may move much farther.
 FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
+PATIENCE = 2.0  # in seconds: as long as a call at other arguments may take, however short the first
 
 
 class Check(NamedTuple):
@@ -89,7 +94,8 @@ class Slope(NamedTuple):
     @property
     def consistent(self) -> bool:
         """Whether the three steps agree, to a tenth or to rounding."""
-        return self.curvature + self.kink <= 0.1 * abs(self.value) + self.rounding + self.noise
+        unsure = max(self.rounding, self.noise)
+        return self.curvature + self.kink <= 0.1 * abs(self.value) + unsure
 
     @property
     def informed(self) -> bool:
@@ -97,10 +103,50 @@ class Slope(NamedTuple):
         unsure = self.curvature + self.rounding + self.noise
         return unsure <= 0.1 * (abs(self.value) + self.kink)
 
+    @property
+    def kinked(self) -> bool:
+        """Whether the two sides differ by more than rounding or curvature may make them."""
+        return self.kink > self.rounding + self.curvature
+
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
         unsure = self.curvature + self.rounding + self.noise
         return abs(slope - self.value) - self.kink - 4 * unsure
+
+
+class OutOfTime(BaseException):
+    """A call did not return in time; no Exception, for the code that is called may catch those."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in what happens inside if it takes longer.
+
+    The signal that does so exists on Unix and in the main thread alone, and waits for a single call
+    of compiled code to end. Elsewhere there is no limit.
+    """
+    if (
+        not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise OutOfTime
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again if it was caught
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)  # of an outer limit
+        signal.signal(signal.SIGALRM, handler)
+
+
+def patience(seconds: float) -> float:
+    """Return how long a call may take whose like took that long."""
+    return max(PATIENCE, 100 * seconds)
 
 
 class Forward:
@@ -109,7 +155,10 @@ class Forward:
     def __init__(self, evaluate: Callable[[], Array], dy: Array, step: float) -> None:
         self.evaluate, self.step, self.shape = evaluate, step, dy.shape
         self.dy = asnumpy(dy).ravel()
+        start = time.perf_counter()
         self.y = asnumpy(evaluate()).ravel().astype(np.float64)
+        self.limit = patience(time.perf_counter() - start)
+        self.hung = 0  # calls that did not return in time
         self.is_float32 = is_float32(self.y)  # in its digits
         # Half a unit in the last place is the least that rounding does; `noise` measures the rest.
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
@@ -122,9 +171,14 @@ class Forward:
         try:
             for m, value in zip(moves, old, strict=True):
                 m.block.value[...] = value + t * m.v
-            with np.errstate(all="ignore"):
+            with time_limit(self.limit), np.errstate(all="ignore"):
                 y = asnumpy(self.evaluate()).flatten()  # a copy: it may be a view of the block
         except Exception:  # a domain left: a matrix no longer positive definite, an assertion
+            return None
+        except OutOfTime:  # an iteration that converges no more
+            self.hung += 1
+            if self.hung == 3:
+                raise
             return None
         finally:
             for m, value in zip(moves, old, strict=True):
@@ -185,7 +239,8 @@ class Ladder:
         if 0 < x < self.moves.unit:
             extra = min(math.ceil(math.log(self.moves.unit / x, RATIO)), FINEST)
         smaller, larger = range(1, FINEST + extra + 1), range(-1, COARSEST - 1, -1)
-        self.rung(FARTHEST)  # an output that does not move there either does not depend on x
+        if not self.forward.hung:
+            self.rung(FARTHEST)  # an output that does not move there either does not depend on x
         for i in range(-1, FARTHEST, -1):
             if self.secant() or self.rung(i) is None:
                 break

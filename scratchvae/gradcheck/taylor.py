@@ -62,7 +62,7 @@ class Taylor(NamedTuple):
 def taylor(
     f: Any,
     *pair_and_args: Any,
-    wrt: Sequence[int] | None = None,
+    wrt: Sequence[int | str] | None = None,
     rng: RandomSource = None,
     name: str | None = None,
 ) -> Taylor:
