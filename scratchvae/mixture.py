@@ -34,10 +34,10 @@ class MixturePrior:
     components : int
         K.
     rng : None, int, SeedSequence or Generator
-        Draws the means.
+        Draws the means. With the default all mixtures of one size begin alike.
     backend, dtype : optional
         As for :class:`~scratchvae.VAE`. If they are not given they are those of the model that the
-        prior is handed to, and until then NumPy and float64.
+        prior is handed to, and until then NumPy and float64. A model refuses others than its own.
 
     Attributes
     ----------

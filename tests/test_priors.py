@@ -298,6 +298,13 @@ def test_draws_are_of_the_mixture(rng):
     assert stats.kstest(z, lambda a: stats.norm.cdf(a[:, None], mean, scale) @ pi).pvalue > 1e-9
 
 
+def test_draws_in_float32_need_no_weights_that_add_up_to_1_in_it(rng):
+    for _ in range(20):
+        prior = mixture(rng, 500, 2, dtype="float32")
+        z = prior.draw(rng.standard_normal((7, 2), dtype=np.float32), rng)
+        assert (z.shape, z.dtype) == ((7, 2), np.float32)
+
+
 def test_all_dimensions_of_a_draw_are_of_one_component(rng):
     prior, n = mixture(rng, 3, 2), 3000
     prior.mean.value[...] = [[-100, -100], [0, 0], [100, 100]]
@@ -653,6 +660,17 @@ def test_the_command_line_trains_resumes_bitwise_evaluates_and_draws(tmp_path, c
     capsys.readouterr()
     assert main(["train", "--resume", "--out", out, "--epochs", "4", "--components", "4"]) == 2
     assert "--components was 3, this command asks for 4" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_has_no_such_options_and_the_prior_n_0_i(tmp_path):
+    assert main(["train", "--hidden", "8", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    arrays, values = checkpoint.load(path := tmp_path / "checkpoint.safetensors")
+    for name in "prior", "components":
+        values["config"]["options"].pop(name)
+    checkpoint.save(path, arrays, values)
+    options = sv.run.open(tmp_path).options
+    assert (options.prior, options.components) == ("normal", 1)
+    assert main(["train", "--resume", "--epochs", "2", "--out", str(tmp_path)]) == 0
 
 
 def test_a_mixture_has_ten_components_unless_told_otherwise():
