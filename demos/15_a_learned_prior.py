@@ -60,6 +60,7 @@ for decoder in "linear", "network":
 # %%
 # What it buys, in nats per image.
 
+# Of 3 models 1.9 to 2.1 and 0.5 to 0.6; on MNIST, quick, 10.9 and 2.2.
 gain = {k: losses[k, "N(0, I)"] - losses[k, "mixture"] for k in ("linear", "network")}
 d.require(
     gain["linear"] > 0.5 and gain["linear"] > gain["network"],

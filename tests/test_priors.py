@@ -251,7 +251,6 @@ def test_which_of_the_two_is_less_noisy_depends_on_sigma(rng):
         assert at_draw.var() == pytest.approx((1 - variance) ** 2 / 2, rel=0.1)
 
 
-@pytest.mark.proves("mixture-grad-mean", "mixture-grad-logvar")
 def test_the_best_single_gaussian_has_the_moments_of_all_codes(rng):
     """At the mean and the variance of the codes of all examples together nothing pulls at it."""
     mu, logvar = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
