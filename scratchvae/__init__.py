@@ -11,6 +11,7 @@ from .convolution import Conv2D, ConvTranspose2D, Reshape
 from .errors import InputError, NonFiniteError
 from .iwae import IWAE
 from .layers import Activation, Linear, Sequential
+from .mixture import MixturePrior
 from .optimizers import SGD, Adam
 from .parameters import Parameter, Parameters
 from .schedules import constant, cosine, step_list, warm_up
@@ -39,6 +40,7 @@ __all__ = [
     "ConvTranspose2D",
     "InputError",
     "Linear",
+    "MixturePrior",
     "NonFiniteError",
     "Parameter",
     "Parameters",

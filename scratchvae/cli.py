@@ -310,6 +310,8 @@ def _describe(run: Run) -> str:
     kind = type(model).__name__
     if options.objective == "iwae":
         kind += f" of {options.samples} sample{'s' * (options.samples > 1)}"
+    if options.prior == "mixture":
+        kind += f" with {options.components} component{'s' * (options.components > 1)}"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
     doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
     lines = [
@@ -380,7 +382,7 @@ def evaluate(args: argparse.Namespace) -> int:
         "test_kl": float(terms.kl),
         "active_units": active_units(model, trainer.test_batches()),
     }
-    if model.has_posterior:
+    if model.has_posterior and model.prior.standard:
         result["kl_per_dimension"] = kl_of_dimensions(model, trainer.test_batches()).tolist()
     if args.nll_samples is not None:
         check_size("--nll-samples", args.nll_samples)
@@ -743,6 +745,9 @@ def _parser() -> argparse.ArgumentParser:
            metavar="X")  # fmt: skip
     option("objective", "the bound on log p(x) that is maximised", choices=CHOICES["objective"])
     option("samples", "draws of each code in a step of --objective iwae", type=int, metavar="K")
+    option("prior", "N(0, I), or a mixture of Gaussians that is learned", choices=CHOICES["prior"])
+    option("components", "Gaussians that the prior consists of, 10 for a mixture", type=int,
+           metavar="K")  # fmt: skip
     option("activation", "of the hidden layers", choices=CHOICES["activation"])
     option("likelihood", "of the pixels, given z", choices=CHOICES["likelihood"])
     option("variance", "of the Gaussian: a number, shared (learned) or per-dimension",

@@ -17,11 +17,12 @@ from .backend import Array, Backend, RandomSource, asnumpy, namespace
 from .errors import InputError, check_labels, check_size
 from .layers import Layer
 from .likelihoods import Likelihood
+from .priors import Prior
 from .vae import VAE, Terms
 
 
 class ConditionalVAE(VAE):
-    """A VAE of x given its label, one of C classes: q(z|x, y), p(x|z, y) and the prior N(0, I).
+    """A VAE of x given its label, one of C classes: q(z|x, y), p(x|z, y) and a prior p(z) for all.
 
     `labels` are integers from 0 to C - 1, an array (B,) or one for all examples. They are left out
     where x consists of rows that have them, as `rows` returns them.
@@ -32,6 +33,7 @@ class ConditionalVAE(VAE):
     classes : int
         C, the number of labels.
     activation, likelihood, variance, beta, free_bits : as for :class:`~scratchvae.VAE`
+    prior, components : as for :class:`~scratchvae.VAE`
     backend, dtype, rng, network, image_shape : as for :class:`~scratchvae.Autoencoder`
     encoder, decoder : Layer, optional
         Parts of your own: the encoder takes [x | y] (B, D + C), the decoder [z | y] (B, Z + C).
@@ -52,6 +54,8 @@ class ConditionalVAE(VAE):
         variance: float | str = 1.0,
         beta: float = 1.0,
         free_bits: float = 0.0,
+        prior: str | Prior = "normal",
+        components: int | None = None,
         backend: str | Backend = "numpy",
         dtype: Any = "float32",
         rng: RandomSource = None,
@@ -63,8 +67,9 @@ class ConditionalVAE(VAE):
         self.classes = check_size("classes", classes)
         super().__init__(
             data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
-            variance=variance, beta=beta, free_bits=free_bits, backend=backend, dtype=dtype,
-            rng=rng, network=network, image_shape=image_shape, encoder=encoder, decoder=decoder,
+            variance=variance, beta=beta, free_bits=free_bits, prior=prior, components=components,
+            backend=backend, dtype=dtype, rng=rng, network=network, image_shape=image_shape,
+            encoder=encoder, decoder=decoder,
         )  # fmt: skip
 
     def widths(self) -> dict[str, tuple[int, int]]:

@@ -15,6 +15,7 @@ import numpy as np
 from .backend import Array, RandomSource, asnumpy, namespace
 from .errors import InputError, check_size
 from .gaussian import kl_per_dimension, log_density, reparameterize
+from .layers import in_words
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32; on a GPU ten times as many
@@ -132,9 +133,14 @@ def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
     Raises
     ------
     InputError
-        If `model` is a plain autoencoder.
+        If `model` is a plain autoencoder, or its prior is another than N(0, I).
     """
     _require_posterior(model, "the KL")
+    if not model.prior.standard:
+        raise InputError(
+            f"the KL of each dimension needs the prior N(0, I): from {in_words(model.prior)} only "
+            "that of the whole code is known"
+        )
     totals, n = model.backend.xp.zeros(model.latent_dim), 0
     for x in batches:
         totals += kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64)

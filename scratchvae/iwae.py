@@ -89,8 +89,7 @@ class IWAE(VAE):
         output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (k, B)
         log_q, q_cache = log_density(z, mu, logvar)  # (k, B)
-        zero = namespace(z).zeros((), dtype=z.dtype)  # the prior's mean and logvar
-        log_p, p_cache = log_density(z, zero, zero)  # (k, B)
+        log_p, p_cache = self.prior.log_density(z)  # (k, B)
         return log_p - log_q - nll, nll, (z_cache, decoder_cache, nll_cache, q_cache, p_cache)
 
     def log_weights_backward(self, dlog_w: Array, weights: Array, cache: Any) -> tuple[Array, ...]:
@@ -100,7 +99,8 @@ class IWAE(VAE):
         dz = self.decoder.backward(doutput.reshape(-1, doutput.shape[-1]), decoder_cache)
         # [importance-weight-grad]  three densities depend on z, and log q on mu and logvar too
         dz_q, dmu_q, dlogvar_q = log_density_backward(-dlog_w, q_cache)
-        dz = dz.reshape(dz_q.shape) + dz_q + log_density_backward(dlog_w, p_cache)[0]  # (k, B, Z)
+        dz_p = self.prior.log_density_backward(dlog_w, p_cache)  # (k, B, Z)
+        dz = dz.reshape(dz_q.shape) + dz_q + dz_p  # (k, B, Z)
         if self.gradient == "dreg":
             # [doubly-reparameterized]  each draw with its weight once more, only through z
             return self.reparameterize_backward(weights[..., None] * dz, z_cache)

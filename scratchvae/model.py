@@ -38,6 +38,7 @@ class Model:
     encoder: Layer
     decoder: Layer
     likelihood: Likelihood
+    prior: Any = None  # a Prior, where the model has one
     params: Parameters
     _widths: dict[str, tuple[int, int]]  # when the parameters were gathered
     backend: Backend
@@ -50,7 +51,7 @@ class Model:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the parameters of all parts, named ``{part}.{name}``."""
-        for part in self.parts:
+        for part in (*self.parts, "prior"):
             for name, p in named(getattr(self, part)):
                 yield f"{part}.{name}", p
 

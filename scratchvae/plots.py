@@ -173,7 +173,7 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     figure = Figure(figsize=(5.6, 0.6 + 5.4 * rows / columns * _cell_height(drawn)))
     ax = figure.add_subplot()
     draw_images(ax, images, image_shape, columns)
-    ax.set_title(title or f"{len(drawn)} samples: z ~ N(0, I), decoded")
+    ax.set_title(title or f"{len(drawn)} samples: z ~ p(z), decoded")
     return figure
 
 
@@ -432,8 +432,9 @@ def write_figures(
     Parameters
     ----------
     model : Autoencoder or VAE
-        What needs a posterior or a prior is drawn where the model has one, and one code with every
-        label, instead of the manifold, where it is given labels.
+        What needs a posterior or a prior is drawn where the model has one, what needs the prior
+        N(0, I) where it is that, and one code with every label, instead of the manifold, where the
+        model is given labels.
     dataset : Dataset
         Its test part is encoded.
     metrics : sequence of mappings
@@ -461,13 +462,14 @@ def write_figures(
     logvar = rest[0] if rest else None
     if model.has_posterior:
         figures["samples"] = samples(asnumpy(model.sample(64, rng=0)), shape)
-        figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
+        if model.prior.standard:
+            figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
         if model.classes is not None:
             z = model.draw_prior(8, np.random.default_rng(0))  # (n, Z)
             labels_drawn = range(min(model.classes, MAX_COLUMNS))
             images = [asnumpy(model.decode(z, label)) for label in labels_drawn]  # (n, D) each
             figures["styles"] = styles(np.stack(images, axis=1), shape)
-        elif model.latent_dim == 2:
+        elif model.latent_dim == 2 and model.prior.standard:
             figures["manifold"] = manifold(lambda z: asnumpy(model.decode(z)), shape)
     if model.latent_dim == 2:
         figures["latent_plane"] = latent_plane(mu, logvar, labels)

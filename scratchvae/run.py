@@ -44,6 +44,7 @@ from .errors import (
 from .iwae import IWAE
 from .networks import NETWORKS
 from .optimizers import SGD, Adam, Optimizer
+from .priors import COMPONENTS
 from .schedules import Schedule, constant, cosine, step_list, warm_up
 from .training import Progress, Trainer
 from .vae import VAE, Autoencoder, Terms
@@ -57,6 +58,7 @@ KINDS: dict[str, type[Autoencoder]] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ("vae", "ae"),
     "objective": ("elbo", "iwae"),
+    "prior": tuple(COMPONENTS),
     "network": tuple(NETWORKS),
     "activation": tuple(ACTIVATIONS),
     "likelihood": ("bernoulli", "gaussian"),
@@ -75,10 +77,18 @@ BELONGS = {
     "free_bits": ("model", "vae"),
 }
 
-# The options that an objective leaves no choice.
+# The options that an objective or a prior leaves no choice, and why.
 FIXED: dict[str, dict[str, Any]] = {
     "elbo": {"samples": 1},
     "iwae": {"model": "vae", "beta": 1, "warm_up": 0, "free_bits": 0},
+    "normal": {"components": 1},
+    "mixture": {"model": "vae", "free_bits": 0},
+}
+WHY = {
+    "elbo": "takes one draw of a code",
+    "iwae": "needs a VAE and has no KL term to weigh",
+    "normal": "is one Gaussian",
+    "mixture": "needs a VAE and has no KL of single dimensions",
 }
 
 # --- options -------------------------------------------------------------------------------------
@@ -123,6 +133,7 @@ def defaults(data: str) -> dict[str, int]:
 State = tuple[dict[str, Any], dict[str, Any]]  # the arrays and values of `Trainer.state`
 _BY_DATA: Any = None  # what `defaults` says
 _BY_NETWORK: Any = None  # what `NETWORKS` says
+_BY_PRIOR: Any = None  # what `COMPONENTS` says
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,10 @@ class Options:
         The bound on log p(x) that a VAE climbs: the ELBO, or the importance-weighted one.
     samples : int
         Of each code in a step of "iwae".
+    prior : {"normal", "mixture"}
+        N(0, I), or a mixture of Gaussians that is learned.
+    components : int
+        Gaussians that the prior consists of: 10 for a mixture if not given.
     activation : str
         Of the hidden layers, one of :mod:`scratchvae.activations`.
     likelihood : {"bernoulli", "gaussian"}
@@ -197,6 +212,8 @@ class Options:
     free_bits: float = 0.0
     objective: str = "elbo"
     samples: int = 1
+    prior: str = "normal"
+    components: int = _BY_PRIOR
     activation: str = "relu"
     likelihood: str = "bernoulli"
     variance: float | str = 1.0
@@ -222,9 +239,12 @@ class Options:
         values = asdict(self) | {"data": str(self.data)}
         for name, default in defaults(values["data"]).items():
             values[name] = default if values[name] is None else values[name]
-        for name in ("latent", "batch_size", "epochs", "samples"):
-            values[name] = _checked(name, values[name], check_size)
         _checked("network", values["network"], _check_choice)
+        _checked("prior", values["prior"], _check_choice)
+        if values["components"] is None:
+            values["components"] = COMPONENTS[values["prior"]]
+        for name in ("latent", "batch_size", "epochs", "samples", "components"):
+            values[name] = _checked(name, values[name], check_size)
         if values["hidden"] is None:
             values["hidden"] = NETWORKS[values["network"]].hidden
         values["hidden"] = _checked("hidden", values["hidden"], _check_widths)
@@ -261,8 +281,10 @@ class Options:
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
         self.learning_rate()
-        for name, value in FIXED[self.objective].items():
-            _checked(name, getattr(self, name), partial(_check_fixed, self.objective, value))
+        for of in ("objective", "prior"):
+            for name, value in FIXED[getattr(self, of)].items():
+                why = f"with the {of} {getattr(self, of)}, which {WHY[getattr(self, of)]}"
+                _checked(name, getattr(self, name), partial(_check_fixed, value, why))
 
     def learning_rate(self) -> Schedule:
         """Return the schedule of the learning rate: the time in epochs -> rate."""
@@ -313,6 +335,8 @@ class Options:
             config |= {"beta": self.beta, "free_bits": self.free_bits}
         if self.objective == "iwae":
             config["samples"] = self.samples
+        if self.prior == "mixture":
+            config |= {"prior": self.prior, "components": self.components}
         if self.conditional:
             config["classes"] = classes or _classes(dataset)
         return config
@@ -392,14 +416,9 @@ def _check_variance(name: str, value: Any) -> float | str:
         raise InputError(f"{name} is {value!r}: {wanted}") from None
 
 
-def _check_fixed(objective: str, expected: Any, name: str, value: Any) -> None:
+def _check_fixed(expected: Any, why: str, name: str, value: Any) -> None:
     if value != expected:
-        why = "takes one draw of a code"
-        if objective == "iwae":
-            why = "needs a VAE and has no KL term to weigh"
-        raise InputError(
-            f"{name} is {value}: expected {expected} with the objective {objective}, which {why}"
-        )
+        raise InputError(f"{name} is {value}: expected {expected} {why}")
 
 
 def _check_choice(name: str, value: Any) -> None:

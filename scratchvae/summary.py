@@ -25,8 +25,9 @@ def summarize(model: Model) -> Text:
         for name, layer in walk(part, getattr(model, part)):
             h, _ = layer.forward(h)
             rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
-    if size := _size(model.likelihood):
-        rows.append(("likelihood", type(model.likelihood).__name__, "", f"{size:,}"))
+    for part in ("likelihood", "prior"):
+        if size := _size(owner := getattr(model, part)):
+            rows.append((part, type(owner).__name__, "", f"{size:,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()

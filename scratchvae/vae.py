@@ -24,6 +24,7 @@ from .layers import Layer, backward_parameters
 from .likelihoods import Likelihood, get_likelihood
 from .model import Model
 from .networks import get_network
+from .priors import Prior, get_prior, options_of, require_prior
 
 
 class Terms(NamedTuple):
@@ -242,6 +243,11 @@ class VAE(Autoencoder):
     free_bits : float
         The KL in nats that each latent dimension may have free of charge: where it is not 0 the
         loss holds the larger of the two, dimension by dimension, and `Terms.kl` is still the KL.
+    prior : {"normal", "mixture"} or Prior
+        p(z): N(0, I), or a mixture of Gaussians that is learned, a
+        :class:`~scratchvae.MixturePrior`.
+    components : int, optional
+        Of the mixture, 10 if not given.
     backend, dtype, rng : as for :class:`Autoencoder`
     network, image_shape, encoder, decoder : as for :class:`Autoencoder`
     """
@@ -261,6 +267,8 @@ class VAE(Autoencoder):
         variance: float | str = 1.0,
         beta: float = 1.0,
         free_bits: float = 0.0,
+        prior: str | Prior = "normal",
+        components: int | None = None,
         backend: str | Backend = "numpy",
         dtype: Any = "float32",
         rng: RandomSource = None,
@@ -269,13 +277,15 @@ class VAE(Autoencoder):
         encoder: Layer | None = None,
         decoder: Layer | None = None,
     ) -> None:
+        self.free_bits = check_number("free_bits", free_bits)
+        rng = np.random.default_rng(rng)
+        self.prior = get_prior(prior, latent_dim, components, rng)
         super().__init__(
             data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
             variance=variance, backend=backend, dtype=dtype, rng=rng, network=network,
             image_shape=image_shape, encoder=encoder, decoder=decoder,
         )  # fmt: skip
         self.set_beta(beta)
-        self.free_bits = check_number("free_bits", free_bits)
         if self.free_bits and type(self).kl is not VAE.kl:
             raise InputError(
                 f"free_bits is {free_bits}: it charges the KL of VAE, which {type(self).__name__} "
@@ -291,10 +301,17 @@ class VAE(Autoencoder):
         self.beta = check_number("beta", beta)
 
     def config(self) -> dict[str, Any]:
-        """Return what `Autoencoder.config` does, with beta and free_bits."""
-        return {**super().config(), "beta": float(self.beta), "free_bits": self.free_bits}
+        """Return what `Autoencoder.config` does, with beta, free_bits and the prior."""
+        config = {**super().config(), "beta": float(self.beta), "free_bits": self.free_bits}
+        return config | options_of(self.prior)
+
+    def gather(self) -> None:
+        """Do what `Model.gather` does; raise InputError too if the prior does not fit."""
+        require_prior(self)
+        super().gather()
 
     # The formulas, each with its backward. [sigma], [kl] and the others are in `gaussian`.
+    # `kl` is that from N(0, I): any other prior brings a KL of its own.
     reparameterize = staticmethod(gaussian.reparameterize)  # (mu, logvar, eps) -> (z, cache)
     reparameterize_backward = staticmethod(gaussian.reparameterize_backward)
     kl = staticmethod(gaussian.kl_standard_normal)  # (mu, logvar) -> (kl (B,), cache)
@@ -305,13 +322,14 @@ class VAE(Autoencoder):
         return n, self.latent_dim
 
     def draw_prior(self, n: int, rng: np.random.Generator) -> Array:
-        """Return n codes drawn from the prior p(z) = N(0, I), (n, Z)."""
-        return self.backend.standard_normal(rng, (n, self.latent_dim), self.dtype)
+        """Return n codes drawn from the prior p(z), (n, Z)."""
+        eps = self.backend.standard_normal(rng, (n, self.latent_dim), self.dtype)
+        return self.prior.draw(eps, rng)
 
     def log_prior(self, z: Array) -> Array:
         """Return log p(z) in nats for codes z (..., Z), (...)."""
-        zero = namespace(z).zeros((), dtype=z.dtype)  # mean and logvar
-        return gaussian.log_density(z, zero, zero)[0]
+        log_p: Array = self.prior.log_density(z)[0]
+        return log_p
 
     def sample(self, n: int, rng: RandomSource = None) -> Array:
         """Return the decoded means (n, D) of n draws from the prior.
@@ -343,7 +361,10 @@ class VAE(Autoencoder):
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (B, Z)
         output, decoder_cache = self.decoder.forward(self.decoder_input(z, x))  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
-        kl, kl_cache = self.kl(mu, logvar)  # (B,)
+        if self.prior.standard:
+            kl, kl_cache = self.kl(mu, logvar)  # (B,)
+        else:
+            kl, kl_cache = self.prior.kl(mu, logvar, z)  # (B,) estimated at the draw
         charged = kl
         if self.free_bits:
             charged, kl_cache = kl_free_bits(mu, logvar, self.free_bits)  # (B,)
@@ -358,7 +379,8 @@ class VAE(Autoencoder):
         dz = self.decoder_input_backward(self.decoder.backward(doutput, decoder_cache))  # (B, Z)
         # [two-paths]  mu and logvar reach the loss through z and through the KL: gradients add
         dmu_z, dlogvar_z = self.reparameterize_backward(dz, z_cache)  # (B, Z) each
-        kl_backward = kl_free_bits_backward if self.free_bits else self.kl_backward
+        kl_backward = self.kl_backward if self.prior.standard else self.prior.kl_backward
+        kl_backward = kl_free_bits_backward if self.free_bits else kl_backward
         dmu_kl, dlogvar_kl = kl_backward(self.beta * dloss, kl_cache)  # (B, Z) each
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
         backward_parameters(self.encoder, dcode, encoder_cache)  # dcode (B, 2Z)

@@ -433,6 +433,26 @@ def samples(do):
         assert [step.eps.shape for step in steps] == [(k, 16, 2), (k, 16, 2), (k, 4, 2)]
 
 
+@acts("train --prior")
+def prior(do):
+    normal, mixture = (do.train("--prior", name).model for name in ("normal", "mixture"))
+    assert [type(model.prior).__name__ for model in (normal, mixture)] == [
+        "StandardNormal",
+        "MixturePrior",
+    ]
+    assert set(mixture.params.names) - set(normal.params.names) == {
+        f"prior.{name}" for name in ("logits", "mean", "logvar")
+    }
+
+
+@acts("train --components")
+def components(do):
+    for k in 2, 5:
+        found = do.train("--prior", "mixture", "--components", k)
+        assert found.model.params["prior.mean"].shape == (k, 2)
+        assert abs(found.steps[-1].grad[-2 * k :]).max() > 0  # of prior.logvar
+
+
 def labelled(do):
     """Write a data set with labels 0, 1 and 2; return its name."""
     np.savez("l.npz", x=do.save("x.npy", 40, 6), y=np.arange(40) % 3)

@@ -27,8 +27,8 @@ FLOORS = [
     ["parameters", "checkpoint"],
     ["likelihoods"],
     ["layers"],
-    ["convolution"],
-    ["networks", "summary"],
+    ["convolution", "mixture"],
+    ["networks", "summary", "priors"],
     ["model"],
     ["vae"],
     ["conditional"],
@@ -118,6 +118,8 @@ def test_no_module_asks_what_kind_of_model_or_layer_it_has():
         "vae": {"Autoencoder", "VAE"},
         "conditional": {"ConditionalVAE"},
         "model": {"Model"},
+        "priors": {"Prior", "StandardNormal"},
+        "mixture": {"MixturePrior"},
     }
     for name, path in SOURCES.items():
         foreign = set().union(*(kinds for home, kinds in homes.items() if home != name))

@@ -174,7 +174,7 @@ def test_channels_that_are_no_colours_stand_side_by_side():
 
 def test_samples_say_where_they_come_from():
     (ax,) = plots.samples(np.zeros((64, 4)), (2, 2)).axes
-    assert ax.get_title(loc="left") == "64 samples: z ~ N(0, I), decoded"
+    assert ax.get_title(loc="left") == "64 samples: z ~ p(z), decoded"
     (ax,) = plots.samples(np.zeros((64, 4)), (2, 2), "my title").axes
     assert ax.get_title(loc="left") == "my title"
 

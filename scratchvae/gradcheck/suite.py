@@ -96,6 +96,9 @@ def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, An
     models.append((IWAE, "bernoulli relu, 3 samples", {"samples": 3}))
     like = {"likelihood": "gaussian", "variance": "shared", "activation": "tanh"}
     models.append((IWAE, "gaussian shared tanh, 3 samples", {"samples": 3, **like}))
+    learned = {"prior": "mixture", "components": 4}
+    models.append((VAE, "bernoulli relu, mixture as prior", learned))
+    models.append((IWAE, "bernoulli relu, 3 samples, mixture as prior", {"samples": 3, **learned}))
     for kind, name, own in models:
         model = kind(12, **{"hidden": (8,), "latent_dim": 3, **options, **own})
         x, eps = normal(4, 12), normal(*(model.noise_shape(4) or (4, 3)))
