@@ -14,6 +14,7 @@ from .layers import Activation, Linear, Sequential
 from .optimizers import SGD, Adam
 from .parameters import Parameter, Parameters
 from .schedules import constant, cosine, step_list, warm_up
+from .standardization import standardize
 from .vae import VAE, Autoencoder, Terms
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "load",
     "plots",
     "run",
+    "standardize",
     "step_list",
     "warm_up",
     "zoo",
