@@ -456,13 +456,14 @@ def _from_content(name: str, content: Content, of: str = "") -> Dataset:
     """
     arrays = content.arrays
     where = {key: f"array {content.called.get(key, key)}{of}" for key in arrays}
-    x, image_shape = _as_rows(arrays["x"], where["x"], least=2)  # (N, D)
+    known = content.channels_last
+    x, image_shape = _as_rows(arrays["x"], where["x"], 2, known)  # (N, D)
     y = _as_labels(arrays["y"], x, where["y"]) if "y" in arrays else None  # (N,)
     if content.columns is not None:
         image_shape = (1, x.shape[1])
 
     if "x_test" in arrays:
-        x_test, test_shape = _as_rows(arrays["x_test"], where["x_test"], least=1)  # (M, D)
+        x_test, test_shape = _as_rows(arrays["x_test"], where["x_test"], 1, known)  # (M, D)
         found, expected = ((a.shape[1], arrays[k].dtype) for k, a in (("x_test", x_test), ("x", x)))
         if found != expected:
             raise InputError(
@@ -494,7 +495,9 @@ def _is_binary(x: Array) -> bool:
     return _first_bad(x, lambda rows: rows <= 1) is None
 
 
-def _as_rows(x: Array, where: str, least: int) -> tuple[Array, tuple[int, ...]]:
+def _as_rows(
+    x: Array, where: str, least: int, channels_last: bool
+) -> tuple[Array, tuple[int, ...]]:
     """Check examples of shape (N, ...); return them as (N, D), a view if possible, and their shape.
 
     A row of D numbers is taken as a square image if it can be one, else as (1, D).
@@ -510,7 +513,7 @@ def _as_rows(x: Array, where: str, least: int) -> tuple[Array, tuple[int, ...]]:
             f"{where} has the shape {x.shape}: expected (N, D), (N, H, W) or (N, H, W, C) "
             f"with N at least {least} and no other dimension 0"
         )
-    if x.ndim == 4:
+    if x.ndim == 4 and not channels_last:
         x = _channels_last(x, where)
     image_shape = x.shape[1:]
     x = x.reshape(len(x), -1)  # (N, D)

@@ -42,11 +42,14 @@ class Content:
         Their names in the file, where these are others.
     columns : tuple of str, optional
         The names of the columns if x is a table.
+    channels_last : bool
+        Whether images are known to be (N, H, W, C).
     """
 
     arrays: dict[str, Array]
     called: dict[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] | None = None
+    channels_last: bool = False
 
 
 def read(path: Path) -> Content:
@@ -286,7 +289,7 @@ def read_images(folder: Path) -> Content:
                 "one size and kind"
             )
         x[i] = image
-    content = Content({"x": x})
+    content = Content({"x": x}, channels_last=True)
     if classes:
         content.arrays["y"] = np.array([files[k][1] for k in order])  # (N,)
     return content

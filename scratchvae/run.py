@@ -512,6 +512,10 @@ class Run:
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
             self.save()
+        except InputError:  # the data are no longer what they were
+            if self._last_state is not None:
+                self._write(self._last_state)
+            raise
         except NonFiniteError as error:
             if self._last_state is not None:
                 self._write(self._last_state)

@@ -42,7 +42,7 @@ def mean_and_std(x: Array, scale: float = 1.0) -> tuple[Array, Array]:
         squares += (rows * rows).sum(axis=0, dtype=np.float64)
     shift = total / len(x)
     std = np.sqrt(np.maximum(squares / len(x) - shift * shift, 0))
-    return first + shift, np.where(std > 1e-9 * (abs(shift) + abs(first)), std, 1)
+    return first + shift, np.where(std > 0, std, 1)
 
 
 def standardize(model: Any, mean: Any, std: Any) -> None:
@@ -67,6 +67,8 @@ def standardize(model: Any, mean: Any, std: Any) -> None:
             "the Bernoulli likelihood needs values from 0 to 1, and standardised ones are not: "
             "expected the Gaussian likelihood"
         )
+    if model.standardization is not None:
+        raise InputError("the model standardises already: expected one that does not")
     mean, std = (np.asarray(a, dtype=np.float64) for a in (mean, std))
     for name, a in ("mean", mean), ("std", std):
         if a.shape != (model.data_dim,) or not np.isfinite(a).all() or (std <= 0).any():

@@ -295,6 +295,18 @@ def binarize(do):
     assert epochs_are_equal == {"none": True, "threshold": True, "dynamic": False}
 
 
+@acts("train --standardize")
+def standardize(do):
+    x = do.rng.standard_normal((40, 6)) * [1, 20, 300, 4, 5, 6] + 7
+    np.save("columns.npy", x)
+    gaussian = "--likelihood", "gaussian"
+    model = do.train(*gaussian, "--standardize", data="columns.npy").model
+    assert model.standardization is not None
+    mean, std = model.standardization
+    np.testing.assert_allclose(mean, x[:36].mean(axis=0))
+    np.testing.assert_allclose(std, x[:36].std(axis=0))
+
+
 @acts("train --epochs")
 def epochs(do):
     for n in 1, 3:
