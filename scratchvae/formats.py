@@ -153,7 +153,8 @@ def _read_table(path: Path) -> Content:
     names = tuple(on_one_line(text.strip()) if header else str(j) for j, text in enumerate(top, 1))
     how: dict[str, Any] = {"delimiter": delimiter, "ndmin": 2, "comments": None, "quotechar": '"'}
     try:
-        x = np.loadtxt(path, skiprows=above if header else 0, encoding="utf-8-sig", **how)
+        with open(path, encoding="utf-8-sig") as file:  # by a name NumPy would unpack it
+            x = np.loadtxt(file, skiprows=above if header else 0, **how)
     except ValueError:
         with open(path, newline="", encoding="utf-8-sig") as file:
             _require_numbers(path, _rows(file, delimiter), names, header)

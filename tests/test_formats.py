@@ -146,6 +146,11 @@ def test_a_table(text, names, table):
     assert (data.columns, data.image_shape, data.scale) == (names, (1, 3), 1)
 
 
+def test_the_name_of_a_table_does_not_matter(table):
+    for name in "table", "table.gz", "table.npy":
+        assert table("a,b\n1,2\n3,4\n", name).columns == ("a", "b")
+
+
 def test_a_table_of_one_column(table):
     np.testing.assert_array_equal(table("n\n1\n2\n3\n").train, [[1], [2]])
 
