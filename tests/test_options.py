@@ -87,7 +87,7 @@ class Commands:
     def sample(self, *options):
         """Return the images that go into the picture, which is not drawn."""
         with self.patch.context() as patch:
-            patch.setattr(plots, "samples", lambda images, shape: images)
+            patch.setattr(plots, "any_samples", lambda images, shape: images)
             patch.setattr(plots, "save", lambda images, path: setattr(self, "shown", images))
             self("sample", *options, "--out", "s.png")
         return self.shown
