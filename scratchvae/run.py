@@ -793,7 +793,7 @@ def options_of(values: dict[str, Any], path: str | Path) -> Options:
         if math.prod(config["image_shape"]) != config["model"].get("data_dim"):
             raise InputError(f"image_shape is {config['image_shape']}: expected its pixels' number")
         if options.get("standardize", False) != ("standardize" in config["model"]):
-            raise InputError("it lacks the mean and the scale of its columns, or has none to lack")
+            raise InputError("its options and its model differ in whether columns are standardised")
         return Options(**options)
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
