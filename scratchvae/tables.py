@@ -200,8 +200,11 @@ def _label_panels(figure: Figure, axes: Array, table: Columns) -> None:
     for ax in axes.flat:
         _label_columns(ax, table)
         ax.set_ylabel("")
-    for ax in axes[:-1].flat:
-        ax.set_xlabel("")
+    for ax, below in zip(axes[:-1].flat, axes[1:].flat, strict=True):
+        if below.get_visible():
+            ax.set_xlabel("")
+        else:
+            ax.tick_params(labelbottom=True)
     figure.supylabel(_of_values(table), size=12)
 
 
@@ -218,7 +221,7 @@ def _label_columns(ax: Axes, table: Columns) -> None:
         ax.set_xticks(table.at, names, rotation=45, ha="right", size=9)
         label = ""
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_xlabel(label)
     ax.set_ylabel(_of_values(table))
     ax.grid(True)
