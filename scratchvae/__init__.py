@@ -15,6 +15,7 @@ from .mixture import MixturePrior
 from .optimizers import SGD, Adam
 from .parameters import Parameter, Parameters
 from .schedules import constant, cosine, step_list, warm_up
+from .standardization import standardize
 from .vae import VAE, Autoencoder, Terms
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "plots",
     "run",
+    "standardize",
     "step_list",
     "warm_up",
     "zoo",

@@ -320,6 +320,8 @@ def _describe(run: Run) -> str:
         f"{len(dataset.train):,} training and {len(dataset.test):,} test examples of "
         f"{dataset.name}; {doing} in {run.out}",
     ]
+    if dataset.is_binary:
+        lines.append("The pixels are 0 and 1, and are taken as black and white.")
     if _is_cross_entropy(trainer):
         lines.append(
             "Note: the pixels are grey, so the Bernoulli loss is a cross-entropy and not a "
@@ -478,7 +480,7 @@ def sample(args: argparse.Namespace) -> int:
     else:
         from . import plots
 
-        plots.save(plots.samples(images, tuple(values["config"]["image_shape"])), args.out)
+        plots.save(plots.any_samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
     return 0
 
@@ -731,7 +733,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "data",
         nargs="?",
-        help="digits (embedded, the default), mnist, or a file: .npy, .npz with array x, or IDX",
+        help="digits (embedded, the default), mnist, a file (.npy, .npz, IDX, CSV), or a folder of "
+        "PNG or JPEG images",
     )
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
     option("network", "Linear layers, or convolutions for images", choices=CHOICES["network"])
@@ -753,6 +756,8 @@ def _parser() -> argparse.ArgumentParser:
     option("variance", "of the Gaussian: a number, shared (learned) or per-dimension",
            type=_variance, metavar="V")  # fmt: skip
     option("binarize", "grey pixels to 0 and 1", choices=CHOICES["binarize"])
+    option("standardize", "bring columns of different scale to mean 0 and standard deviation 1",
+           action="store_const", const=True)  # fmt: skip
     option("epochs", "passes over the training data", type=int, metavar="N")
     option("batch-size", "examples per step", type=int, metavar="N")
     option("lr", "learning rate", type=float, metavar="X")

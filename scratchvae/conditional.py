@@ -100,7 +100,7 @@ class ConditionalVAE(VAE):
     def as_rows(self, x: Any, labels: Any = None) -> Array:
         """Return x (B, D) with its labels, or x that has them already, as rows (B, D + C)."""
         if labels is None and np.shape(x)[1:] != (self.data_dim,):
-            return self.as_batch("x", x, self.data_dim + self.classes)
+            return self.in_range(self.as_batch("x", x, self.data_dim + self.classes))
         return self.rows(self.as_batch("x", x, self.data_dim), labels)
 
     def decoder_input(self, z: Array, x: Array) -> Array:

@@ -7,9 +7,10 @@ make the floats of one batch at a time.
 from __future__ import annotations
 
 import math
+import mmap
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ import numpy as np
 
 from .backend import Array, Backend, asnumpy, get_backend, namespace
 from .errors import InputError, check_labels
+from .formats import Content, is_frame, one_sentence, parse_idx, read, read_frame, unpacked
 from .kernels import compiled
 
 BUILT_IN = ("digits", "mnist")
+BERNOULLI = "the Bernoulli likelihood"
 BINARIZE = ("none", "threshold", "dynamic")
+CHANNELS = (1, 3, 4)  # of an image: grey, colours, and colours with transparency
 
 # Of the unpacked bytes: the packed ones differ from one compressor to the next.
 MNIST_SHA256 = {
@@ -34,6 +38,8 @@ MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
+# Of one file, the largest of which has 9.9 million bytes.
+DOWNLOAD_BYTES, DOWNLOAD_SECONDS, SILENT_SECONDS = 2**24, 600.0, 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +49,7 @@ class Dataset:
     Attributes
     ----------
     name : str
-        ``"digits"``, ``"mnist"`` or the path of a file.
+        ``"digits"``, ``"mnist"`` or the path of a file or folder.
     train, test : array, (N, D) and (M, D)
         uint8 or float.
     train_labels, test_labels : array of int64, (N,) and (M,), or None
@@ -51,7 +57,9 @@ class Dataset:
     scale : float
         The pixel value that means white.
     image_shape : tuple of int
-        (H, W) or (H, W, C), with the product D.
+        (H, W) or (H, W, C), with the product D; (1, D) for rows of numbers that are no image.
+    columns : tuple of str, optional
+        The names of the D columns of a table.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Dataset:
     test_labels: Array | None
     scale: float
     image_shape: tuple[int, ...]
+    columns: tuple[str, ...] | None = None
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any = None, test: Any = None) -> Dataset:
@@ -68,8 +77,10 @@ class Dataset:
 
         Parameters
         ----------
-        x : array, (N, D), (N, H, W) or (N, H, W, C)
-            uint8 counts from 0 to 255, bool and floats from 0 to 1.
+        x : array, (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W), or a frame of pandas
+            uint8 counts from 0 to 255, or, where nothing is larger than 1, from 0 to 1 as bool
+            and floats do. An image has C = 1, 3 or 4 channels. A frame has a column for each
+            feature, of numbers.
         y : array of int, (N,), optional
             Labels.
         test : array, or a pair (x_test, y_test), optional
@@ -78,16 +89,52 @@ class Dataset:
         Raises
         ------
         InputError
-            If an array has the wrong type or shape, or holds NaN or infinity.
+            If an array has the wrong type or shape, is masked, or holds NaN or infinity, or if a
+            column of a frame holds no numbers.
         """
         x_test, y_test = test if isinstance(test, tuple | list) else (test, None)
         given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
-        arrays = {k: np.asarray(a) for k, a in given.items() if a is not None}
-        return _from_arrays("your array", arrays)
+        content = Content({})
+        for key, a in given.items():
+            if np.ma.isMaskedArray(a):
+                raise InputError(
+                    f"{key} is a masked array: expected one without a mask, so fill in what is "
+                    "masked or leave its rows out"
+                )
+            if is_frame(a):
+                frame = read_frame(a, key)
+                content.arrays[key] = frame.arrays["x"]
+                content.columns = content.columns or frame.columns
+            elif a is not None:
+                content.arrays[key] = np.asarray(a)
+        return _from_content("your array", content)
 
     def __repr__(self) -> str:
         n, m = len(self.train), len(self.test)
-        return f"Dataset({self.name!r}, {n:,} + {m:,} rows of {self.data_dim} {self.train.dtype})"
+        kind = "bits" if self.is_binary else self.train.dtype
+        return f"Dataset({self.name!r}, {n:,} + {m:,} rows of {self.data_dim} {kind})"
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the examples are bytes that are 0 or 1."""
+        return bool(self.train.dtype == np.uint8 and self.scale == 1)
+
+    def require_whole(self) -> None:
+        """Raise InputError if a file that is mapped into memory has become shorter.
+
+        To read what is missing would end the process. Between this look and the reading it still
+        may, so it is asked for before every pass over the data.
+        """
+        for a in (self.train, self.test):
+            while isinstance(getattr(a, "base", None), np.ndarray):
+                a = a.base  # a view of the array that was mapped
+            if isinstance(a, np.memmap) and isinstance(a.base, mmap.mmap):
+                size, expected = a.base.size(), a.offset + a.nbytes
+                if size < expected:
+                    raise InputError(
+                        f"{a.filename} has become shorter while it is in use: it has {size:,} "
+                        f"bytes, expected {expected:,}"
+                    )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the examples, the labels and the scale: equal for equal data."""
@@ -98,6 +145,7 @@ class Dataset:
             if a is not None:
                 digest.update(repr((a.dtype.str, a.shape)).encode())
                 step = max(1, 2**20 // a[:1].nbytes)  # rows at a time: `a` may not fit in memory
+                self.require_whole()
                 for i in range(0, len(a), step):
                     digest.update(np.ascontiguousarray(asnumpy(a[i : i + step])).data)
         return digest.hexdigest()
@@ -122,13 +170,18 @@ def load(name: str | os.PathLike[str]) -> Dataset:
 
     The format is recognised by the first bytes of the file, not by its name:
 
-    - ``.npy``, of shape (N, D), (N, H, W) or (N, H, W, C). It is memory-mapped, so it may be larger
-      than memory as long as it is in C order.
-    - ``.npz`` with such an array ``x``, and optionally ``y``, ``x_test`` and ``y_test``.
+    - ``.npy``, of shape (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels C.
+      It is memory-mapped, so it may be larger than memory as long as it is in C order and the
+      channels are not first.
+    - ``.npz`` with such an array ``x``, ``x_train`` or ``data``, and optionally ``y``, ``y_train``
+      or ``target``, ``x_test`` and ``y_test``.
     - IDX images, MNIST's own format, with gzip or without.
+    - A table of numbers as text, such as CSV, with a row of names above it or without one.
+    - A folder of PNG or JPEG images of one size, or of one folder for each class.
 
-    uint8 counts from 0 to 255, bool and floats from 0 to 1. Without ``x_test`` the last tenth of
-    the rows, at least one, is the test part: shuffle rows that are sorted before you save them.
+    uint8 counts from 0 to 255 or, where nothing is larger than 1, from 0 to 1 as bool and floats
+    do. Without ``x_test`` the last tenth of the rows, at least one, is the test part: shuffle rows
+    that are sorted before you save them. Images of a folder are shuffled, always alike.
 
     Parameters
     ----------
@@ -144,7 +197,8 @@ def load(name: str | os.PathLike[str]) -> Dataset:
     ------
     InputError
         If a file is missing, damaged, of another kind or a pipe, if an array in it has the wrong
-        type or shape or holds NaN or infinity, or if MNIST can neither be found nor downloaded.
+        type or shape or holds NaN or infinity, if a column of a table holds no numbers or images
+        of a folder differ in size or kind, or if MNIST can neither be found nor downloaded.
     """
     if name == "digits":
         return _digits()
@@ -203,6 +257,11 @@ def binarize(
     raise InputError(f"binarize is {how!r}: expected 'none', 'threshold' or 'dynamic'")
 
 
+def rows_at_once(data_dim: int) -> int:
+    """Return how many examples are taken at a time: 1,000, or of wide ones what 64 MB hold."""
+    return max(1, min(1000, 2**24 // data_dim))
+
+
 def require_fit(dataset: Dataset, model: Any, binarize: str) -> None:
     """Raise InputError unless the data can train the model.
 
@@ -221,7 +280,7 @@ def require_fit(dataset: Dataset, model: Any, binarize: str) -> None:
     if binarize != "none":
         require_unit_interval(dataset, f"binarize={binarize!r}")
     elif model.likelihood.binary:
-        require_unit_interval(dataset, "the Bernoulli likelihood")
+        require_unit_interval(dataset, BERNOULLI)
 
 
 def require_unit_interval(dataset: Dataset, why: str) -> None:
@@ -246,9 +305,12 @@ def require_unit_interval(dataset: Dataset, why: str) -> None:
         bad = _first_bad(x, lambda rows: (rows >= 0) & (rows <= scale))  # NaN fails too
         if bad is not None:
             row, value = bad
+            other = ""
+            if why == BERNOULLI:
+                other = ", and the Gaussian one takes others, best with standardised columns"
             raise InputError(
                 f"{dataset.name} holds {value / scale} in row {row} of its {part} part: "
-                f"{why} needs values from 0 to 1"
+                f"{why} needs values from 0 to 1{other}"
             )
 
 
@@ -266,7 +328,7 @@ def _digits() -> Dataset:
 
 def _mnist() -> Dataset:
     train, train_labels, test, test_labels = (
-        _parse_idx(_mnist_bytes(name), name) for name in MNIST_SHA256
+        parse_idx(_mnist_bytes(name), name) for name in MNIST_SHA256
     )
     return Dataset(
         "mnist",
@@ -307,8 +369,6 @@ def _download(name: str, cache: Path) -> bytes:
     """Fetch NAME.gz from the first mirror that has it right, keep it, return its unpacked bytes."""
     import tempfile
 
-    import pooch
-
     failure: Exception | None = None
     for mirror in MNIST_MIRRORS:
         url = f"{mirror}{name}.gz"
@@ -317,7 +377,7 @@ def _download(name: str, cache: Path) -> bytes:
             # Beside its place in the cache: it is moved there in one step, and only once verified.
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 path = Path(folder) / f"{name}.gz"
-                pooch.HTTPDownloader(progressbar=True)(url, str(path), None)
+                _fetch(url, path)
                 data = _verified(path, name, url)
                 path.replace(cache / path.name)
             return data
@@ -329,11 +389,40 @@ def _download(name: str, cache: Path) -> bytes:
     )
 
 
+def _fetch(url: str, path: Path) -> None:
+    """Write what a mirror sends to a file, as far as it is neither too much nor too slow."""
+    import requests  # pooch has brought it, and reads in whole blocks, however slow they come
+    import urllib3
+    from tqdm import tqdm
+
+    end = time.monotonic() + DOWNLOAD_SECONDS
+    with requests.get(url, stream=True, timeout=SILENT_SECONDS) as response, open(path, "wb") as f:
+        response.raise_for_status()
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=path.name) as bar:
+            # read1, since 2.1, gives what has come, where read would wait for a whole block.
+            receive = getattr(response.raw, "read1", response.raw.read)
+            while True:
+                try:
+                    block = receive(2**16, decode_content=True)
+                except urllib3.exceptions.HTTPError as error:
+                    raise OSError(str(error)) from None
+                if not block:
+                    return
+                f.write(block)
+                bar.update(len(block))
+                if f.tell() > DOWNLOAD_BYTES:
+                    raise InputError(f"{url} sends more than {DOWNLOAD_BYTES:,} bytes")
+                if time.monotonic() > end:
+                    raise InputError(f"{url} has sent {f.tell():,} bytes in {DOWNLOAD_SECONDS:g} s")
+
+
 def _verified(path: Path, name: str, source: str) -> bytes:
     import hashlib
 
-    with _one_sentence(source, "a whole file, packed by gzip or not"):
-        data = _unpacked(path)
+    with one_sentence(source, "a whole file, packed by gzip or not"):
+        data = unpacked(path)
     found, expected = hashlib.sha256(data).hexdigest(), MNIST_SHA256[name]
     if found != expected:
         raise InputError(
@@ -349,78 +438,73 @@ def _verified(path: Path, name: str, source: str) -> bytes:
 def _from_file(path: Path) -> Dataset:
     import difflib
 
-    expected = "digits, mnist or a whole .npy, .npz or IDX file of numbers"
+    expected = (
+        "digits, mnist, a whole .npy, .npz, IDX or CSV file of numbers, or a folder of images"
+    )
     close = difflib.get_close_matches(str(path), BUILT_IN, 1)
     if close and not os.path.lexists(path):
         expected += f"; did you mean {close[0]}?"
-    with _one_sentence(str(path), expected):
-        arrays = _read_arrays(path)
-    return _from_arrays(str(path), arrays, f" of {path}")
+    with one_sentence(str(path), expected):
+        content = read(path)
+    return _from_content(str(path), content, f" of {path}")
 
 
-def _from_arrays(name: str, arrays: dict[str, Array], of: str = "") -> Dataset:
+def _from_content(name: str, content: Content, of: str = "") -> Dataset:
     """Return a data set of the arrays x, y, x_test and y_test; all but the first may be missing.
 
     `of` tells in messages where the arrays come from.
     """
-    x, scale = _as_rows(arrays["x"], f"array x{of}", least=2)  # (N, D)
-    y = _as_labels(arrays["y"], x, f"array y{of}") if "y" in arrays else None  # (N,)
-    image_shape = arrays["x"].shape[1:]
-    if len(image_shape) == 1:
-        side = math.isqrt(x.shape[1])
-        image_shape = (side, side) if side * side == x.shape[1] else (1, x.shape[1])
+    arrays = content.arrays
+    where = {key: f"array {content.called.get(key, key)}{of}" for key in arrays}
+    known = content.channels_last
+    x, image_shape = _as_rows(arrays["x"], where["x"], 2, known)  # (N, D)
+    y = _as_labels(arrays["y"], x, where["y"]) if "y" in arrays else None  # (N,)
+    if content.columns is not None:
+        image_shape = (1, x.shape[1])
 
     if "x_test" in arrays:
-        where = f"array x_test{of}"
-        x_test, _ = _as_rows(arrays["x_test"], where, least=1)  # (M, D)
+        x_test, test_shape = _as_rows(arrays["x_test"], where["x_test"], 1, known)  # (M, D)
         found, expected = ((a.shape[1], arrays[k].dtype) for k, a in (("x_test", x_test), ("x", x)))
         if found != expected:
             raise InputError(
-                f"{where} has {found[0]} features of type {found[1]} a row: "
+                f"{where['x_test']} has {found[0]} features of type {found[1]} a row: "
                 f"expected {expected[0]} of type {expected[1]}, as x has"
+            )
+        if arrays["x_test"].ndim > 2 and test_shape != image_shape:
+            raise InputError(
+                f"{where['x_test']} holds images of the shape {test_shape}: expected "
+                f"{image_shape}, as x does"
             )
         y_test = None
         if "y_test" in arrays:
-            y_test = _as_labels(arrays["y_test"], x_test, f"array y_test{of}")  # (M,)
+            y_test = _as_labels(arrays["y_test"], x_test, where["y_test"])  # (M,)
     elif "y_test" in arrays:
         raise InputError(f"{name} holds an array y_test but no x_test: expected both or none")
     else:
         n = len(x) - max(1, len(x) // 10)
         x, x_test = x[:n], x[n:]  # (n, D), (N - n, D)
         y, y_test = (None, None) if y is None else (y[:n], y[n:])
-    return Dataset(name, x, x_test, y, y_test, scale, image_shape)
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of a file by name; the only one of a .npy or IDX file is called x."""
-    _require_file(path)
-    with open(path, "rb") as file:
-        magic = file.read(6)
-    if magic == b"\x93NUMPY":
-        return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
-    if magic[:2] == b"PK":
-        # Opened here: np.load would leave its own file open if this is not a zip file after all.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if "x" not in arrays:
-                names = ", ".join(arrays) or "nothing"
-                raise InputError(f"{path} holds no array x but {names}: expected an array x")
-            keys = ("x", "y", "x_test", "y_test")
-            return {key: np.asarray(arrays[key]) for key in keys if key in arrays}
-    if magic[:2] in (b"\0\0", b"\x1f\x8b"):
-        return {"x": _parse_idx(_unpacked(path), str(path))}
-    found = f"starts with {magic!r}" if magic else "is empty"
-    raise InputError(f"{path} {found}: expected a .npy, .npz or IDX file, whatever its suffix")
-
-
-def _as_rows(x: Array, where: str, least: int) -> tuple[Array, float]:
-    """Check pixels of shape (N, ...) and return them as (N, D), a view, with their scale."""
-    if x.dtype == np.uint8:
+    scale = 1.0
+    if x.dtype == np.uint8 and not all(_is_binary(part) for part in (x, x_test)):
         scale = 255.0
-    elif x.dtype == np.bool_:
-        x, scale = x.view(np.uint8), 1.0
-    elif x.dtype.kind == "f" and x.dtype.itemsize <= 8:
-        scale = 1.0
-    else:
+    return Dataset(name, x, x_test, y, y_test, scale, image_shape, content.columns)
+
+
+def _is_binary(x: Array) -> bool:
+    """Return whether no byte of x (N, D) is larger than 1; the first that is ends the reading."""
+    return _first_bad(x, lambda rows: rows <= 1) is None
+
+
+def _as_rows(
+    x: Array, where: str, least: int, channels_last: bool
+) -> tuple[Array, tuple[int, ...]]:
+    """Check examples of shape (N, ...); return them as (N, D), a view if possible, and their shape.
+
+    A row of D numbers is taken as a square image if it can be one, else as (1, D).
+    """
+    if x.dtype == np.bool_:
+        x = x.view(np.uint8)
+    elif x.dtype != np.uint8 and not (x.dtype.kind == "f" and x.dtype.itemsize <= 8):
         raise InputError(
             f"{where} is {x.dtype}: convert it to uint8 (0 to 255), bool, float32 or float64"
         )
@@ -429,11 +513,31 @@ def _as_rows(x: Array, where: str, least: int) -> tuple[Array, float]:
             f"{where} has the shape {x.shape}: expected (N, D), (N, H, W) or (N, H, W, C) "
             f"with N at least {least} and no other dimension 0"
         )
+    if x.ndim == 4 and not channels_last:
+        x = _channels_last(x, where)
+    image_shape = x.shape[1:]
     x = x.reshape(len(x), -1)  # (N, D)
+    if len(image_shape) == 1:
+        side = math.isqrt(x.shape[1])
+        image_shape = (side, side) if side * side == x.shape[1] else (1, x.shape[1])
     bad = _first_bad(x, np.isfinite) if x.dtype.kind == "f" else None
     if bad is not None:
         raise InputError(f"{where} holds {bad[1]:g} in row {bad[0]}: expected finite numbers")
-    return x, scale
+    return x, image_shape
+
+
+def _channels_last(x: Array, where: str) -> Array:
+    """Return images (N, H, W, C) or (N, C, H, W) as (N, H, W, C), by which is 1, 3 or 4."""
+    first, last = (x.shape[axis] in CHANNELS for axis in (1, 3))
+    if first == last:
+        can = "both" if first else "neither"
+        of = " and ".join(str(x.shape[axis]) for axis in (1, 3))
+        raise InputError(
+            f"{where} has the shape {x.shape}, in which {can} of {of} can be the number of "
+            "channels, 1, 3 or 4: expected (N, H, W, C) or (N, C, H, W) that can be told apart, or "
+            "(N, H, W)"
+        )
+    return np.moveaxis(x, 1, 3) if first else x
 
 
 def _as_labels(y: Array, x: Array, where: str) -> Array:
@@ -454,68 +558,3 @@ def _first_bad(x: Array, is_good: Callable[[Array], Array]) -> tuple[int, float]
             row, column = divmod(int(np.argmin(good)), x.shape[1])
             return start + row, float(x[start + row, column])
     return None
-
-
-# ---- bytes ---------------------------------------------------------------------------------------
-
-
-def _require_file(path: Path) -> None:
-    """Raise InputError for what could be read for ever, such as a pipe or /dev/zero."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{path} is a device or a pipe: expected a file")
-
-
-def _unpacked(path: Path) -> bytes:
-    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most."""
-    import gzip  # here, as the other imports inside functions, for a quick `import scratchvae`
-
-    _require_file(path)
-    packed = path.stat().st_size
-    with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
-            return file.read()
-    with gzip.open(path) as unpacked:
-        header = unpacked.read(4)
-        if header[:3] != b"\0\0\x08" or header[3:] > b"\4":
-            return header + unpacked.read(2**20)  # no IDX file: enough to say what it is
-        header += unpacked.read(4 * header[3])
-        shape = [int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4)]
-        size = math.prod(shape)
-        if size > 1100 * packed:  # gzip makes nothing smaller than a thousandth
-            raise InputError(
-                f"{path} has {packed:,} bytes: too few for {size:,} unpacked ones, as its IDX "
-                f"header with the dimensions {shape} says"
-            )
-        return header + unpacked.read(size + 1)
-
-
-def _parse_idx(data: bytes, where: str) -> Array:
-    """Parse IDX: 0, 0, type, number of dimensions; each as a big-endian uint32; the values."""
-    if data[:3] != b"\0\0\x08" or not 1 <= int.from_bytes(data[3:4], "big") <= 4:
-        raise InputError(
-            f"{where} starts with {data[:4]!r}: expected an IDX file of unsigned bytes, "
-            "which starts with 0, 0, 8 and the number of its dimensions, 1 to 4"
-        )
-    start = 4 + 4 * data[3]
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) != start + math.prod(shape):
-        raise InputError(
-            f"{where} has {len(data)} unpacked bytes: expected {start + math.prod(shape)}, as its "
-            f"IDX header with the dimensions {shape} says"
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-@contextmanager
-def _one_sentence(where: str, expected: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into an InputError of one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy have one each for every kind of damage
-        found = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(
-            f"{where} cannot be read ({found.splitlines()[0].rstrip('.')}): expected {expected}"
-        ) from None

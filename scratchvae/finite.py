@@ -19,8 +19,11 @@ def require_finite(
     epoch: int,
     x: Array = None,
     eps: Array = None,
+    advice: str | None = None,
 ) -> None:
     """Raise NonFiniteError if one of the numbers, by step, is not finite; read one if all are.
+
+    What to do about it is `advice`, or to try a smaller learning rate.
 
     Where it began can be told for a step that `optimizer` has not taken yet, which must be the one
     at (x, eps): the parameters have since moved on from those before.
@@ -32,12 +35,18 @@ def require_finite(
             taken = step <= optimizer.steps
             where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
             raise NonFiniteError(
-                f"step {step} (epoch {epoch + 1}): {where}; try a smaller learning rate than "
-                f"{optimizer.lr}"
+                f"step {step} (epoch {epoch + 1}): {where}; {advice or slower(optimizer)}"
             )
 
 
-def require_finite_state(model: Any, optimizer: Optimizer, epoch: int) -> None:
+def slower(optimizer: Optimizer) -> str:
+    """Return the advice to take a smaller learning rate."""
+    return f"try a smaller learning rate than {optimizer.lr}"
+
+
+def require_finite_state(
+    model: Any, optimizer: Optimizer, epoch: int, advice: str | None = None
+) -> None:
     """Raise NonFiniteError if a parameter, or the optimizer's state, is not finite."""
 
     def finite(a: Array) -> bool:
@@ -49,8 +58,8 @@ def require_finite_state(model: Any, optimizer: Optimizer, epoch: int) -> None:
     for name, a in named.items():
         if not finite(a):
             raise NonFiniteError(
-                f"step {optimizer.steps} (epoch {number}): after it {name} is not finite; try "
-                f"a smaller learning rate than {optimizer.lr}"
+                f"step {optimizer.steps} (epoch {number}): after it {name} is not finite; "
+                f"{advice or slower(optimizer)}"
             )
 
 

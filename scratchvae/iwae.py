@@ -109,7 +109,7 @@ class IWAE(VAE):
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
-        x = self.as_batch("x", x, self.data_dim)
+        x = self.as_rows(x)
         eps, xp = self.noise(eps, len(x)), self.backend.xp  # (K, B, Z)
         code, encoder_cache = self.encoder.forward(x)  # (B, 2Z)
         mu, logvar = self.split(code)  # (B, Z) each

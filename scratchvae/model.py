@@ -175,8 +175,20 @@ class Model:
         return x
 
     def as_rows(self, x: Any) -> Array:
-        """Return rows of data as an array of the model; InputError if their shape is wrong."""
-        return self.as_batch("x", x, self.data_dim)
+        """Return rows of data as an array of the model; InputError if they cannot be its data."""
+        return self.in_range(self.as_batch("x", x, self.data_dim))
+
+    def in_range(self, x: Array) -> Array:
+        """Return rows `x`; raise InputError if they hold more than 1 where that is the limit.
+
+        A GPU is not asked: it would have to be waited for.
+        """
+        if self.likelihood.binary and self.backend.name == "numpy" and float(x.max()) > 1:
+            raise InputError(
+                f"x holds {float(x.max()):g}: the Bernoulli likelihood needs values from 0 to 1, "
+                "so divide by the value that means white, such as 255"
+            )
+        return x
 
     def decoder_input(self, z: Array, x: Array) -> Array:
         """Return what the decoder is given for codes z (..., B, Z) of the rows x: z itself."""
@@ -185,6 +197,18 @@ class Model:
     def decoder_input_backward(self, dinput: Array) -> Array:
         """Return dz (B, Z) from the gradient for the decoder's input."""
         return dinput
+
+    # --- units of the data
+
+    @property
+    def standardization(self) -> Any:
+        """Mean and standard deviation of each column, two lists, if `standardize` was called."""
+        return self._options.get("standardize")
+
+    def note_standardization(self, mean: list[float], std: list[float]) -> None:
+        """Let `config` know the numbers by which :func:`scratchvae.standardize` changed parts."""
+        self._options["standardize"] = [mean, std]
+        self._stacks = self._in_words() if self._stacks is not None else None
 
     # --- copies, files and words
 
@@ -239,6 +263,6 @@ class Model:
         options = [
             f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"
             for k in dict.fromkeys(shown)
-            if k in config and k not in ("kind", "class", "data_dim")
+            if k in config and k not in ("kind", "class", "data_dim", "standardize")
         ]
         return f"{type(self).__name__}({', '.join([str(self.data_dim), *options])})"

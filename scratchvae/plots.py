@@ -7,13 +7,13 @@ setting for good, and the same input gives the same bytes.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -22,43 +22,17 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.stats import norm
 
+from . import tables
 from .backend import Array, asnumpy
 from .checkpoint import write_atomically
-from .datasets import to_float
+from .datasets import rows_at_once, to_float
 from .errors import InputError
 from .gaussian import kl_per_dimension as gaussian_kl
 from .gradcheck import Taylor
+from .style import BLUE, CLASSES, GREY, VERMILION, styled
+from .style import STYLE as STYLE
+from .style import use_style as use_style
 
-STYLE: dict[str, Any] = {
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.1,  # inches
-    "figure.constrained_layout.h_pad": 0.1,
-    "font.size": 12,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#555555",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "pdf.fonttype": 42,  # text stays text
-    "svg.hashsalt": "scratchvae",  # without it the identifiers are random
-}
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito's, and a grey
-# Paul Tol's "muted" nine and black, not his grey: with red-green deficiency a grey is the rose.
-CLASSES = (
-    *("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE"),
-    *("#882255", "#44AA99", "#999933", "#AA4499", "#000000"),
-)
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 HALO = [withStroke(linewidth=3, foreground="white")]
 LONG_RUN = 50  # epochs; the first few fall so far that the rest would look flat
@@ -66,23 +40,16 @@ MAX_POINTS = 2000  # more dots than this run together
 MAX_ELLIPSES = 20
 MAX_CLASSES = 50  # with more of them, labels are probably not classes
 MAX_COLUMNS = 20  # of labels
-CHUNK = 1000  # examples encoded at once
+MAX_PIXELS = 4_000_000  # of one figure, in all its images
+MAX_NUMBERS = 2**23  # that are decoded for one figure of wide data
 METADATA: dict[str, dict[str, Any]] = {  # None leaves out what differs between days or versions
     ".png": {"Software": None},
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
 
-# Matplotlib's defaults and then STYLE, whatever the user's matplotlibrc says; undone on return.
-_styled = style.context(["default", STYLE])
 
-
-def use_style() -> None:
-    """Set the style of these figures for all later matplotlib figures, as the demos do."""
-    style.use(["default", STYLE])
-
-
-@_styled
+@styled
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Return a figure of the loss and its parts over the epochs, for training and test data.
 
@@ -141,7 +108,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequence[int]) -> Figure:
     """Return a figure of images in one row and their reconstructions in the row below.
 
@@ -164,7 +131,7 @@ def reconstructions(originals: Array, reconstructed: Array, image_shape: Sequenc
     return figure
 
 
-@_styled
+@styled
 def samples(images: Array, image_shape: Sequence[int], title: str | None = None) -> Figure:
     """Return a figure of images (n, D), values in [0, 1], in a grid about as wide as it is high."""
     drawn = _images(images, image_shape)
@@ -177,7 +144,14 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     return figure
 
 
-@_styled
+def any_samples(x: Array, image_shape: Sequence[int]) -> Figure:
+    """Return a figure of samples (n, D), as images or as rows of numbers, whichever they are."""
+    if is_table(image_shape, x):
+        return tables.samples(x, tables.columns(x), band=False)
+    return samples(x, image_shape)
+
+
+@styled
 def styles(images: Array, image_shape: Sequence[int]) -> Figure:
     """Return a figure of codes that were decoded with several labels each.
 
@@ -199,7 +173,7 @@ def styles(images: Array, image_shape: Sequence[int]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = None) -> Figure:
     """Return a figure of the codes of examples, for a model with two latent dimensions.
 
@@ -274,7 +248,7 @@ def draw_images(
     """
     options = {"cmap": "gray_r", "vmin": 0, "vmax": 1, **options}
     cells = _images(images, image_shape, options["vmin"], options["vmax"])
-    shown = _mosaic(cells, columns, gap=max(1, cells.shape[2] // 14))
+    shown = _mosaic(cells, columns, gap=max(1, min(cells.shape[1:3]) // 14))
     extent = (0, columns, -(-len(cells) // columns), 0)  # left, right, bottom, top
     ax.imshow(shown, extent=extent, aspect=_cell_height(cells), **options)
     ax.set(xticks=[], yticks=[])
@@ -310,7 +284,7 @@ def badge(ax: Axes, place: tuple[float, float], name: str, colour: str, size: fl
     ax.text(*place, name, color=ink, size=size, weight="bold", clip_on=True, **CENTRED, bbox=box)
 
 
-@_styled
+@styled
 def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: int = 20) -> Figure:
     """Return a figure of the decoded latent plane, in cells equally probable under the prior.
 
@@ -330,7 +304,11 @@ def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: in
     """
     quantiles = norm.ppf((np.arange(n) + 0.5) / n)  # (n,)
     z1, z2 = np.meshgrid(quantiles, quantiles[::-1])  # (n, n): the first row is the top one
-    cells = _images(decode(np.column_stack([z1.ravel(), z2.ravel()])), image_shape)
+    z = np.column_stack([z1.ravel(), z2.ravel()])  # (n n, 2)
+    rows = max(1, MAX_NUMBERS // max(1, int(np.prod(image_shape))))
+    step = _step(len(z), image_shape)
+    parts = (decode(z[i : i + rows]) for i in range(0, len(z), rows))
+    cells = np.concatenate([_images(part, image_shape, step=step) for part in parts])
     side = _cell_height(cells)
     figure = Figure(figsize=(6.6, 0.6 + 6.3 * side))
     ax = figure.add_subplot(xlabel="z₁", ylabel="z₂")
@@ -344,7 +322,7 @@ def manifold(decode: Callable[[Array], Array], image_shape: Sequence[int], n: in
     return figure
 
 
-@_styled
+@styled
 def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
     """Return a figure of the KL of every latent dimension in nats, the largest first.
 
@@ -376,7 +354,7 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def taylor(result: Taylor) -> Figure:
     """Return a log-log figure of Taylor's remainder over the step, beside slopes 1 and 2."""
     h, first, second = (np.array(a) for a in (result.steps, result.without, result.remainder))
@@ -405,7 +383,7 @@ def taylor(result: Taylor) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as .png, .svg or .pdf; an older file stays whole until the new one is.
 
@@ -446,31 +424,51 @@ def write_figures(
     list of Path
     """
     test, labels, shape = dataset.test, dataset.test_labels, dataset.image_shape
+    dataset.require_whole()
     rows = asnumpy(model.rows(test, labels, dataset.scale))  # (M, D), with labels if it has any
     x = to_float(rows[_one_of_each(len(test), labels)], dataset.scale, model.dtype)  # (n, D)
     figures: dict[str, Figure] = {}
     if metrics:
         figures["training_curves"] = training_curves(metrics)
     originals = x[:, : test.shape[1]]  # (n, D)
-    figures["reconstructions"] = reconstructions(originals, asnumpy(model.reconstruct(x)), shape)
-    codes = []
-    for start in range(0, len(test), CHUNK):
-        batch = to_float(rows[start : start + CHUNK], dataset.scale, model.dtype)
+    table = None
+    if is_table(shape, originals):
+        table = tables.columns(test, dataset.columns, dataset.scale)
+    again = asnumpy(model.reconstruct(x))  # (n, D)
+    if table is not None:
+        figures["reconstructions"] = tables.reconstructions(originals, again, table)
+    else:
+        figures["reconstructions"] = reconstructions(originals, again, shape)
+    codes, chunk = [], rows_at_once(test.shape[1])
+    for start in range(0, len(test), chunk):
+        batch = to_float(rows[start : start + chunk], dataset.scale, model.dtype)
         code = model.encode(batch) if model.has_posterior else (model.mean_code(batch),)
         codes.append([asnumpy(part) for part in code])
     mu, *rest = (np.concatenate(parts) for parts in zip(*codes, strict=True))  # (N, Z)
     logvar = rest[0] if rest else None
     if model.has_posterior:
-        figures["samples"] = samples(asnumpy(model.sample(64, rng=0)), shape)
+        n = max(4, min(64, MAX_NUMBERS // test.shape[1]))
+        new = asnumpy(model.sample(n, rng=0))  # (n, D)
+        figures["samples"] = samples(new, shape) if table is None else tables.samples(new, table)
         if model.prior.standard:
             figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
         if model.classes is not None:
-            z = model.draw_prior(8, np.random.default_rng(0))  # (n, Z)
             labels_drawn = range(min(model.classes, MAX_COLUMNS))
+            n = max(1, min(8, MAX_NUMBERS // (test.shape[1] * len(labels_drawn))))
+            z = model.draw_prior(n, np.random.default_rng(0))  # (n, Z)
             images = [asnumpy(model.decode(z, label)) for label in labels_drawn]  # (n, D) each
-            figures["styles"] = styles(np.stack(images, axis=1), shape)
+            both = np.stack(images, axis=1)  # (n, C, D)
+            figures["styles"] = (
+                styles(both, shape) if table is None else tables.styles(both, table, CLASSES)
+            )
         elif model.latent_dim == 2 and model.prior.standard:
-            figures["manifold"] = manifold(lambda z: asnumpy(model.decode(z)), shape)
+
+            def decode(z: Array) -> Array:
+                return asnumpy(model.decode(z))
+
+            figures["manifold"] = (
+                manifold(decode, shape) if table is None else tables.manifold(decode, table)
+            )
     if model.latent_dim == 2:
         figures["latent_plane"] = latent_plane(mu, logvar, labels)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -480,19 +478,37 @@ def write_figures(
     return paths
 
 
-def _images(x: Array, image_shape: Sequence[int], least: float = 0.0, most: float = 1.0) -> Array:
-    """Return x (n, D), clipped, as images: colour (n, H, W, 3) or grey (n, H, W).
+def is_table(image_shape: Sequence[int], x: Array) -> bool:
+    """Return whether rows x (n, D) are no images: by their shape, or by values far from [0, 1]."""
+    return image_shape[0] == 1 or bool(x.min() < -0.5 or x.max() > 1.5)
 
-    Other numbers of channels than three are not colours: they are drawn side by side, as one grey
-    image.
+
+def _step(n: int, image_shape: Sequence[int]) -> int:
+    """Return which pixels of n images are drawn, every one or every second or so, in a figure."""
+    return max(1, math.ceil(math.sqrt(n * image_shape[0] * image_shape[1] / MAX_PIXELS)))
+
+
+def _images(
+    x: Array,
+    image_shape: Sequence[int],
+    least: float = 0.0,
+    most: float = 1.0,
+    step: int | None = None,
+) -> Array:
+    """Return x (n, D), clipped, as images: colour (n, H, W, 3 or 4) or grey (n, H, W).
+
+    Other numbers of channels than these are not colours: they are drawn side by side, as one grey
+    image. Of large images every second pixel is drawn, or every third, and so on.
     """
-    x, shape = np.asarray(x, dtype=float), (*image_shape, 1)[:3]
+    shape = (*image_shape, 1)[:3]
     if len(image_shape) not in (2, 3):
         raise InputError(f"image_shape is {image_shape}: expected (H, W) or (H, W, C)")
     if x.ndim != 2 or x.shape[1] != np.prod(shape) or len(x) == 0:
         raise InputError(f"images have shape {x.shape}: expected (n, {np.prod(shape)})")
-    x = x.reshape(len(x), *shape).clip(least, most)  # (n, H, W, C)
-    return x if shape[2] == 3 else x.swapaxes(2, 3).reshape(len(x), shape[0], -1)
+    step = step or _step(len(x), shape)
+    x = x.reshape(len(x), *shape)[:, ::step, ::step]
+    x = np.asarray(x, dtype=float).clip(least, most)  # (n, H, W, C)
+    return x if shape[2] in (3, 4) else x.swapaxes(2, 3).reshape(*x.shape[:2], -1)
 
 
 def _cell_height(images: Array) -> float:

@@ -46,6 +46,7 @@ from .networks import NETWORKS
 from .optimizers import SGD, Adam, Optimizer
 from .priors import COMPONENTS
 from .schedules import Schedule, constant, cosine, step_list, warm_up
+from .standardization import mean_and_std, standardize
 from .training import Progress, Trainer
 from .vae import VAE, Autoencoder, Terms
 
@@ -177,6 +178,8 @@ class Options:
         Of the Gaussian likelihood.
     binarize : {"none", "threshold", "dynamic"}
         Whether and how grey pixels become 0 and 1.
+    standardize : bool
+        Whether the model brings every column to mean 0 and standard deviation 1.
     epochs : int
         Passes over the training data: 10 if not given, 300 for the digits.
     batch_size : int
@@ -218,6 +221,7 @@ class Options:
     likelihood: str = "bernoulli"
     variance: float | str = 1.0
     binarize: str = "none"
+    standardize: bool = False
     epochs: int = _BY_DATA
     batch_size: int = 128
     lr: float = 1e-3
@@ -258,10 +262,13 @@ class Options:
         values["seed"] = check_seed(values["seed"])
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
-        if not isinstance(self.conditional, bool):
+        for name in ("conditional", "standardize"):
+            _checked(name, values[name], _check_bool)
+        if self.standardize and (self.likelihood == "bernoulli" or self.binarize != "none"):
             raise OptionError(
                 lambda spell: (
-                    f"{spell('conditional')} is {self.conditional!r}: expected True or False"
+                    f"{spell('standardize')} is for columns of real numbers, not for pixels from 0 "
+                    f"to 1: expected {spell('likelihood')} gaussian and {spell('binarize')} none"
                 )
             )
         if self.conditional and self.model != "vae":
@@ -317,10 +324,14 @@ class Options:
             return "iwae"
         return "cvae" if self.conditional else self.model
 
-    def model_config(self, dataset: Dataset, classes: int | None = None) -> dict[str, Any]:
+    def model_config(
+        self, dataset: Dataset, classes: int | None = None, standardization: Any = None
+    ) -> dict[str, Any]:
         """Return what `build_model` needs for the data.
 
         A conditional model has as many classes as `classes` or, if it is None, the data's labels.
+        One that standardises has mean and standard deviation of `standardization` or, if it is
+        None, of the training data.
 
         Raises
         ------
@@ -339,6 +350,9 @@ class Options:
             config |= {"prior": self.prior, "components": self.components}
         if self.conditional:
             config["classes"] = classes or _classes(dataset)
+        if self.standardize:
+            numbers = standardization or mean_and_std(dataset.train, dataset.scale)
+            config["standardize"] = [np.asarray(a).tolist() for a in numbers]
         return config
 
     def _fit(self, name: str, image_shape: tuple[int, ...]) -> Any:
@@ -419,6 +433,11 @@ def _check_variance(name: str, value: Any) -> float | str:
 def _check_fixed(expected: Any, why: str, name: str, value: Any) -> None:
     if value != expected:
         raise InputError(f"{name} is {value}: expected {expected} {why}")
+
+
+def _check_bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}: expected True or False")
 
 
 def _check_choice(name: str, value: Any) -> None:
@@ -512,6 +531,10 @@ class Run:
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
             self.save()
+        except InputError:  # the data are no longer what they were
+            if self._last_state is not None:
+                self._write(self._last_state)
+            raise
         except NonFiniteError as error:
             if self._last_state is not None:
                 self._write(self._last_state)
@@ -534,7 +557,9 @@ class Run:
     def _write(self, state: State) -> None:
         dataset = self.trainer.dataset
         config = {
-            "model": self.options.model_config(dataset, self.model.classes),
+            "model": self.options.model_config(
+                dataset, self.model.classes, self.model.standardization
+            ),
             "options": asdict(self.options),
             "image_shape": dataset.image_shape,
         }
@@ -712,7 +737,8 @@ def open(
             f"{dataset.name}: images of the shape {tuple(dataset.image_shape)}: expected "
             f"{tuple(was['image_shape'])}, as the convolutions were built for"
         )
-    config = options.model_config(dataset, was["model"].get("classes"))
+    model_was = was["model"]
+    config = options.model_config(dataset, model_was.get("classes"), model_was.get("standardize"))
     config |= {"data_dim": was["model"]["data_dim"]}
     config |= {"image_shape": tuple(was["image_shape"])}
     model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
@@ -785,6 +811,8 @@ def options_of(values: dict[str, Any], path: str | Path) -> Options:
             check_type(name, value, kinds[name])
         if math.prod(config["image_shape"]) != config["model"].get("data_dim"):
             raise InputError(f"image_shape is {config['image_shape']}: expected its pixels' number")
+        if options.get("standardize", False) != ("standardize" in config["model"]):
+            raise InputError("its options and its model differ in whether columns are standardised")
         return Options(**options)
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
@@ -934,8 +962,11 @@ def _free_folder(options: Options) -> Path:
 
 def build_model(config: dict[str, Any], backend: str | Backend = "numpy") -> Autoencoder:
     """Return a new model as `config` describes it: its kind, one of `KINDS`, and its options."""
-    options = {k: v for k, v in config.items() if k not in ("kind", "class")}
-    return KINDS[config["kind"]](**options, backend=backend)
+    options = {k: v for k, v in config.items() if k not in ("kind", "class", "standardize")}
+    model = KINDS[config["kind"]](**options, backend=backend)
+    if "standardize" in config:
+        standardize(model, *config["standardize"])
+    return model
 
 
 class _Sparing(np.random.Generator):
@@ -974,6 +1005,8 @@ def _rebuild(
         for name, kind in get_type_hints(KINDS[config["kind"]].__init__).items():
             if name in config:
                 check_type(name, config[name], kind)
+        if "standardize" in config:
+            check_type("standardize", config["standardize"], list[list[float]])
         rng = _Sparing(sum(a.size for a in arrays.values()))
         model = build_model(config | {"rng": rng}, backend)
     except (InputError, MemoryError, TypeError, ValueError, KeyError, OverflowError) as error:

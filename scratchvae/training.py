@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,10 +17,11 @@ import numpy as np
 
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
 from .checkpoint import fill
-from .datasets import Dataset, binarize, gather, require_fit
+from .datasets import Dataset, binarize, gather, require_fit, rows_at_once
 from .errors import (
     Count,
     InputError,
+    InputWarning,
     NonFiniteError,
     check_seed,
     check_size,
@@ -27,10 +29,12 @@ from .errors import (
     on_one_line,
 )
 from .evaluation import active_units, elbo
-from .finite import require_finite, require_finite_state
+from .finite import require_finite, require_finite_state, slower
+from .formats import is_frame
 from .optimizers import Optimizer
 from .parallel import in_parts
 from .schedules import Schedule, constant
+from .standardization import advice
 from .vae import Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # independent streams of one seed
@@ -76,7 +80,7 @@ class Trainer:
     model : Autoencoder or VAE
     optimizer : Optimizer
         Of ``model.params``.
-    dataset : Dataset or array (N, D)
+    dataset : Dataset, array (N, D) or frame of pandas
         Stays as it is, uint8 for images; one batch at a time becomes floats. An array is taken as
         :meth:`~scratchvae.datasets.Dataset.from_arrays` takes it. A model that is given labels
         keeps a copy of the examples, with their labels.
@@ -141,7 +145,8 @@ class Trainer:
             raise InputError("an autoencoder's loss has no KL term, and so no beta to schedule")
         check_seed("seed", seed)
         if not isinstance(dataset, Dataset):
-            dataset = Dataset.from_arrays(asnumpy(dataset))
+            known = is_frame(dataset) or np.ma.isMaskedArray(dataset)
+            dataset = Dataset.from_arrays(dataset if known else asnumpy(dataset))
         require_fit(dataset, model, binarize)
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
@@ -157,6 +162,7 @@ class Trainer:
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
+        self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
     def __repr__(self) -> str:
         return (
@@ -180,6 +186,8 @@ class Trainer:
             parameters move; or if the test loss is at the end of an epoch.
         """
         keep_freed_memory()
+        if self._advice and not self.epoch and not self.batch:
+            warnings.warn(self._advice, InputWarning, stacklevel=3)  # above errstate's wrapper
         with blas_threads(self.model, self.batch_size):
             while self.epoch < epochs and not self.stop:
                 self._run_epoch(on_step)
@@ -188,6 +196,7 @@ class Trainer:
                     on_epoch(self.metrics[-1])
 
     def _run_epoch(self, on_step: Callable[[Terms], None]) -> None:
+        self.dataset.require_whole()
         # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
@@ -219,7 +228,7 @@ class Trainer:
     def check(self, x: Array = None, eps: Array = None) -> None:
         """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
         unread, self._unread = self._unread, {}
-        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps)
+        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps, self._advice)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return copies of what `restore` needs: NumPy arrays by name, and plain values.
@@ -231,7 +240,7 @@ class Trainer:
             parameter or the optimizer's state is not.
         """
         self.check()
-        require_finite_state(self.model, self.optimizer, self.epoch)
+        require_finite_state(self.model, self.optimizer, self.epoch, self._advice)
         self.model.check_parts()
         params, optimizer = self.model.params, self.optimizer
         arrays = {name: asnumpy(params[name].value).copy() for name in params.names}
@@ -305,11 +314,11 @@ class Trainer:
         for of, terms in ("train", train), ("test", self.test_terms()):
             metrics |= {f"{of}_{n}": float(t) for n, t in zip(Terms._fields, terms, strict=True)}
         if not all(map(math.isfinite, metrics.values())):
-            require_finite_state(self.model, self.optimizer, self.epoch)
+            require_finite_state(self.model, self.optimizer, self.epoch, self._advice)
             name = next(k for k, v in metrics.items() if not math.isfinite(v))
             raise NonFiniteError(
-                f"epoch {self.epoch + 1}: its {name} is not finite; try a smaller learning rate "
-                f"than {self.optimizer.lr}"
+                f"epoch {self.epoch + 1}: its {name} is not finite; "
+                f"{self._advice or slower(self.optimizer)}"
             )
         metrics["active_units"] = active_units(self.model, self.test_batches())
         metrics["seconds"] = round(self.seconds, 3)
@@ -322,10 +331,12 @@ class Trainer:
         return elbo(self.model, self.test_batches(), rng=[self.seed, 0, TEST_NOISE])
 
     def test_batches(self) -> Iterator[Array]:
-        """Yield the test data as floats, 1,000 rows at a time, binarised alike at each call."""
+        """Yield the test data as floats, up to 1,000 rows at a time, binarised alike each time."""
+        self.dataset.require_whole()
         rng = np.random.default_rng([self.seed, 0, TEST_PIXELS])
-        for i in range(0, len(self._test), 1000):
-            yield self._floats(self._test, slice(i, i + 1000), rng)  # (<=1000, D)
+        rows = rows_at_once(self.dataset.data_dim)
+        for i in range(0, len(self._test), rows):
+            yield self._floats(self._test, slice(i, i + rows), rng)  # (<=1000, D)
 
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)

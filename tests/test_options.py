@@ -87,7 +87,7 @@ class Commands:
     def sample(self, *options):
         """Return the images that go into the picture, which is not drawn."""
         with self.patch.context() as patch:
-            patch.setattr(plots, "samples", lambda images, shape: images)
+            patch.setattr(plots, "any_samples", lambda images, shape: images)
             patch.setattr(plots, "save", lambda images, path: setattr(self, "shown", images))
             self("sample", *options, "--out", "s.png")
         return self.shown
@@ -293,6 +293,18 @@ def binarize(do):
     np.testing.assert_array_equal(values["threshold"], [0, 1])
     np.testing.assert_array_equal(values["dynamic"], [0, 1])
     assert epochs_are_equal == {"none": True, "threshold": True, "dynamic": False}
+
+
+@acts("train --standardize")
+def standardize(do):
+    x = do.rng.standard_normal((40, 6)) * [1, 20, 300, 4, 5, 6] + 7
+    np.save("columns.npy", x)
+    gaussian = "--likelihood", "gaussian"
+    model = do.train(*gaussian, "--standardize", data="columns.npy").model
+    assert model.standardization is not None
+    mean, std = model.standardization
+    np.testing.assert_allclose(mean, x[:36].mean(axis=0))
+    np.testing.assert_allclose(std, x[:36].std(axis=0))
 
 
 @acts("train --epochs")

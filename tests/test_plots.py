@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from itertools import pairwise
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.patches import Circle, Ellipse
 from scipy.stats import norm
 
 from scratchvae import VAE, Autoencoder, InputError, plots
+from scratchvae.datasets import Dataset
 
 TERMS = ("loss", "reconstruction", "kl")
 
@@ -469,9 +469,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 def dataset(n=30, labels=True):
     rng = np.random.default_rng(0)
     test = rng.integers(17, size=(n, 64), dtype=np.uint8)
-    return SimpleNamespace(
-        test=test, test_labels=np.arange(n) % 10 if labels else None, scale=16.0, image_shape=(8, 8)
-    )
+    y = np.arange(n) % 10 if labels else None
+    return Dataset("small", test, test, y, y, 16.0, (8, 8))
 
 
 BASE = {"training_curves.png", "reconstructions.png"}

@@ -1,0 +1,167 @@
+"""Columns of different scale: brought to mean 0 and standard deviation 1 inside a model.
+
+    x --(x - mean) / std--> encoder ... decoder --> likelihood of (x - mean) / std
+
+Such a model takes data in their own units and gives samples and reconstructions in these. What
+lies between is standardised, its loss included: -log p of the standardised x.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, Backend, asnumpy
+from .errors import InputError, InputWarning
+from .layers import Sequential
+from .likelihoods import Likelihood
+
+LARGE = 100.0  # Networks start with weights for values of about 1.
+
+
+def mean_and_std(x: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    """Return mean and standard deviation of every column of x / scale, float64 (D,) each.
+
+    Where a column is the same in all rows its standard deviation is given as 1.
+
+    Parameters
+    ----------
+    x : array, (N, D)
+        It may be larger than memory.
+    scale : float
+        Of a data set.
+    """
+    step = max(1, 2**20 // x.shape[1])  # rows at a time
+    total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    first = asnumpy(x[0]) / scale  # near the mean, so that no digits cancel
+    for i in range(0, len(x), step):
+        rows = asnumpy(x[i : i + step]) / scale - first  # (<=step, D) in float64
+        total += rows.sum(axis=0, dtype=np.float64)
+        squares += (rows * rows).sum(axis=0, dtype=np.float64)
+    shift = total / len(x)
+    std = np.sqrt(np.maximum(squares / len(x) - shift * shift, 0))
+    return first + shift, np.where(std > 0, std, 1)
+
+
+def standardize(model: Any, mean: Any, std: Any) -> None:
+    """Let a model take and give data in their own units, by the mean and scale of each column.
+
+    Make its optimizer afterwards: the parameters are gathered anew.
+
+    Parameters
+    ----------
+    model : Autoencoder or VAE
+        With a Gaussian likelihood.
+    mean, std : (D,)
+        As `mean_and_std` returns them.
+
+    Raises
+    ------
+    InputError
+        If the likelihood is for numbers in [0, 1], or mean and std do not fit the model.
+    """
+    if model.likelihood.binary:
+        raise InputError(
+            "the Bernoulli likelihood needs values from 0 to 1, and standardised ones are not: "
+            "expected the Gaussian likelihood"
+        )
+    if model.standardization is not None:
+        raise InputError("the model standardises already: expected one that does not")
+    mean, std = (np.asarray(a, dtype=np.float64) for a in (mean, std))
+    for name, a in ("mean", mean), ("std", std):
+        if a.shape != (model.data_dim,) or not np.isfinite(a).all() or (std <= 0).any():
+            raise InputError(
+                f"the {name} of the columns has shape {a.shape}: expected ({model.data_dim},), "
+                "finite numbers, and each std larger than 0"
+            )
+    close = abs(mean) > 0.01 * std / np.finfo(model.dtype).eps
+    if close.any():
+        warnings.warn(
+            f"column {int(close.argmax()) + 1} varies by {std[close][0]:.3g} around "
+            f"{mean[close][0]:.6g}, which {model.dtype} hardly tells apart: subtract most of it "
+            "first, or use float64",
+            InputWarning,
+            stacklevel=2,
+        )
+    units = Standardize(mean, std, model.backend, model.dtype)
+    encoder = model.encoder
+    layers = encoder.layers if type(encoder) is Sequential else [encoder]
+    model.encoder = Sequential([units, *layers])
+    model.likelihood = Standardized(model.likelihood, units)
+    model.gather()
+    model.note_standardization(mean.tolist(), std.tolist())
+
+
+class Standardize:
+    """A layer without parameters: (x - mean) / std in the first D columns, others as they are."""
+
+    def __init__(self, mean: Array, std: Array, backend: Backend, dtype: Any) -> None:
+        self.mean = backend.asarray(mean, dtype=dtype)  # (D,)
+        self.std = backend.asarray(std, dtype=dtype)  # (D,)
+
+    def forward(self, x: Array) -> tuple[Array, None]:
+        """Return x (..., D + C) with its first D columns standardised."""
+        y, d = x.copy(), len(self.mean)
+        y[..., :d] = (x[..., :d] - self.mean) / self.std
+        return y, None
+
+    def backward(self, dy: Array, cache: None) -> Array:
+        """Return dx (..., D + C) from dy."""
+        dx, d = dy.copy(), len(self.mean)
+        dx[..., :d] = dy[..., :d] / self.std
+        return dx
+
+    def __repr__(self) -> str:
+        return "Standardize()"
+
+
+class Standardized:
+    """A likelihood of standardised data, for data in their own units."""
+
+    binary = False
+
+    def __init__(self, inner: Likelihood, units: Standardize) -> None:
+        self.inner, self.units, self.output_dim = inner, units, inner.output_dim
+
+    def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
+        """Return -log p of the standardised x in nats, (B,), and the cache."""
+        return self.inner.nll(self.units.forward(x)[0], output)
+
+    def nll_backward(self, dnll: Array, cache: Any) -> Array:
+        """Return doutput from dnll (B,): the data have no gradient."""
+        return self.inner.nll_backward(dnll, cache)
+
+    def mean(self, output: Array) -> Array:
+        """Return E[x] in the data's own units, (B, D)."""
+        return self.units.mean + self.units.std * self.inner.mean(output)
+
+    def named_parameters(self) -> Any:
+        """Return those of the likelihood inside."""
+        named: Any = getattr(self.inner, "named_parameters", tuple)
+        return iter(named())
+
+    def __repr__(self) -> str:
+        return f"Standardized({self.inner!r})"
+
+
+def advice(dataset: Any, model: Any) -> str | None:
+    """Return a sentence that says to standardise the columns, or None if that is not needed.
+
+    A thousand rows are looked at, or fewer if they are very long.
+    """
+    if model.likelihood.binary or model.standardization is not None:
+        return None
+    x = dataset.train
+    rows = max(2, min(1000, 2**22 // x.shape[1]))
+    mean, std = mean_and_std(x[:: max(1, len(x) // rows)][:rows], dataset.scale)
+    size = np.maximum(abs(mean), std)  # (D,)
+    j = int(size.argmax())
+    if size[j] <= LARGE:
+        return None
+    name = dataset.columns[j] if dataset.columns else j + 1
+    return (
+        f"the column {name} of {dataset.name} has values of about {size[j]:.2g}: standardise the "
+        "columns, with --standardize or sv.standardize"
+    )
