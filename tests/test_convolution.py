@@ -281,14 +281,17 @@ def test_any_number_of_convolutions_halves_them(rng, hidden, small):
 
 
 def test_it_learns(rng):
-    """Where the bright square of an image is: six seeds gained 10 to 14 nats by it, of 24."""
+    """Where the bright square of an image is: 40 seeds gained 12 to 15 nats by it, of 24.
+
+    With tanh, since relus may die for good at this rate: one seed of 40 gained 3.
+    """
     x = np.zeros((256, 8, 8))
     for image, (row, column) in zip(x, rng.integers(0, 6, (256, 2)), strict=True):
         image[row : row + 3, column : column + 3] = 1
     x = x.reshape(-1, 64)
     p = np.clip(x.mean(axis=0), 1e-3, 1 - 1e-3)
     independent = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum()
-    model = conv_model(rng, hidden=(8, 16), latent_dim=4, dtype="float32")
+    model = conv_model(rng, hidden=(8, 16), latent_dim=4, activation="tanh", dtype="float32")
     trainer = sv.Trainer(model, sv.Adam(model.params, 1e-2), x, batch_size=32)
     trainer.run(20)
     assert trainer.metrics[-1]["test_loss"] < independent - 5
