@@ -1,7 +1,7 @@
-"""Berkeley's deepul, homework 2, question 1.
+"""deepul, homework 2, question 1.
 
-Source: rll/deepul, the course Deep Unsupervised Learning: what the notebook expects, one run each,
-with the data of deepul/hw2_helper.py (sample_data_1_a and sample_data_1_b).
+Source: rll/deepul, Berkeley's course Deep Unsupervised Learning: what the notebook expects, one run
+each, with the data of deepul/hw2_helper.py (sample_data_1_a and sample_data_1_b).
 
 Protocol: points in the plane from a Gaussian with standard deviations 5 and 1, (a) turned by 45
 degrees and (b) along the axes, 10,000 to train on and 2,500 to test. Two latents, and a decoder
@@ -34,7 +34,7 @@ CLAIMS = [
     Claim("b rec", "(b) reconstruction", "4.4094", 4.3894, 4.4294, digits=".4f"),
     Claim("b kl", "(b) KL", "0.0119", 0.0, 0.0319, digits=".4f"),
     Claim("shared loss", "(b), one variance: test -ELBO", "none", digits=".4f"),
-    Claim("shared kl", "(b), one variance: KL", "1.68", 1.58, 1.78, digits=".4f"),
+    Claim("shared kl", "(b), one variance: KL", "1.61 at best", 1.58, 1.78, digits=".4f"),
 ]
 
 

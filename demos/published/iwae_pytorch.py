@@ -1,4 +1,4 @@
-"""The same four stages in PyTorch.
+"""IWAE, four of eight stages in PyTorch.
 
 Source: none: it is PyTorch's side of the four stages, so that ours have something to be compared
 with.

@@ -19,6 +19,7 @@ import argparse
 import datetime
 import importlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ NAMES = (
 )
 OUT = Path(__file__).resolve().parents[2] / "docs" / "benchmark"
 MISSING = "not measured yet"
+HEADS = ("Source", "Protocol", "Lesson")  # of the paragraphs of a docstring
 
 
 class Claim(NamedTuple):
@@ -130,8 +132,7 @@ def script(name):
 def said(module):
     """Return what the docstring says: the title, and the paragraphs by their first word."""
     title, *paragraphs = (" ".join(p.split()) for p in module.__doc__.strip().split("\n\n"))
-    heads = ("Source", "Protocol", "Lesson")
-    found = {h: p.removeprefix(f"{h}: ") for p in paragraphs for h in heads if p.startswith(h)}
+    found = {h: p.removeprefix(f"{h}: ") for p in paragraphs for h in HEADS if p.startswith(h)}
     return {"Title": title.rstrip("."), **found}
 
 
@@ -145,35 +146,43 @@ def spread(values, digits):
     return text
 
 
-def lines(name, results):
-    """Return the rows of one script in the table."""
-    module, rows = script(name), []
+def section(name, results):
+    """Return the lines of Markdown about one script: its table, and what its docstring says."""
+    module, row = script(name), results.get(name)
+    text, heads = said(module), ("figure", "published", "met within", "ours", "verdict")
+    parts = [f"## {text['Title']}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for claim in module.CLAIMS:
-        ours, limits = figures(results, name, claim.key), band(claim, results)
+        limits = band(claim, results)
         judged = limits is not None and limits != (None, None)
         within = " to ".join(f"{v:{claim.digits}}" for v in limits) if judged else ""
-        cells = [said(module)["Title"] if not rows else "", claim.figure, claim.published, within]
-        cells += [spread(ours, claim.digits), verdict(claim, name, results)]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        ours = spread(figures(results, name, claim.key), claim.digits)
+        cells = (claim.figure, claim.published, within, ours, verdict(claim, name, results))
+        parts.append(f"| {' | '.join(cells)} |")
+    parts += [f"\n{head}: {text[head]}" for head in HEADS if head in text]
+    reason = "takes hours: " if full(name) else ""
+    parts += [
+        "",
+        measured(row) if row else f"Not measured yet; {reason}`make published ARGS={name}`.",
+    ]
+    return [*parts, ""]
 
 
 def table(results):
-    """Return the Markdown made of the results: the table, then each protocol and its lesson."""
-    heads = ("source", "figure", "published", "met within", "ours", "verdict")
-    parts = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name in NAMES:
-        parts += lines(name, results)
-    for name in NAMES:
-        text, row = said(script(name)), results.get(name)
-        parts += ["", f"**{text['Title']}** (`demos/published/{name}.py`)", ""]
-        parts += [f"Source: {text['Source']}", "", f"Protocol: {text['Protocol']}"]
-        if "Lesson" in text:
-            parts += ["", f"Lesson: {text['Lesson']}"]
-        parts += ["", measured(row) if row else f"{MISSING.capitalize()}."]
+    """Return the Markdown made of the results: a count of the verdicts, then every script."""
+    found = [
+        verdict(claim, name, results).partition(":")[0]
+        for name in NAMES
+        for claim in script(name).CLAIMS
+        if claim.low is not None
+    ]
+    counts = ", ".join(f"{found.count(v)} {v}" for v in ("met", "not met", MISSING))
     seconds = [sum(figures(results, n, "seconds")) for n in NAMES if not full(n)]
-    parts += ["", f"The runs without `--full` took {sum(seconds) / 60:.0f} minutes of one core."]
-    return "\n".join(parts) + "\n"
+    parts = [
+        f"Of {len(found)} published figures: {counts}. The runs without `--full` took "
+        f"{sum(seconds) / 60:.0f} minutes of one core.",
+        "",
+    ]
+    return "\n".join([*parts, *itertools.chain(*(section(n, results) for n in NAMES))])
 
 
 def measured(row):

@@ -1,4 +1,4 @@
-"""The same with two latents.
+"""PyTorch's VAE example, two latents.
 
 Source: no publication, but pytorch/examples, vae/main.py with 2 latents instead of 20, run with
 five seeds.

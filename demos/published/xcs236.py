@@ -1,6 +1,7 @@
-"""Stanford's XCS236, assignment 2, VAE.
+"""XCS236, assignment 2, VAE.
 
-Source: the assignment's grader, src/grader.py: bands into which the run of each student must fall.
+Source: Stanford's XCS236, the assignment's grader, src/grader.py: bands into which the run of each
+student must fall.
 
 Protocol: 784-300-300-10 with ELU, Adam at 1e-3, batches of 100, 20,000 steps; every pixel of MNIST
 is drawn anew, white with the probability of its grey, each time it is used. Tested on the

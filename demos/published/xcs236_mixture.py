@@ -1,4 +1,4 @@
-"""The same with a mixture prior.
+"""XCS236, assignment 2, mixture prior.
 
 Source: the assignment's grader, src/grader.py: bands into which the run of each student must fall.
 
