@@ -54,7 +54,7 @@ def train(seed, x, test, variance, quick):
     data = sv.datasets.Dataset.from_arrays(x, test=test)
     trainer = sv.Trainer(model, sv.Adam(model.params, lr=1e-3), data, batch_size=128, seed=seed)
     trainer.run(1 if quick else 30)
-    return sv.evaluation.elbo(model, [test], rng=seed, samples=100)
+    return sv.evaluation.elbo(model, [test], rng=seed, samples=2 if quick else 100)
 
 
 def run(seed, quick=False):

@@ -50,7 +50,7 @@ def test_images(data):
 
 
 def run(seed, quick=False, **options):
-    data, steps = mnist(quick), 5 if quick else 20_000
+    data, steps, draws = mnist(quick), *((5, 2) if quick else (20_000, 100))
     model = sv.VAE(784, hidden=(300, 300), latent_dim=10, activation="elu", rng=seed, **options)
     trainer = sv.Trainer(
         model, sv.Adam(model.params, lr=1e-3), data, batch_size=100, binarize="dynamic", seed=seed
@@ -61,12 +61,12 @@ def run(seed, quick=False, **options):
 
     trainer.run(steps, on_step=stop_after_the_last_step)
     x, rng = test_images(data), np.random.default_rng(seed)
-    terms = sv.evaluation.elbo(model, [x], rng, samples=100)
+    terms = sv.evaluation.elbo(model, [x], rng, samples=draws)
     found = dict(zip(("loss", "rec", "kl"), terms, strict=True))
     for k in (1, 10, 100, 1000):
         bounds = [
             sv.evaluation.importance_weighted_bound(model, [x], k, rng).mean()
-            for _ in range(max(1, 100 // k))
+            for _ in range(max(1, draws // k))
         ]
         found[f"iw {k}"] = -np.mean(bounds)
     return found
