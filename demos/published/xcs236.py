@@ -50,7 +50,8 @@ def test_images(data):
 
 
 def run(seed, quick=False, **options):
-    data, steps, draws = mnist(quick), *((5, 2) if quick else (20_000, 100))
+    data = mnist(quick)
+    steps, draws = (5, 2) if quick else (20_000, 100)
     model = sv.VAE(784, hidden=(300, 300), latent_dim=10, activation="elu", rng=seed, **options)
     trainer = sv.Trainer(
         model, sv.Adam(model.params, lr=1e-3), data, batch_size=100, binarize="dynamic", seed=seed
