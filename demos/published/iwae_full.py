@@ -1,7 +1,7 @@
 """IWAE, table 1, all stages.
 
 Source: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, table 1,
-one stochastic layer.
+one stochastic layer; and their code, yburda/iwae.
 
 Protocol: as the four stages, with all eight, 3,280 epochs, and -log p(x) of all 10,000 test images
 by 5,000 samples each. With k = 1 the VAE and the IWAE of the table are the same. Its VAE with 5 and

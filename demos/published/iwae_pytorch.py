@@ -12,7 +12,7 @@ import itertools
 
 import iwae
 import numpy as np
-from published import Claim, mnist
+from published import Claim
 
 import scratchvae as sv
 
@@ -58,7 +58,8 @@ def train(seed, k, stages, data, quick):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     encoder, decoder = network([784, 200, 200, 100]), network([50, 200, 200, 784])
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], eps=1e-4)
+    decoder[-1].bias.data[...] = torch.tensor(iwae.log_odds(data))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], **iwae.ADAM)
     images = torch.tensor(data.train / np.float32(255))  # (N, D)
     rates, epochs = iwae.schedule(1 if quick else stages)
     for epoch in range(epochs):
@@ -83,7 +84,7 @@ def copy_parameters(stacks, model):
 
 
 def run(seed, quick=False):
-    data, found = mnist(quick), {}
+    data, found = iwae.images(quick), {}
     for k in (1, 5):
         encoder, decoder = train(seed, k, 4, data, quick)
         model = sv.IWAE(784, (200, 200), 50, activation="tanh", samples=k)

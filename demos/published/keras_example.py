@@ -1,6 +1,6 @@
 """Keras's VAE example.
 
-Source: keras.io, examples/generative/vae, the last line of its log.
+Source: keras-team/keras-io, examples/generative/md/vae.md, the last line of its log.
 
 Protocol: convolutions of 32 and 64 channels (3 by 3, stride 2), a dense layer of 16, 2 latents;
 transposed convolutions of 64, 32 and 1 channels; ReLU, Glorot's initial parameters, grey pixels,
