@@ -1,16 +1,16 @@
 """IWAE, table 1, four of eight stages.
 
-Source: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, and their
-code, yburda/iwae. Table 1 has figures after all eight stages only. So four of them are compared with
-the same in PyTorch.
+Source: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, and
+their code, yburda/iwae. Table 1 has figures after all eight stages only. So four of them are
+compared with the same in PyTorch.
 
 Protocol: 784-200-200-50 with tanh, Glorot's initial parameters, the decoder's last bias at the
-log-odds of the mean image; 59,600 training images, whose pixels are drawn anew each time; batches of
-20, Adam with betas 0.99 and 0.999 and an eps of 1e-4 for the sum over a batch, which is 5e-6 for the
-mean; stages i = 0, 1, 2, 3 of 3^i epochs each, at the rate 1e-3 10^(-i/7). -log p(x) by 1,000 samples
-for the first 1,000 test images, drawn once. The authors' Adam begins with second moments of 1, their
-batches are not shuffled, and their encoder gives log sigma; ours begins with 0, shuffles and gives
-log sigma^2.
+log-odds of the mean image; 59,600 training images, whose pixels are drawn anew each time; batches
+of 20, Adam with betas 0.99 and 0.999 and an eps of 1e-4 for the sum over a batch, which is 5e-6
+for the mean; stages i = 0, 1, 2, 3 of 3^i epochs each, at the rate 1e-3 10^(-i/7). -log p(x) by
+1,000 samples for the first 1,000 test images, drawn once. The authors' Adam begins with second
+moments of 1, their batches are not shuffled, and their encoder gives log sigma; ours begins with
+0, shuffles and gives log sigma^2.
 """
 
 import numpy as np
