@@ -6,7 +6,8 @@ each, with the data of deepul/hw2_helper.py (sample_data_1_a and sample_data_1_b
 Protocol: points in the plane from a Gaussian with standard deviations 5 and 1, (a) turned by 45
 degrees and (b) along the axes, 10,000 to train on and 2,500 to test. Two latents, and a decoder
 that gives a mean and a variance for each coordinate. The homework leaves network and training open:
-here 2-128-128-2 with ReLU, Adam at 1e-3, batches of 128, 30 epochs. The exact -log p(x) is that of
+here 2-128-128-2 with ReLU, Adam at a rate that falls from 3e-3 to 0 along half a cosine, batches of
+128, 30 epochs. The exact -log p(x) is that of
 the Gaussian fitted to the training points. Both parts draw from RandomState(0), so the test points
 are the first 2,500 training points.
 
@@ -14,7 +15,8 @@ Lesson: the decoder's variance alone decides whether the posterior collapses. A 
 variance for each coordinate describes (b) without a code, and its KL is 0. With one variance for
 both coordinates the code has to carry the longer axis, at a KL of at least log 5 = 1.61 nats. Both
 models can be exact, so their losses are the same: a KL of 0 is no error where the decoder needs no
-code.
+code. The exact value is reached only if the rate falls: at a constant 1e-3 the same 30 epochs ended
+at 4.449 and 4.431 in (a), with KL 1.56 and 1.55, and with one variance at 4.490 and 4.528 in (b).
 """
 
 import numpy as np
@@ -52,8 +54,16 @@ def train(seed, x, test, variance, quick):
         2, hidden=(128, 128), latent_dim=2, likelihood="gaussian", variance=variance, rng=seed
     )
     data = sv.datasets.Dataset.from_arrays(x, test=test)
-    trainer = sv.Trainer(model, sv.Adam(model.params, lr=1e-3), data, batch_size=128, seed=seed)
-    trainer.run(1 if quick else 30)
+    epochs = 1 if quick else 30
+    trainer = sv.Trainer(
+        model,
+        sv.Adam(model.params),
+        data,
+        batch_size=128,
+        schedule=sv.cosine(3e-3, epochs),
+        seed=seed,
+    )
+    trainer.run(epochs)
     return sv.evaluation.elbo(model, [test], rng=seed, samples=2 if quick else 100)
 
 

@@ -5,8 +5,9 @@ parameters and the largest log p(x) in closed form.
 
 Protocol: the embedded digits in float64, no hidden layer, one learned variance, 1, 2, 4 and 8
 latents. At the closed form q(z|x) is the posterior, so that one importance weight is p(x), whatever
-the draw. The figure is the largest difference between the mean of these over the digits and the
-closed form, in units of its size.
+the draw. The figure is the largest difference between the mean log weight over the digits and the
+closed form, in nats per example. It is not divided by log p(x), which may be near 0 for a density:
+with 2 latents it is 0.003.
 """
 
 import numpy as np
@@ -45,5 +46,5 @@ def run(seed, quick=False):
         bound = sv.evaluation.importance_weighted_bound(model, [x], samples=1, rng=seed).mean()
         log_det = np.log(kept).sum() + (n - k) * np.log(s2)
         exact = -0.5 * (n * np.log(2 * np.pi) + log_det + n)
-        differences.append(abs(bound - exact) / abs(exact))
+        differences.append(abs(bound - exact))
     return {"difference": max(differences)}
