@@ -1,22 +1,23 @@
 """deepul, homework 2, question 1.
 
-Source: rll/deepul, Berkeley's course Deep Unsupervised Learning: what the notebook expects, one run
-each, with the data of deepul/hw2_helper.py (sample_data_1_a and sample_data_1_b).
+Source: rll/deepul, Berkeley's course Deep Unsupervised Learning: what the notebook expects, one
+run each, with the data of deepul/hw2_helper.py (sample_data_1_a and sample_data_1_b).
 
 Protocol: points in the plane from a Gaussian with standard deviations 5 and 1, (a) turned by 45
 degrees and (b) along the axes, 10,000 to train on and 2,500 to test. Two latents, and a decoder
-that gives a mean and a variance for each coordinate. The homework leaves network and training open:
-here 2-128-128-2 with ReLU, Adam at a rate that falls from 3e-3 to 0 along half a cosine, batches of
-128, 30 epochs. The exact -log p(x) is that of
-the Gaussian fitted to the training points. Both parts draw from RandomState(0), so the test points
-are the first 2,500 training points.
+that gives a mean and a variance for each coordinate. The homework leaves network and training
+open: here 2-128-128-2 with ReLU, Adam at a rate that falls from 3e-3 to 0 along half a cosine,
+batches of 128, 30 epochs. The exact -log p(x) is that of the Gaussian fitted to the training
+points. Both parts draw from RandomState(0), so the test points are the first 2,500 training
+points.
 
 Lesson: the decoder's variance alone decides whether the posterior collapses. A decoder with a
 variance for each coordinate describes (b) without a code, and its KL is 0. With one variance for
-both coordinates the code has to carry the longer axis, at a KL of at least log 5 = 1.61 nats. Both
-models can be exact, so their losses are the same: a KL of 0 is no error where the decoder needs no
-code. The exact value is reached only if the rate falls: at a constant 1e-3 the same 30 epochs ended
-at 4.449 and 4.431 in (a), with KL 1.56 and 1.55, and with one variance at 4.490 and 4.528 in (b).
+both coordinates the code has to carry the longer axis, at a KL of at least log 5 = 1.61 nats.
+Both models can be exact, so their losses are the same: a KL of 0 is no error where the decoder
+needs no code. The exact value is reached only if the rate falls: at a constant 1e-3 the same 30
+epochs ended at 4.449 and 4.431 in (a), with KL 1.56 and 1.55, and with one variance at 4.490 and
+4.528 in (b).
 """
 
 import numpy as np

@@ -1,13 +1,13 @@
 """A linear VAE and probabilistic PCA.
 
-Source: M. E. Tipping and C. M. Bishop, "Probabilistic Principal Component Analysis", 1999: the best
-parameters and the largest log p(x) in closed form.
+Source: M. E. Tipping and C. M. Bishop, "Probabilistic Principal Component Analysis", 1999: the
+best parameters and the largest log p(x) in closed form.
 
 Protocol: the embedded digits in float64, no hidden layer, one learned variance, 1, 2, 4 and 8
-latents. At the closed form q(z|x) is the posterior, so that one importance weight is p(x), whatever
-the draw. The figure is the largest difference between the mean log weight over the digits and the
-closed form, in nats per example. It is not divided by log p(x), which may be near 0 for a density:
-with 2 latents it is 0.003.
+latents. At the closed form q(z|x) is the posterior, so that one importance weight is p(x),
+whatever the draw. The figure is the largest difference between the mean log weight over the
+digits and the closed form, in nats per example. It is not divided by log p(x), which may be near
+0 for a density: with 2 latents it is 0.003.
 """
 
 import numpy as np
