@@ -178,8 +178,8 @@ def table(results):
     counts = ", ".join(f"{found.count(v)} {v}" for v in ("met", "not met", MISSING))
     seconds = [sum(figures(results, n, "seconds")) for n in NAMES if not full(n)]
     parts = [
-        f"Of {len(found)} published figures: {counts}. The runs without `--full` took "
-        f"{sum(seconds) / 60:.0f} minutes of one core.",
+        f"Of {len(found)} published figures: {counts}. One after the other, on one core, the runs "
+        f"without `--full` took {sum(seconds) / 60:.0f} minutes.",
         "",
     ]
     return "\n".join([*parts, *itertools.chain(*(section(n, results) for n in NAMES))])
