@@ -144,8 +144,8 @@ def test_what_was_not_measured_has_no_verdict(published):
 
 def test_a_band_beside_another_row_moves_with_it(published):
     claim = published.Claim("loss", "", "PyTorch's ± 1", -1, 1, beside="iwae_pytorch")
-    ours = results_of([101.5], "iwae")
-    assert published.verdict(claim, "iwae", ours) == "not measured yet"
+    ours, missing = results_of([101.5], "iwae"), "not measured yet: iwae_pytorch has no runs"
+    assert published.verdict(claim, "iwae", ours) == missing
     for theirs, expected in ((101, "met"), (102.4, "met"), (100, "not met: the mean is 101.50")):
         results = ours | results_of([theirs - 1, theirs + 1], "iwae_pytorch")
         assert published.verdict(claim, "iwae", results) == expected

@@ -8,7 +8,8 @@ A script trains one published model by the protocol of its source. It has
 - CLAIMS, which say what is compared with what;
 - run(seed, quick), which does it once and returns figures by name. A quick run has tiny settings
   and shows only that the script works;
-- perhaps FULL = True, if it takes hours, and SKIP, a sentence on why it cannot run here.
+- perhaps FULL = True, if it takes too long to be run with the others, and SKIP, a sentence on why
+  it cannot run here.
 
     python demos/published [NAME ...] [--seeds 0 1 2] [--jobs 2] [--full]
 
@@ -108,8 +109,10 @@ def band(claim, results):
 def verdict(claim, name, results):
     """Return "met", "not met: ..." or why there is no verdict."""
     ours, limits = figures(results, name, claim.key), band(claim, results)
-    if not ours or limits is None:
+    if not ours:
         return MISSING
+    if limits is None:
+        return f"{MISSING}: {claim.beside} has no runs"
     if limits == (None, None):
         return "reported only"
     judged = ours if claim.each else [statistics.fmean(ours)]
@@ -159,7 +162,7 @@ def section(name, results):
         cells = (claim.figure, claim.published, within, ours, verdict(claim, name, results))
         parts.append(f"| {' | '.join(cells)} |")
     parts += [f"\n{head}: {text[head]}" for head in HEADS if head in text]
-    reason = "takes hours: " if full(name) else ""
+    reason = "it takes long: " if full(name) else ""
     parts += [
         "",
         measured(row) if row else f"Not measured yet; {reason}`make published ARGS={name}`.",
@@ -247,7 +250,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="which scripts; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of each script's own number")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, on one core each")
-    parser.add_argument("--full", action="store_true", help="also what takes hours")
+    parser.add_argument("--full", action="store_true", help="also what takes long")
     parser.add_argument("--quick", action="store_true", help="tiny settings: does it run at all?")
     parser.add_argument("--table", action="store_true", help="only write the table anew")
     parser.add_argument("--out", type=Path, help="folder of results and table")
@@ -261,7 +264,7 @@ def main():
     for name in () if args.table else args.names or NAMES:
         reason = getattr(script(name), "SKIP", "")
         if full(name) and not (args.full or args.names):
-            reason = "takes hours; --full runs it"
+            reason = "takes long; --full runs it"
         if reason:
             print(f"{name} is left out: {reason}")
             continue
