@@ -270,6 +270,7 @@ def main():
             continue
         seeds = range(script(name).SEEDS) if args.seeds is None else args.seeds
         jobs += [(name, seed, args.quick) for seed in seeds]
+    jobs.sort(key=lambda job: script(job[0]).SEEDS)  # of few seeds, so long: these begin first
     with ProcessPoolExecutor(args.jobs) as pool:
         running = {pool.submit(measure, *job): job for job in jobs}
         for future in as_completed(running):
