@@ -10,8 +10,8 @@ ARGS    =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all fuzz docs mutants claims benchmark gradcheck-rates gpu-check lint \
-        format clean
+.PHONY: help train test test-all fuzz docs mutants claims benchmark gradcheck-rates gpu-check published \
+        lint format clean
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --disable-pip-version-check --quiet
@@ -29,6 +29,7 @@ help:
 	@echo 'make claims   make each equation wrong by 1%, see that every test of it fails: 5 minutes'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
 	@echo 'make gradcheck-rates measure how often gradient checkers are mistaken: 10 minutes'
+	@echo 'make published train what others published, compare the figures: 30 minutes  ARGS=iwae'
 	@echo 'make gpu-check see on a GPU that all is right there, and time it: 7 minutes'
 	@echo 'make lint     check style, format and types'
 	@echo 'make format   repair what ruff can repair'
@@ -72,6 +73,10 @@ benchmark: $(VENV)/.group-oracles
 
 gradcheck-rates: $(VENV)/.group-test $(VENV)/.group-oracles
 	@$(python) tests/gradcheck_corpus/rates.py --out docs/benchmark/gradcheck-rates.md $(ARGS)
+
+# In the group `oracles` are PyTorch, which trains one row of the table, and Numba.
+published: $(VENV)/.group-oracles
+	@$(python) demos/published $(ARGS)
 
 # Not the group `oracles`: there PyTorch and JAX need no GPU. ARGS=--rehearse shows that it runs.
 gpu-check: $(VENV)/.group-gpu-check

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_the_demos_and_nothing_else(wheel):
     package = {f"scratchvae/{name}" for name in files(ROOT / "scratchvae")}
     demos = {f"scratchvae/demos/{path.name}" for path in (ROOT / "demos").glob("*.py")}
     assert len(demos) >= 12
-    assert names(wheel) == package | demos  # the benchmarks, in a folder below, are not among them
+    assert names(wheel) == package | demos  # what lies in folders below is not among them
 
 
 def test_the_source_distribution_holds_all_that_stands_at_the_top(source):
