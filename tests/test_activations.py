@@ -2,8 +2,6 @@
 
 import inspect
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,13 +61,6 @@ def test_every_activation_has_a_reference():
         "tests/test_activations.py, by a library or by another formula than the package's"
     )
     assert set(REFERENCES) == set(ACTIVATIONS)
-
-
-def test_the_readme_names_every_activation():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| `activations.py` \| (.*) \|$", readme, re.MULTILINE)
-    missing = [name for name in ACTIVATIONS if name not in row.split(", ")]
-    assert not missing, f"name {', '.join(missing)} in README.md, where activations.py stands"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

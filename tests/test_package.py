@@ -110,6 +110,13 @@ def test_the_readme_names_the_files_in_the_order_of_reading():
     assert re.findall(r"^\| `(\w+)\.py` \|", readme, re.MULTILINE) == READING_PATH
 
 
+def test_the_readme_names_every_activation():
+    readme = (PACKAGE.parent / "README.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `activations.py` \| (.*) \|$", readme, re.MULTILINE)
+    missing = [name for name in scratchvae.activations.ACTIVATIONS if name not in row.split(", ")]
+    assert not missing, f"name {', '.join(missing)} in README.md, where activations.py stands"
+
+
 def test_no_module_asks_what_kind_of_model_or_layer_it_has():
     """A model says by its own methods what it is; only its home may ask."""
     homes = {
