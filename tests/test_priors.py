@@ -611,6 +611,8 @@ def test_a_prior_of_your_own_takes_part(rng, x, tmp_path):
         2 * np.random.default_rng(1).standard_normal((3, 2)),
     )
     assert model.config()["kind"] is None
+    assert model.config()["prior"] == "OwnPrior()"
+    assert repr(priors.StandardNormal()) == "StandardNormal()"
     assert "OwnPrior()" in repr(model)
     model.save(path := tmp_path / "model.safetensors")
     with pytest.raises(sv.InputError, match="a file alone cannot build"):
