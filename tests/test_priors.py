@@ -602,6 +602,12 @@ class OwnPrior(priors.StandardNormal):
         return "OwnPrior()"
 
 
+def test_the_models_generator_draws_the_means_of_a_mixture():
+    first, other, again = (sv.VAE(6, (3,), 2, prior="mixture", rng=seed) for seed in (1, 2, 1))
+    assert (first.prior.mean.value != other.prior.mean.value).all()
+    np.testing.assert_array_equal(first.prior.mean.value, again.prior.mean.value)
+
+
 def test_a_prior_of_your_own_takes_part(rng, x, tmp_path):
     model = make(rng, prior=OwnPrior())
     report = check_model(model, x, model.draw_eps(4, rng), rng=int(rng.integers(2**31)))
