@@ -231,6 +231,8 @@ def write(rounds: int, found: dict[str, list[str]], count: dict[str, int]) -> No
         for f in files
         if f in count
     ]
+    waiting = [code(f) for f in files if f not in count]
+    missing = f"Not judged since they changed: {', '.join(waiting)}.\n\n" if waiting else ""
     total = sum(count.values())
     by_file.append(("all", total, total - len(alive), len(alive), ""))
     planted = []
@@ -273,7 +275,8 @@ leaves alone; the list above has errors of that kind.
 
 {table(("file", "mutants", "killed", "equivalent", "digest"), by_file)}
 
-No other mutant was left. The equivalent ones compute the same, so no test can find them:
+{missing}In the files of the table no other mutant was left. The equivalent ones compute the same,
+so no test can find them:
 
 {table(("where", "line", "mutant", "why it is the same"), equivalent)}
 """
