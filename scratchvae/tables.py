@@ -115,7 +115,7 @@ def samples(x: Array, table: Columns, title: str | None = None, band: bool = Tru
     ax.plot(table.at, lines.T, color=BLUE, lw=1, alpha=alpha, marker=dots, ms=3, mew=0)
     _label_columns(ax, table)
     note = "\ngrey: where nine tenths of the data lie" if band else ""
-    ax.set_title((title or f"{len(x)} samples: z ~ N(0, I), decoded") + note)
+    ax.set_title((title or f"{len(x)} samples: z ~ p(z), decoded") + note)
     return figure
 
 
