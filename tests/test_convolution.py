@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import standin
 import strategies as draws
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from scipy import stats
 
 import scratchvae as sv
@@ -43,11 +43,17 @@ def links(geometry):
             yield (row, column), (u, v), (i, j)
 
 
+# What is tried first, whatever is drawn: a square kernel and unequal images, where an exchange of
+# rows and columns changes the numbers and no shape.
+usual = draws.Geometry(2, (2, 5, 6), (3, 3, 3), ((3, 3), (2, 2), (1, 1)), (0, 1))
+
+
 # --------------------------------------------------------------------------------- by index
 
 
 @pytest.mark.proves("conv", "patches", "conv-size")
 @settings(max_examples=60)
+@example(geometry=usual, rng=draws.Seeded(1))
 @given(geometry=draws.geometries(), rng=draws.generators())
 def test_a_convolution_is_the_sum_over_its_windows(geometry, rng):
     conv, _ = layers(geometry, rng)
@@ -61,6 +67,7 @@ def test_a_convolution_is_the_sum_over_its_windows(geometry, rng):
 
 @pytest.mark.proves("conv-transpose", "patches-grad", "conv-transpose-size")
 @settings(max_examples=60)
+@example(geometry=usual, rng=draws.Seeded(1))
 @given(geometry=draws.geometries(), rng=draws.generators())
 def test_a_transposed_convolution_spreads_each_pixel_over_a_window(geometry, rng):
     _, back = layers(geometry, rng)
