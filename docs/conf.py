@@ -26,6 +26,7 @@ extensions = [
     "tables",
     "doctests",
     "docstrings",
+    "excerpts",
 ]
 # Those which train models: for answer.md, and for the gallery, which runs demos/*.py. The small
 # sites of the tests do without.
