@@ -138,16 +138,20 @@ class Drawn(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        path = Path(self.env.srcdir, "derivations", "figures.py")
+        name, path = self.arguments[0], Path(self.env.srcdir, "derivations", "figures.py")
         self.env.note_dependency(str(path))
-        caption = self.parse_content_to_nodes()
-        panels = [as_svg(f, self.arguments[0]) for f in figures(path)[self.arguments[0]]()]
-        return [Drawing("", *caption, panels=panels)]
+        draw = figures(path).get(name)
+        if draw is None:
+            message = "There is no figure %s in docs/derivations/figures.py."
+            logger.error(message, name, location=self.get_location())
+            return []
+        panels = [as_svg(figure, name) for figure in draw()]
+        return [Drawing("", *self.parse_content_to_nodes(), panels=panels)]
 
 
 @functools.cache
 def figures(path: Path) -> dict[str, Any]:
-    return runpy.run_path(str(path))["FIGURES"]
+    return runpy.run_path(str(path))["FIGURES"] if path.exists() else {}
 
 
 def as_svg(figure: Any, name: str) -> str:
@@ -159,12 +163,18 @@ def as_svg(figure: Any, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     used = set(re.findall(r"#([mp]\w+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg[svg.find("<svg") :])
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    # "font: 700 9px 'DejaVu Sans'"
+    svg = re.sub(r"font: (?:(\d+) )?([\d.]+)px [^;\"]+", r"font-weight: \1; font-size: \2px", svg)
+    svg = svg.replace("font-weight: ; ", "")
     for drawn, shown in COLOURS.items():
         svg = svg.replace(drawn, shown)
     # Text and lines that name no colour are black to SVG.
-    return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-                  r'<svg viewBox="\1" fill="currentColor" aria-hidden="true">', svg, count=1)
+    return re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        r'<svg viewBox="\1" fill="currentColor" aria-hidden="true">',
+        svg,
+        count=1,
+    )
 
 
 COLOURS = {
@@ -455,20 +465,27 @@ def link_labels(app: Any, pagename: str, template: str, context: Any, doctree: A
         context["body"] = re.sub(r".*(?:# \[|proves).*", linked, context["body"])
 
 
-def name_equations(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Add to a docstring of the API which equations its code implements.
+def name_equations(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Add to a docstring of the API which equations its code implements."""
 
-    What stands in a private function is named by the module.
-    """
-    mine = []
-    for label, block in app.env.labels.blocks.items():
-        owner = f"{block.module}.{block.owner}"
-        if any(part.startswith("_") and part != "__init__" for part in block.owner.split(".")):
-            owner = block.module
-        if owner.removesuffix(".__init__") == name and label in app.env.labels.blocks:
-            mine.append(label)
-    if mine:
+    def documented_at(block: labels.Block) -> str:
+        """Return the name of the function, or of the module where that is private."""
+        private = re.search(r"(^|\.)_", block.owner)
+        return block.module if private or not block.owner else f"{block.module}.{block.owner}"
+
+    blocks = app.env.labels.blocks
+    if mine := [label for label, block in blocks.items() if documented_at(block) == name]:
         lines += ["", "Implements " + ", ".join(f":eq:`{label}`" for label in mine) + "."]
+
+
+def break_title(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
+    """Let a title such as scratchvae.gaussian break behind a dot, so that no word does."""
+    if pagename.startswith("api/") and "body" in context:
+        context["body"] = re.sub(
+            r"<h1>[\w.]+", lambda h1: h1[0].replace(".", ".<wbr>"), context["body"], count=1
+        )
 
 
 def contents_beside(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
@@ -561,7 +578,9 @@ def depart_box(translator: Any, node: Box) -> None:
 
 
 def visit_drawing(translator: Any, node: Drawing) -> None:
-    translator.body.append(f'<figure class="drawn"><div>{"".join(node["panels"])}</div><figcaption>')
+    translator.body.append(
+        f'<figure class="drawn"><div>{"".join(node["panels"])}</div><figcaption>'
+    )
 
 
 def depart_drawing(translator: Any, node: Drawing) -> None:
@@ -569,7 +588,7 @@ def depart_drawing(translator: Any, node: Drawing) -> None:
 
 
 def visit_fold(translator: Any, node: Fold) -> None:
-    translator.body.append(f"<details class=\"fold\"><summary>{node['summary']}</summary>")
+    translator.body.append(f'<details class="fold"><summary>{node["summary"]}</summary>')
 
 
 def depart_fold(translator: Any, node: Fold) -> None:
@@ -602,5 +621,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", name_equations, priority=900)  # behind numpydoc
     app.connect("html-page-context", link_labels)
     app.connect("html-page-context", contents_beside)
+    app.connect("html-page-context", break_title)
     app.connect("html-collect-pages", source_pages)
     return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 2}

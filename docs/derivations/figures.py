@@ -70,7 +70,9 @@ def mu_and_sigma() -> list[Figure]:
     ax.text(-2.9, 0.2, "prior", color=GREY)
     for mu, sigma, colour in ((-1.2, 0.35, ONE), (1.3, 0.6, TWO)):
         ax.plot(z, density(z, mu, sigma), color=colour)
-        ax.text(mu, 1.02 * density(np.array([mu]), mu, sigma)[0], f"μ {mu:g}, σ {sigma:g}", ha="center")
+        ax.text(
+            mu, 1.02 * density(np.array([mu]), mu, sigma)[0], f"μ {mu:g}, σ {sigma:g}", ha="center"
+        )
     ax.set_ylim(0, 1.3)
     logvar = np.linspace(-4, 2, 200)
     eps = np.ones((200, 1))
@@ -100,7 +102,9 @@ def reparameterisation() -> list[Figure]:
         drawn, exact, (ONE, TWO), ("pathwise", "score"), (0.09, 0.045), strict=True
     ):
         part = values[(values > -10) & (values < 15)]
-        ax.hist(part, 100, (-10, 15), weights=np.full(len(part), 1e-4), histtype="step", color=colour)
+        ax.hist(
+            part, 100, (-10, 15), weights=np.full(len(part), 1e-4), histtype="step", color=colour
+        )
         ax.text(5.2, y, f"{name}\nvariance {variance:.2f}", color=colour)
     ax.axvline(2, color="black", ls=":")
     ax.text(2.4, 0.135, "true: 2")
@@ -141,8 +145,13 @@ def log_density() -> list[Figure]:
     figure, ax = panel("z − μ", "log density in nats")
     for sigma, colour in ((0.5, ONE), (1.0, "black"), (2.0, TWO)):
         ax.plot(z, np.log(density(z, 0, sigma)), color=colour)
-        ax.text(3.05, max(np.log(density(np.array([3.0]), 0, sigma))[0], -7.5), f"σ = {sigma:g}",
-                color=colour, va="center")
+        ax.text(
+            3.05,
+            max(np.log(density(np.array([3.0]), 0, sigma))[0], -7.5),
+            f"σ = {sigma:g}",
+            color=colour,
+            va="center",
+        )
     ax.set(ylim=(-8, 0.5), xlim=(-3, 4.2))
     return [figure]
 
@@ -264,7 +273,9 @@ def two_paths() -> list[Figure]:
     dmu_kl, _ = gaussian.kl_standard_normal_backward(np.ones(100), (column(mu), column(0 * mu)))
     figure, ax = panel("μ", "gradient of the loss in μ")
     for values, colour, name in (
-        (dmu_z, ONE, "through z"), (dmu_kl, TWO, "through the KL"), (dmu_z + dmu_kl, "black", "sum")
+        (dmu_z, ONE, "through z"),
+        (dmu_kl, TWO, "through the KL"),
+        (dmu_z + dmu_kl, "black", "sum"),
     ):
         ax.plot(mu, values, color=colour, label=name)
     ax.axhline(0, color=GREY, lw=0.6)
@@ -296,8 +307,16 @@ def adam() -> list[Figure]:
 
 def weight_model(cls: type, **options: object) -> tuple[object, np.ndarray, float]:
     """Return a model with a linear decoder and an encoder that is off, an example, log p(x)."""
-    model = cls(1, hidden=(), latent_dim=1, likelihood="gaussian", variance=0.5, dtype="float64",
-                rng=0, **options)
+    model = cls(
+        1,
+        hidden=(),
+        latent_dim=1,
+        likelihood="gaussian",
+        variance=0.5,
+        dtype="float64",
+        rng=0,
+        **options,
+    )
     model.params.value[...] = 0
     model.params["decoder.0.W"].value[...] = 1
     model.params["encoder.0.b"].value[...] = [-0.3, -0.4]
@@ -393,7 +412,7 @@ def finite_differences() -> list[Figure]:
     def central(h: np.ndarray) -> np.ndarray:
         return (f(1 + h) - f(1 - h)) / (2 * h)
 
-    y, cache = sv.activations.softplus(np.ones(1))
+    _, cache = sv.activations.softplus(np.ones(1))
     true = sv.activations.softplus_backward(np.ones(1), cache)
     rules = {
         "one-sided": ((f(1 + h) - f(np.ones(1))) / h, TWO),
