@@ -471,9 +471,9 @@ def name_equations(
     """Add to a docstring of the API which equations its code implements."""
 
     def documented_at(block: labels.Block) -> str:
-        """Return the name of the function, or of the module where that is private."""
-        private = re.search(r"(^|\.)_", block.owner)
-        return block.module if private or not block.owner else f"{block.module}.{block.owner}"
+        """Return the name of the function, or of what is around it where that is private."""
+        public = re.sub(r"\.?\b_.*", "", block.owner)
+        return f"{block.module}.{public}".rstrip(".")
 
     blocks = app.env.labels.blocks
     if mine := [label for label, block in blocks.items() if documented_at(block) == name]:
