@@ -476,7 +476,7 @@ def sample(args: argparse.Namespace) -> int:
         given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
     images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     if args.out.suffix in ARRAYS:
-        _write_arrays(args.out, {"x": images})
+        _write_arrays(args.out, {"x": images}, values.get("data", {}).get("columns"))
     else:
         from . import plots
 
@@ -509,8 +509,11 @@ def encode(args: argparse.Namespace) -> int:
 ARRAYS = (".npy", ".npz", ".csv")
 
 
-def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first."""
+def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | None = None) -> None:
+    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first.
+
+    `columns` are the names that head a .csv; without them each is its array's, with an index.
+    """
 
     def write(file: Path) -> None:
         if path.suffix == ".npy":
@@ -518,10 +521,13 @@ def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
         elif path.suffix == ".npz":
             np.savez(file, allow_pickle=False, **arrays)
         else:
-            columns = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
-            header = [f"{name}_{j}" for name, a in columns.items() for j in range(a.shape[1])]
-            rows = np.hstack(list(columns.values()))
-            np.savetxt(file, rows, "%.9g", ",", header=",".join(header), comments="")
+            import csv
+
+            tables = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
+            header = [f"{name}_{j}" for name, a in tables.items() for j in range(a.shape[1])]
+            with open(file, "w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream, lineterminator="\n").writerow(columns or header)
+                np.savetxt(stream, np.hstack(list(tables.values())), "%.9g", ",")
 
     checkpoint.write_atomically(path, write)
 

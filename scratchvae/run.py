@@ -475,7 +475,10 @@ class Run:
         self._last_state: State | None = None
         self._saved_at = time.monotonic()
         data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
-        self._data = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        self._data: dict[str, Any] = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        names = trainer.dataset.columns or ()
+        if names != tuple(str(j + 1) for j in range(len(names))):  # which name what has no name
+            self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
 
     def __repr__(self) -> str:
@@ -824,9 +827,13 @@ class _Config(TypedDict):
     image_shape: list[Count]
 
 
-class _Data(TypedDict):
+class _Place(TypedDict):
     path: str  # absolute, or the name of an embedded set
     sha256: str
+
+
+class _Data(_Place, total=False):
+    columns: list[str]  # the names of those of a table
 
 
 class _Known(Progress, total=False):  # what older checkpoints do not say
