@@ -438,8 +438,7 @@ def short_title(env: Any, docname: str) -> str:
 
 # In a listing, as Pygments writes it: a comment that is a label, or a string in a mark of a test.
 IN_LISTING = re.compile(
-    r'(?P<before><span class="c1"># \[|<span class="s2">&quot;)(?P<label>[\w-]+)'
-    r"(?P<after>\]|&quot;</span>)"
+    r'(?P<before><span class="c1"># \[|<span class="s2">")(?P<label>[\w-]+)(?P<after>\]|"</span>)'
 )
 
 
