@@ -11,18 +11,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from derivations import Fold
 from docutils import nodes
 
+SILENT = (nodes.section, nodes.title, nodes.math_block, nodes.raw, nodes.comment, Fold)
 
-def text_of(section: nodes.Element) -> str:
-    """Return the text of a section without its title and the sections in it; formulas as TeX."""
-    parts = [child.astext() for child in section if not isinstance(child, nodes.section)]
-    return " ".join(" ".join(parts[1:]).split())
+
+def text_of(node: nodes.Element) -> str:
+    """Return the text of a section, without its title, formulas and the sections in it."""
+    text = ""
+    for child in node:
+        if isinstance(child, nodes.Text):
+            text += child.astext()
+        elif not isinstance(child, SILENT):
+            text += text_of(child) + ("" if isinstance(child, nodes.Inline) else " ")
+    return text
 
 
 def note_text(app: Any, doctree: nodes.document, docname: str) -> None:
     found = {
-        anchor: text_of(section)
+        anchor: " ".join(text_of(section).split())
         for section in doctree.findall(nodes.section)
         for anchor in section["ids"][:1]
     }
