@@ -422,7 +422,8 @@ def finite_differences() -> list[Figure]:
     figure, ax = panel("step h", "error of the slope", 2.5)
     for name, (slope, colour) in rules.items():
         ax.loglog(h, np.maximum(abs(slope - true), 1e-17), color=colour, lw=0.9, label=name)
-    ax.legend(frameon=False, loc="lower left")
+    ax.set_ylim(1e-15, 1e2)
+    ax.legend(frameon=False, loc="upper center", ncols=3, columnspacing=0.8)
     return [figure]
 
 
