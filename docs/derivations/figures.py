@@ -423,7 +423,7 @@ def finite_differences() -> list[Figure]:
     for name, (slope, colour) in rules.items():
         ax.loglog(h, np.maximum(abs(slope - true), 1e-17), color=colour, lw=0.9, label=name)
     ax.set_ylim(1e-15, 1e2)
-    ax.legend(frameon=False, loc="upper center", ncols=3, columnspacing=0.8)
+    ax.legend(frameon=False, loc="upper center", ncols=3, columnspacing=0.8, handlelength=1)
     return [figure]
 
 
