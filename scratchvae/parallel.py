@@ -34,8 +34,9 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     is taken in another order than the method's, so the results differ by rounding; they are the
     same at every call with n threads.
 
-    What changes in the model meanwhile reaches the twins if it is a parameter or a number of the
-    model, such as beta. What changes in a layer, such as a flag of its own, does not.
+    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
+    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
+    flag of its own, does not.
     """
     if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
         yield model.loss_and_grad  # which takes as long as a short epoch
@@ -87,6 +88,7 @@ def _twins(model: Autoencoder, n: int) -> list[Autoencoder]:
     """
     before = model.params.grad.copy()
     some = np.zeros((2, model.widths()["encoder"][0]), model.dtype)
+    some[0, : model.data_dim] = np.linspace(0, 1, model.data_dim)  # so that no gradient is 0
     some[:, -1] = 1  # the last pixel, or the label of a model that takes one
     try:
         twins = [model.twin() for _ in range(n)]

@@ -1026,6 +1026,12 @@ def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> Non
     """Raise InputError unless what both configurations tell about the model agrees."""
     # They may change from one training to the next.
     free = ("kind", "beta", "free_bits", "samples", "gradient")
+    for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
+        if "encoder" in one and "hidden" in other:
+            raise InputError(
+                f"{path}: made with another configuration: {of} has parts of its own, such as the "
+                f"encoder {one['encoder']}, and the other has what hidden={other['hidden']} builds"
+            )
     # Through JSON, as the file was: a tuple has become a list.
     for name, value in json.loads(json.dumps(now)).items():
         if name in saved and name not in free and saved[name] != value:
@@ -1055,6 +1061,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         holds other parameters than `into`.
     """
     path = Path(path)
+    if isinstance(into, type) or (into is not None and not hasattr(into, "check_parts")):
+        raise InputError(f"into is {into!r}: expected a model, such as sv.VAE(784)")
     path = path / LAST if os.path.isdir(path) else path
     arrays, values = checkpoint.load(path)
     config = _config(values).get("model", {})

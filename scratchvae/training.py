@@ -123,18 +123,14 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
-        if getattr(model, "check_parts", None) is None:
+        if isinstance(model, type) or getattr(model, "check_parts", None) is None:
             raise InputError(f"model is {model!r}: expected one such as sv.VAE(784)")
         model.check_parts()
         if not isinstance(optimizer, Optimizer):
             raise InputError(
                 f"optimizer is {optimizer!r}: expected one such as sv.Adam(model.params)"
             )
-        if optimizer.params is not model.params:
-            raise InputError(
-                "the optimizer moves the parameters of another model, or of this one before its "
-                "parts were gathered again: expected one made of this model's params"
-            )
+        _require_own(optimizer, model)
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
             if given is not None and not callable(given):
                 raise InputError(
@@ -184,7 +180,10 @@ class Trainer:
         NonFiniteError
             If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
             parameters move; or if the test loss is at the end of an epoch.
+        InputError
+            If the optimizer is of other parameters than the model's.
         """
+        _require_own(self.optimizer, self.model)
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:
             warnings.warn(self._advice, InputWarning, stacklevel=3)  # above errstate's wrapper
@@ -341,3 +340,11 @@ class Trainer:
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
         return binarize(x, self.binarize, rng, self.model.backend)
+
+
+def _require_own(optimizer: Optimizer, model: Autoencoder) -> None:
+    if optimizer.params is not model.params:
+        raise InputError(
+            "the optimizer moves the parameters of another model, or of this one before its "
+            "parts were gathered again: expected one made of this model's params"
+        )
