@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from strategies import generators
 
 import scratchvae as sv
-from scratchvae import activations, datasets, gaussian, kernels, likelihoods, optimizers
+from scratchvae import activations, datasets, fused, gaussian, kernels, likelihoods, optimizers
 from scratchvae.kernels import cuda
 
 REQUIRED = os.environ.get("SCRATCHVAE_REQUIRE_CUDA_CHECK")
 KERNELS = list(cuda_on_host.declarations(cuda.source()))
-MODULES = (activations, datasets, gaussian, likelihoods, optimizers)
+MODULES = (activations, datasets, fused, gaussian, likelihoods, optimizers)
 DTYPES = ("float32", "float64")
 
 
