@@ -92,8 +92,11 @@ def _is_dense(stack: Any) -> bool:
 
 
 def _has(thing: Any, functions: Mapping[str, Any]) -> bool:
-    found = ((getattr(thing, name, None), f) for name, f in functions.items())
-    return all(getattr(method, "__func__", method) is f for method, f in found)
+    for name, function in functions.items():  # plain, since it is asked in every step
+        method = getattr(thing, name, None)
+        if getattr(method, "__func__", method) is not function:
+            return False
+    return True
 
 
 def _forward(layers: list[Any], x: Array) -> tuple[Array, list[Any]]:
