@@ -19,8 +19,8 @@ from .kernels import compiled
 from .layers import Linear, Sequential
 from .vae import VAE, Autoencoder, Terms
 
-# The functions that this file knows how to take together. A model or a layer that has another in
-# the place of one of them is none of its business.
+# The functions that this file takes together. A model that has another in the place of one of them
+# is left alone.
 VAES = {
     "loss_and_grad": Autoencoder.loss_and_grad,
     "forward": VAE.forward,
@@ -51,7 +51,8 @@ def loss_and_grad(model: Any, x: Any, eps: Any = None, batch_size: int | None = 
     prior N(0, I), whose formulas are those of the library.
     """
     if not is_usual(model):
-        terms: Terms = model.loss_and_grad(x, eps, batch_size)
+        part = {} if batch_size is None else {"batch_size": batch_size}
+        terms: Terms = model.loss_and_grad(x, eps, **part)  # which one's own may not take
         return terms
     model.check_parts()
     x = model.as_rows(x)  # (B, D)

@@ -127,9 +127,9 @@ def test_a_method_of_ones_own_is_called(rng):
     calls, (x, eps) = [], a_batch(rng)
 
     class Own(sv.VAE):
-        def loss_and_grad(self, x, eps=None, batch_size=None):
+        def loss_and_grad(self, x, eps=None):
             calls.append(len(x))
-            return super().loss_and_grad(x, eps, batch_size)
+            return super().loss_and_grad(x, eps)
 
     fused.loss_and_grad(Own(6, (8,), 3, rng=1, **OWN), x, eps)
     assert calls == [9]
