@@ -4,6 +4,7 @@ What only a device could show is not shown here: how its exp rounds, and that it
 """
 
 import ctypes
+import functools
 import importlib.util
 import inspect
 import os
@@ -36,8 +37,16 @@ def need(found, what):
 
 
 def definition(name):
+    """Return the NumPy code of a function; where it calls others that are marked, theirs too."""
     (found,) = (getattr(m, name) for m in MODULES if hasattr(m, name))
-    return found.__wrapped__
+
+    @functools.wraps(found.__wrapped__)
+    def alone(*args):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "find", lambda name, x: None)
+            return found.__wrapped__(*args)
+
+    return alone
 
 
 # ---- the text ------------------------------------------------------------------------------------
