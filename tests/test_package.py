@@ -33,7 +33,7 @@ FLOORS = [
     ["vae"],
     ["conditional"],
     ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
-    ["plots", "tables", "parallel", "finite"],
+    ["plots", "tables", "fused", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],
     ["exercises"],
