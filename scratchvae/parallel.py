@@ -37,7 +37,7 @@ def noise_of(eps: Array | None, rows: slice) -> Array | None:
 def share(
     loss_and_grad: LossAndGrad, x: Array, eps: Array | None, rows: slice, batch_size: int
 ) -> Terms:
-    """Return the share that some rows have in the mean over a whole batch, and leave the gradient's.
+    """Return the share of some rows in the mean over a whole batch; leave that of the gradient.
 
     The shares of all rows add up to what ``model.loss_and_grad`` gives for the batch.
 
