@@ -147,7 +147,7 @@ def digest(arrays: Mapping[str, Any], values: str) -> str:
     for name in sorted(arrays):
         a = asnumpy(arrays[name])
         sha256.update(json.dumps([name, a.dtype.name, a.shape]).encode())
-        sha256.update(a.reshape(-1).view(np.uint8))
+        sha256.update(a.reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()
 
 

@@ -233,9 +233,10 @@ def _train_on_ranks(args: argparse.Namespace) -> int:
         if distributed.launched("RANK"):
             return 0
         raise
+    rank = comm.rank  # it cannot be asked for when MPI has ended
     try:
         with (
-            _quiet(comm.rank > 0),
+            _quiet(rank > 0),
             threadpool_limits(distributed.threads_of_rank(comm), "blas"),
             ExitStack() as stack,
         ):
@@ -244,13 +245,13 @@ def _train_on_ranks(args: argparse.Namespace) -> int:
             code = _train(run, args)
     except (distributed.AgreedError, NonFiniteError, RanksDifferError):
         distributed.leave(comm)
-        if comm.rank > 0:
+        if rank > 0:
             return 0  # every rank has this error; the first says it, and ends with 2
         raise
     except BaseException as error:
         distributed.end_all()
-        if comm.rank > 0 and isinstance(error, InputError):
-            raise InputError(f"rank {comm.rank}: {say(error)}") from error
+        if rank > 0 and isinstance(error, InputError):
+            raise InputError(f"rank {rank}: {say(error)}") from error
         raise
     distributed.leave(comm)
     return code

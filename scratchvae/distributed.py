@@ -54,7 +54,8 @@ class Ranks:
         if comm is not None and not all(hasattr(comm, name) for name in wanted):
             raise InputError(f"comm is {comm!r}: expected a communicator such as MPI.COMM_WORLD")
         self.comm, self.shards = comm, check_count("shards", shards)
-        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self.rank: int = 0 if comm is None else comm.rank
+        self.size: int = 1 if comm is None else comm.size
         if shards % self.size:
             raise InputError(
                 f"shards is {shards}, for {self.size} ranks: expected a number that {self.size} "
@@ -182,7 +183,7 @@ class _Exchange:
         """Write a gradient (P,) into the model's."""
         self.model.params.grad[...] = self.model.backend.asarray(gradient)
 
-    def share(
+    def numbers(
         self, function: LossAndGrad, x: Array, eps: Array | None, rows: slice, n: int
     ) -> list[float]:
         """Return the terms of some rows as numbers, (3,): zeros where there are none."""
@@ -205,9 +206,9 @@ class _Sum(_Exchange):
 
     def __call__(self, x: Array, eps: Array | None, batch_size: int) -> Terms:
         mine, terms = slice(0, len(x)), np.empty(3)
-        share = np.array(self.share(self.loss_and_grad, x, eps, mine, batch_size))
+        own = np.array(self.numbers(self.loss_and_grad, x, eps, mine, batch_size))
         self.comm.Allreduce(self.out(), self.sum)
-        self.comm.Allreduce(share, terms)
+        self.comm.Allreduce(own, terms)
         self.take(self.sum)
         return self.terms(terms)
 
@@ -233,7 +234,7 @@ class _Shards(_Exchange):
         for k in range(self.each):
             part = part_of(batch_size, ranks.rank * self.each + k, ranks.shards)
             rows = slice(part.start - start, part.stop - start)
-            terms[k] = self.share(self.model.loss_and_grad, x, eps, rows, batch_size)
+            terms[k] = self.numbers(self.model.loss_and_grad, x, eps, rows, batch_size)
             gradient = self.out()
             for r in range(ranks.size):
                 block = gradient[r * self.width : (r + 1) * self.width]

@@ -525,12 +525,8 @@ class Run:
         if ranks.first:
             with self.claimed():
                 self._train(on_step, on_epoch)
-        else:  # what the first rank would not save ends training on every rank
-            self.trainer.run(
-                self.options.epochs, on_step, lambda m: (self.trainer.state(), on_epoch(m))[1]
-            )
-            self.trainer.state()
-            self.trainer.stop = False
+        else:
+            self._follow(on_step, on_epoch)
 
     def _train(
         self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
@@ -559,6 +555,19 @@ class Run:
             what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
             raise type(error)(f"{error}; {what}") from None
         self.trainer.stop = False  # so that it can be called again
+
+    def _follow(
+        self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
+    ) -> None:
+        """Train as another rank than the first, which saves: what it would not save ends both."""
+
+        def after_epoch(metrics: dict[str, float]) -> None:
+            self.trainer.state()
+            on_epoch(metrics)
+
+        self.trainer.run(self.options.epochs, on_step, after_epoch)
+        self.trainer.state()
+        self.trainer.stop = False
 
     def save(self) -> None:
         """Write the last checkpoint, the best one if there is a new one, and the metrics.

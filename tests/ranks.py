@@ -1,4 +1,4 @@
-"""Ranks that are threads: a communicator as mpi4py's, as far as scratchvae uses one, without MPI."""
+"""Ranks that are threads: what scratchvae uses of a communicator of mpi4py, without MPI."""
 
 import copy
 import threading

@@ -230,15 +230,17 @@ def test_a_run_that_came_apart_leaves_its_last_good_epoch(dataset, seed, tmp_pat
     assert load(tmp_path / "run" / LAST)[1]["epoch"] == 2
 
 
+def other(train, test):
+    return {"dataset": Dataset("other", train, test, None, None, 255.0, (3, 4))}
+
+
 DIFFERENT = {
-    "data": lambda d: {"dataset": Dataset("d", d.train ^ 1, d.test, None, None, 255.0, (3, 4))},
+    "data": lambda d: other(d.train ^ 1, d.test),
     "seed": lambda d: {"seed": 99},
     "batch_size": lambda d: {"batch_size": 16},
     "shards": lambda d: {"shards": 8},
     "binarize": lambda d: {"binarize": "threshold"},
-    "examples": lambda d: {
-        "dataset": Dataset("d", d.train[:50], d.test, None, None, 255.0, (3, 4))
-    },
+    "examples": lambda d: other(d.train[:50], d.test),
 }
 
 
@@ -289,7 +291,7 @@ def test_more_ranks_than_examples_are_refused(seed, rng):
 
 @pytest.mark.parametrize("shards", [-1, 1.5, True, "4", None])
 def test_shards_are_a_number(shards, dataset, seed):
-    with pytest.raises(sv.InputError, match="^shards is "):
+    with pytest.raises(sv.InputError, match=r"^shards is "):
         trainer(dataset, seed, shards=shards)
 
 
@@ -408,10 +410,11 @@ def test_without_mpi4py_one_sentence_says_so(monkeypatch, capsys, tmp_path):
 
 
 def test_a_misspelt_option_is_said_once(monkeypatch, capsys):
-    for rank, code in ("0", 2), ("1", 0):
-        monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
-        try:
-            assert cli.main(["train", "--distributed", "--latnt", "3"]) == code
-        except SystemExit as end:
-            assert end.code == code
-        assert ("did you mean --latent?" in capsys.readouterr().err) == (code == 2)
+    words = ["train", "--distributed", "--latnt", "3"]
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "did you mean --latent?" in capsys.readouterr().err
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err == ""
