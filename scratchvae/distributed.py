@@ -311,7 +311,7 @@ def world() -> Any:
         ) from None
     comm, size = MPI.COMM_WORLD, launched("SIZE")
     if size is not None and size != comm.size:
-        name = MPI.Get_library_version().split("\n")[0].split(",")[0].strip(" \0")
+        name = " ".join(MPI.Get_library_version().split("\n")[0].split(",")[0].split())
         raise InputError(
             f"mpiexec started {size} processes, and MPI knows of {comm.size}: expected the mpiexec "
             f"of the library that mpi4py has loaded, {name}"

@@ -5,6 +5,7 @@ That MPI's own ranks do: test_distributed_mpi.py.
 
 import sys
 from itertools import pairwise
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -377,6 +378,33 @@ def test_gradients_of_a_device_go_through_the_host(shards, dataset, seed, monkey
         np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)  # as above
 
 
+@pytest.mark.parametrize("shards", [0, 4])
+def test_an_mpi_that_reads_the_device_is_given_its_arrays(shards, dataset, seed, monkeypatch):
+    """After the host has waited for the stream that writes them, each time."""
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    waits = []
+    stream = SimpleNamespace(synchronize=lambda: waits.append(1))
+    monkeypatch.setattr(standin.cupy.cuda, "get_current_stream", lambda: stream, raising=False)
+    backend = sv.backend.get_backend("cupy", "host")
+    alone, _ = trained(dataset, seed, shards=shards, epochs=1)
+
+    def run(comm):
+        comm.Get_info = lambda: Info({"mpi_memory_alloc_kinds": "mpi,system,cuda:device"})
+        t = trainer(dataset, seed, comm, shards=shards, backend=backend)
+        t.run(1)
+        large = {"Alltoall", "Allgather"} if shards else {"Allreduce"}
+        given = [k for name, k in zip(comm.calls, comm.seen, strict=True) if name in large]
+        # Every other one is the terms of the loss, which are numbers of the host.
+        on_device = [kind for kind in given if kind is not np.ndarray]
+        assert len(on_device) == len(given) - 4 == (8 if shards else 4)  # four steps
+        assert t.ranks.describe(t.model).endswith(", from GPU to GPU.")
+        return asnumpy(t.model.params.value)
+
+    for found in all_well(on_ranks(2, run)):
+        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)  # as above
+    assert len(waits) >= 2 * 4
+
+
 def test_an_mpi_that_reads_the_device_is_recognised():
     class Comm:
         def __init__(self, kinds):
@@ -418,3 +446,40 @@ def test_a_misspelt_option_is_said_once(monkeypatch, capsys):
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     assert cli.main(words) == 0
     assert capsys.readouterr().err == ""
+
+
+def mpi4py_of(monkeypatch, comm):
+    """Put a module in the place of mpi4py.MPI."""
+    package, mpi = ModuleType("mpi4py"), ModuleType("mpi4py.MPI")
+    package.MPI, mpi.COMM_WORLD, mpi.COMM_TYPE_SHARED = mpi, comm, 7
+    mpi.Get_library_version = lambda: "MPICH Version:      5.0.2\nand more\0"
+    for module in package, mpi:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_the_mpiexec_of_another_library_is_found(monkeypatch):
+    """Each rank would be alone, and all would write the same folder."""
+    comm = SimpleNamespace(size=1)
+    mpi4py_of(monkeypatch, comm)
+    for size in None, "1":
+        if size:
+            monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", size)
+        assert distributed.world() is comm
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    with pytest.raises(sv.InputError) as error:
+        distributed.world()
+    assert str(error.value) == (
+        "mpiexec started 4 processes, and MPI knows of 1: expected the mpiexec of the library that "
+        "mpi4py has loaded, MPICH Version: 5.0.2"
+    )
+
+
+def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
+    for cores, bound, beside, threads in (8, 8, 1, 8), (8, 8, 3, 2), (2, 2, 4, 1), (8, 3, 2, 3):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(
+            "os.sched_getaffinity", lambda pid, n=bound: set(range(n)), raising=False
+        )
+        comm = SimpleNamespace(Split_type=lambda kind, n=beside: SimpleNamespace(size=n))
+        mpi4py_of(monkeypatch, comm)
+        assert distributed.threads_of_rank(comm) == threads

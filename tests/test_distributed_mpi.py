@@ -162,7 +162,7 @@ def complaints(job):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["nowhere.npy"], "nowhere.npy: no such file"),
+        (["nowhere.npy"], "nowhere.npy cannot be read"),
         (["few.npy"], "there are 4 ranks, and 2 training examples"),
         (["x.npy", "--shards", "6"], "shards is 6, for 4 ranks"),
         (["x.npy", "--latnt", "3"], "unrecognized arguments"),
@@ -184,7 +184,7 @@ def test_bad_input_is_one_sentence_and_ends_all_ranks(mpi, data, tmp_path, optio
     [
         (["y.npy"], "rank 1 was given other values than rank 0: data is"),
         (["x.npy", "--lr", "0.1"], "rank 1 was given other values than rank 0: lr is 0.1"),
-        (["nowhere.npy"], "rank 1: nowhere.npy: no such file"),
+        (["nowhere.npy"], "rank 1: nowhere.npy cannot be read"),
     ],
 )
 def test_ranks_with_other_data_or_options_are_one_sentence(mpi, data, tmp_path, other, sentence):
