@@ -32,7 +32,8 @@ def require_finite(
         return
     for step, number in numbers.items():
         if not math.isfinite(float(number)):
-            unknown = step <= optimizer.steps or len(x) == 0  # other machines have the rows
+            taken = step <= optimizer.steps
+            unknown = taken or len(x) == 0  # or other machines have the rows
             where = "loss or gradient is not finite" if unknown else first_nonfinite(model, x, eps)
             raise NonFiniteError(
                 f"step {step} (epoch {epoch + 1}): {where}; {advice or slower(optimizer)}"

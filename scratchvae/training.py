@@ -326,13 +326,16 @@ class Trainer:
         return course | {"shards": self.ranks.shards}
 
     def _stopped(self) -> bool:
-        self.stop = self.ranks.any(self.stop)
-        return self.stop
+        stopped = self.ranks.any(self.stop)
+        if stopped:  # a signal may come in between, and must not be forgotten
+            self.stop = True
+        return stopped
 
     def _of_all_ranks(self, epochs: int) -> dict[str, Any]:
         """Return by name what has to be the same on every rank when training begins."""
         values: dict[str, Any] = self._course() | {"epochs": epochs, "binarize": self.binarize}
-        values |= {"model": repr(self.model), "data": self.dataset.fingerprint()}
+        model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
+        values |= {"model": model, "data": self.dataset.fingerprint()}
         values |= {"optimizer": type(self.optimizer).__name__, "lr": self.schedule(self.epoch)}
         return values | {"parameters and random state": self._digest()}
 
