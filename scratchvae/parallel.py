@@ -2,7 +2,8 @@
 
 NumPy computes on one core. Only its matrix products run on all of them, through BLAS, so the other
 cores wait while the activations or the loss of a thousand examples are computed. Here each core
-takes some of the examples through the whole step: forward, loss and backward.
+takes some of the examples through the whole step: forward, loss and backward. In `distributed` the
+parts are on machines of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from contextvars import copy_context
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -23,7 +23,38 @@ from .vae import Autoencoder, Terms
 
 ROWS = 256  # with fewer examples a thread costs more than it saves
 
-LossAndGrad: TypeAlias = Callable[[Array, "Array | None"], Terms]
+LossAndGrad: TypeAlias = Callable[..., Terms]  # (x, eps, batch_size), as a model's method
+
+
+def part_of(n: int, i: int, parts: int) -> slice:
+    """Return the rows of part `i`, if n rows are taken in so many parts."""
+    return slice(n * i // parts, n * (i + 1) // parts)
+
+
+def noise_of(eps: Array | None, rows: slice) -> Array | None:
+    """Return the noise of some rows of a batch."""
+    return None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
+
+
+def share(
+    loss_and_grad: LossAndGrad, x: Array, eps: Array | None, rows: slice, batch_size: int
+) -> Terms:
+    """Return the share of some rows in the mean over a whole batch; leave that of the gradient.
+
+    The shares of all rows add up to what ``model.loss_and_grad`` gives for the batch.
+
+    Parameters
+    ----------
+    loss_and_grad : callable
+        The method of the model, or of a twin of it.
+    x : (B, D)
+    eps : (B, Z), (K, B, Z) or None
+    rows : slice
+        Of `x`; at least one.
+    batch_size : int
+        Of the whole batch. It is more than B where other machines have the other rows.
+    """
+    return loss_and_grad(x[rows], noise_of(eps, rows), batch_size=batch_size)
 
 
 @contextmanager
@@ -58,13 +89,12 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         yield model.loss_and_grad
         return
 
-    def loss_and_grad(x: Array, eps: Array | None) -> Terms:
+    def loss_and_grad(x: Array, eps: Array | None, batch_size: int | None = None) -> Terms:
         def part(model: Autoencoder, rows: slice) -> Terms:
-            noise = None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
-            return model.loss_and_grad(x[rows], noise, batch_size=len(x))
+            return share(model.loss_and_grad, x, eps, rows, batch_size or len(x))
 
-        bounds = [len(x) * i // n for i in range(n + 1)]
-        first, *others = [slice(i, j) for i, j in pairwise(bounds) if i < j]
+        parts = (part_of(len(x), i, n) for i in range(n))
+        first, *others = [rows for rows in parts if rows.start < rows.stop]
         # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
         running = []
         for twin, rows in zip(twins, others, strict=False):

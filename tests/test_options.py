@@ -7,6 +7,7 @@ option without a row fails a test, and so does a row that passes where its optio
 import argparse
 import json
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import standin
+from ranks import Communicator
 from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
-from scratchvae import activations, checkpoint, cli, demo_tools, plots
+from scratchvae import activations, checkpoint, cli, demo_tools, distributed, plots
 from scratchvae.backend import asnumpy
 from scratchvae.evaluation import importance_weighted_bound
 from scratchvae.gradcheck import Report
@@ -382,6 +384,25 @@ def noise(do):
     )
     np.testing.assert_array_equal(host, cpu)
     assert (device != cpu).all()
+
+
+@acts("train --shards")
+def shards(do):
+    """Each part is a call of its own."""
+    for n, rows in (0, [16, 16, 4]), (2, [8, 8, 8, 8, 2, 2]):
+        assert [len(step.x) for step in do.train("--shards", n).steps] == rows
+
+
+@acts("train --distributed")
+def in_a_world(do):
+    """What many ranks then do is for test_distributed.py and test_distributed_mpi.py."""
+    comm = Communicator(0, 1, threading.Barrier(1), [None])
+    do.patch.setattr(distributed, "world", lambda: comm)
+    do.patch.setattr(distributed, "threads_of_rank", lambda comm: 1)
+    do.train()
+    assert comm.calls == []
+    do.train("--distributed")
+    assert comm.calls == ["Barrier"]  # the one before the end of MPI
 
 
 @acts("train --out")
