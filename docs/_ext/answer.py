@@ -61,9 +61,8 @@ templates = jinja2.Environment(
 # ---- the models ----------------------------------------------------------------------------------
 
 
-@functools.cache
-def load_model(name: str, folder: Path) -> Any:
-    """Return the trained model of `RUNS` with this name, from `folder` if it is there.
+def trained(name: str, folder: Path) -> Path:
+    """Return the folder of the run of `RUNS` with this name, in `folder`, trained if it is not there.
 
     It is kept until the options, the package or the data change.
     """
@@ -72,7 +71,13 @@ def load_model(name: str, folder: Path) -> Any:
         getLogger(__name__).info("answer: training the model %r ...", name)
         sv.run.new(RUNS[name], out).train()
 
-    return sv.load(kept(folder, name, repr(RUNS[name]).encode(), train))
+    return kept(folder, name, repr(RUNS[name]).encode(), train)
+
+
+@functools.cache
+def load_model(name: str, folder: Path) -> Any:
+    """Return the trained model of `RUNS` with this name."""
+    return sv.load(trained(name, folder))
 
 
 # ---- the numbers ---------------------------------------------------------------------------------
@@ -398,6 +403,14 @@ def _share_files(app: Any, config: Any) -> None:
     config.html_static_path += [str(explorer.HERE / f"latent.{kind}") for kind in ("css", "js")]
 
 
+def _write_explorer(app: Any, exception: Exception | None) -> None:
+    """Write the page that guide/explore.md leads to."""
+    if exception is None and app.builder.format == "html":
+        run = sv.run.open(trained("vae", Figure.folder))
+        path = Path(app.outdir, "_static", "explorer.html")
+        path.write_text(explorer.page(run), encoding="utf-8")
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
     Value.folder = Figure.folder = Path(app.outdir).parent / "answer"
@@ -405,4 +418,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("answer-figure", Figure)
     app.connect("config-inited", _share_files)
     app.connect("html-page-context", _add_script)
+    app.connect("build-finished", _write_explorer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -77,6 +77,14 @@ function showExample(canvas, i) {
   if (sprite.complete) context.drawImage(sprite, -x, -y);
 }
 
+// Of a table the decoded values too, by the names of their columns, as long as there are few.
+const NAMED = 16;
+function showValues(values) {
+  const parts = [...values].flatMap((value, d) => ["dt", "dd"].map((tag) =>
+    Object.assign(document.createElement(tag), { textContent: tag === "dt" ? (data.columns?.[d] ?? d + 1) : Number(value.toPrecision(4)) })));
+  byId("values").replaceChildren(...parts);
+}
+
 function fillStrip(strip, codes, labelled) {
   while (strip.children.length < codes.length) {
     const button = document.createElement("button"), at = strip.children.length;
@@ -216,7 +224,9 @@ function describeCode() {
 
 function update() {
   const { mode, z } = state, [x, y] = onAxes(z);
-  show(byId("decoded"), meanAt(z));
+  const mean = meanAt(z);
+  show(byId("decoded"), mean);
+  if (!byId("values").hidden) showValues(mean);
   const example = mode === "cloud" ? state.image : nearest(z, mu);
   showExample(byId("given"), example);
   const what = mode === "cloud" ? `the test example${labels ? `, a ${labels[example]}` : ""}` : `nearest code: ${labels ? `a ${labels[example]}` : `no. ${example + 1}`}`;
@@ -469,6 +479,7 @@ function start() {
   byId("axes").hidden = latent < 3;
   addSliders();
 
+  byId("values").hidden = !rows || data.decoder.size > NAMED;
   if (!isCloud) byId("cloud-name").textContent = "Code";
   byId("show-ellipses").checked = isCloud && latent === 2;
   byId("ellipses-choice").hidden = !isCloud;
