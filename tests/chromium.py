@@ -1,7 +1,7 @@
 """A real browser for tests: Chromium without a window, driven by selenium.
 
-It needs selenium, chromium and chromedriver, and axe-core in docs/node_modules. What is missing is said and the tests are skipped; with
-SCRATCHVAE_REQUIRE_BROWSER=1 they fail.
+It needs selenium, chromium and chromedriver, and axe-core in docs/node_modules. What is missing is
+said and the tests are skipped; with SCRATCHVAE_REQUIRE_BROWSER=1 they fail.
 """
 
 import importlib.util

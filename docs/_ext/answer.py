@@ -6,8 +6,8 @@ and keeps their folders beside its output, until the package or the data change.
 ``{value}`KL(1.5, 0.5):.2f` `` puts the value of a Python expression into a sentence; the names that
 it may use are those of `names`. ``{answer-figure} gaussian`` puts in a figure; each of them is
 drawn here once, as it stands before anybody touches it, so that it says something without
-JavaScript too, and ``_static/answer.js`` moves its parts. Decoder and plane are in the files latent.*
-of the package, which ``scratchvae explore`` makes its pages with.
+JavaScript too, and ``_static/answer.js`` moves its parts. Decoder and plane are in files of the
+package, scratchvae/explorer/latent.*, which ``scratchvae explore`` makes its pages with.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ templates = jinja2.Environment(
 
 
 def trained(name: str, folder: Path) -> Path:
-    """Return the folder of the run of `RUNS` with this name, in `folder`, trained if it is not there.
+    """Return where in `folder` the run of `RUNS` with this name is, trained if it is not there.
 
     It is kept until the options, the package or the data change.
     """

@@ -17,17 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, asnumpy
-from ..errors import InputError
-from ..gaussian import kl_per_dimension
-from ..layers import named
-from ..run import Run
+from scratchvae.backend import Array, asnumpy
+from scratchvae.errors import InputError
+from scratchvae.gaussian import kl_per_dimension
+from scratchvae.layers import named
+from scratchvae.run import Run
 
 HERE = Path(__file__).parent
 MAX_POINTS = 1000  # of the test data; more of them hide one another
 MAX_VALUES = 1_000_000  # of the examples that lie in the page, as long as there are MIN_POINTS
 MIN_POINTS = 50
-MAX_FLOAT32 = 2**15  # entries of a matrix that is stored as it is; a larger one takes half the space
+MAX_FLOAT32 = (
+    2**15
+)  # entries of a matrix that is stored as it is; a larger one takes half the space
 MAX_WEIGHTS = 2**24  # 45 MB: a browser takes no pleasure in more
 
 
@@ -136,7 +138,12 @@ def _collect(run: Run) -> dict[str, Any]:
     if examples.min() < 0 or examples.max() > 1:
         low, high = float(examples.min()), float(examples.max())
     data: dict[str, Any] = {
-        **{"model": _in_words(run), "examples": dataset.name, "of": len(mu), "n": len(rows)},
+        **{
+            "model": _in_words(run),
+            "examples": Path(dataset.name).name,
+            "of": len(mu),
+            "n": len(rows),
+        },
         **{"latent": model.latent_dim, "order": np.argsort(-share, kind="stable").tolist()},
         **{"by": by, "share": share.round(4).tolist()},
         **{"mu": _packed(mu[rows]), "labels": labels, "decoder": describe(model)},

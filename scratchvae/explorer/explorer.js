@@ -20,13 +20,14 @@ const sigma = isCloud ? rowsOf(data.sigma, latent) : mu.map(() => new Float32Arr
 // sigma and all examples are within.
 const reachOf = (dimensions) =>
   1.07 * Math.max(2.6, ...mu.map((code) => Math.max(...dimensions.map((j) => Math.abs(code[j])))));
-const range = reachOf(order);
+const range = Math.ceil(10 * reachOf(order)) / 10;
 let reach, scale; // of the plane: units of its viewBox to 1
 
 const DRAWS = 32, SHOWN = 8, SAMPLES = 24, STEPS = 8;
 const state = {
   mode: "look",
-  axes: latent > 1 ? order.slice(0, 2) : [order[0], null], // null: there is no second one
+  // Those with the largest KL. Of two the first lies across; null: there is no second one.
+  axes: latent === 1 ? [0, null] : latent === 2 ? [0, 1] : order.slice(0, 2),
   z: Array(latent).fill(0), // what is decoded: the ring, or the centre of the cloud
   width: Array(latent).fill(0), // sigma of the cloud
   image: 0, // of which the cloud is
@@ -81,7 +82,7 @@ function showExample(canvas, i) {
 const NAMED = 16;
 function showValues(values) {
   const parts = [...values].flatMap((value, d) => ["dt", "dd"].map((tag) =>
-    Object.assign(document.createElement(tag), { textContent: tag === "dt" ? (data.columns?.[d] ?? d + 1) : Number(value.toPrecision(4)) })));
+    Object.assign(document.createElement(tag), { textContent: tag === "dt" ? (data.columns?.[d] ?? d + 1) : String(Number(value.toPrecision(4))).replace("-", "−") })));
   byId("values").replaceChildren(...parts);
 }
 
@@ -285,7 +286,7 @@ const HINTS = {
   look: "Point into the plane, drag the ring, or use the arrow keys. A click holds the ring, another lets it go.",
   cloud: isCloud
     ? "Click on an example to have its posterior. Drag it by its centre, or make it wider or higher by the small rings. The dots are draws; eight are decoded below."
-    : "An autoencoder gives each example a point: there is no σ, so there is no ellipse and nothing to draw. Click on an example to have its code, and drag it.",
+    : "An autoencoder gives each example a point: there is no σ, so there is no ellipse, and no prior to draw from. Click on an example to have its code, and drag it.",
   walk: "Click on two examples, one after the other. The pictures are decoded on the straight line between their codes.",
   prior: prior?.standard ? "Draws from the prior N(0, I), decoded. Click on one to look at it." : "Draws from the prior that the model has learned, decoded. Its Gaussians are the dashed ellipses, at 1σ.",
 };
