@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, figures, encode, sample, gradcheck, demo and exercise.
+"""The command line: train, evaluate, figures, explore, encode, sample, gradcheck, demo, exercise.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient or an exercise is not right or was not checked, 2 the input cannot be used or training
@@ -612,6 +612,20 @@ def figures(args: argparse.Namespace) -> int:
     return 0
 
 
+def explore(args: argparse.Namespace) -> int:
+    """Write a page to explore the latent plane with: one HTML file, for any browser, offline."""
+    out = args.out or args.run_folder / "explorer.html"
+    if out.suffix != ".html":
+        raise InputError(f"--out {out}: expected a name that ends in .html")
+    run = _opened(args)
+    from . import explorer
+
+    content = explorer.page(run).encode()
+    checkpoint.write_atomically(out, lambda file: file.write_bytes(content))
+    print(f"Wrote {out} ({len(content) / 1e6:.1f} MB): open it in a browser")
+    return 0
+
+
 ITEM_SECONDS = 600  # the longest that the check of one thing in a file may take
 
 
@@ -882,6 +896,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
     add_run(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    add_common(sub, with_json=False)
+
+    sub = command("explore", explore, "scratchvae explore runs/digits-vae-1 --out explorer.html")
+    add_run(sub)
+    sub.add_argument("--out", type=Path, metavar="FILE",
+                     help=".html (default: explorer.html in the folder of the run)")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")

@@ -36,7 +36,7 @@ FLOORS = [
     ["plots", "tables", "fused", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],
-    ["exercises"],
+    ["exercises", "explorer"],
     ["cli"],
     ["__init__", "__main__"],
 ]
