@@ -45,7 +45,7 @@ test: $(VENV)/.group-test
 
 # cuda-check and cupy check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
-          $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
+          $(VENV)/.group-notebook $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
 	@$(pytest) -m 'slow or not slow' $(ARGS)
 
 # Fifty times the cases of `make test-all`, on one worker, which counts them.

@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 import scratchvae as sv
 from scratchvae import demo_tools, plots
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("autoencoder_and_vae")
 asnumpy = sv.backend.asnumpy
 epochs = d.epochs(700 if d.quick else 3600)
 models = {("autoencoder", dim): d.autoencoder(latent_dim=dim) for dim in (2, 16)}

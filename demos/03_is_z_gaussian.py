@@ -26,7 +26,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, HALO, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("is_z_gaussian")
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 betas = (0.1, 0.3, 1, 30)

@@ -25,7 +25,7 @@ from scratchvae import demo_tools, zoo
 from scratchvae.gaussian import reparameterize
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("reparameterisation")
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 
 eps = np.random.default_rng(0).standard_normal((100_000, 1))

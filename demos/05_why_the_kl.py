@@ -26,7 +26,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, VERMILION, draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("why_the_kl")
 asnumpy = sv.backend.asnumpy
 betas = (0, 0.01, 0.1, 0.3, 1, 3, 10, 100)
 epochs = d.epochs(700 if d.quick else 3600)

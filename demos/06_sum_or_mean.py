@@ -26,7 +26,7 @@ from scratchvae import demo_tools
 from scratchvae.gaussian import kl_per_dimension
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("sum_or_mean")
 D, Z, B = d.dataset.data_dim, 16, 128
 asnumpy = sv.backend.asnumpy
 LOSSES = {  # of the negative log-likelihood r of each pixel (B, D) and the KL k of each code (B, Z)

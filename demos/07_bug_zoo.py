@@ -11,6 +11,10 @@ four have a worse bound; the gradient check finds only one, and one of three tes
 Time: 5 s quick, 14 s full
 """
 
+# %%
+# The bugs. Each is ``VAE`` with one formula replaced, in a few lines of ``scratchvae/zoo.py``; and
+# except where the noise is drawn again, the backward is exactly right for the wrong forward.
+
 import numpy as np
 from scipy import stats
 
@@ -19,12 +23,7 @@ from scratchvae import demo_tools, zoo
 from scratchvae.gaussian import log_density, reparameterize
 from scratchvae.plots import BLUE, CENTRED, GREY, VERMILION
 
-d = demo_tools.start(__file__)
-
-# %%
-# The bugs. Each is ``VAE`` with one formula replaced, in a few lines of ``scratchvae/zoo.py``; and
-# except where the noise is drawn again, the backward is exactly right for the wrong forward.
-
+d = demo_tools.start("bug_zoo")
 bugs = [
     zoo.SigmaIsExpLogvar,
     zoo.NoiseDrawnAgain,

@@ -21,7 +21,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("posterior_collapse")
 epochs = d.epochs(700 if d.quick else 4000)
 Z = 20 if d.dataset.data_dim < 100 else 60  # more than the data need
 FREE = 0.2  # nats for each dimension of each image

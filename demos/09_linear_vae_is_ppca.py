@@ -28,7 +28,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, CLASSES, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("linear_vae_is_ppca")
 D = d.dataset.data_dim
 x = sv.backend.asnumpy(d.x[: max(500, 100_000 // D)]).astype(np.float64)  # (N, D)
 mean = x.mean(axis=0)  # (D,)

@@ -24,7 +24,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("how_tight_is_the_bound")
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 model = d.vae()
 steps = 1500 if d.quick else 3600

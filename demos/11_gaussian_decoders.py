@@ -29,7 +29,7 @@ from scipy.spatial.distance import cdist
 import scratchvae as sv
 from scratchvae import demo_tools
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("gaussian_decoders")
 D, levels = d.dataset.data_dim, int(d.dataset.scale) + 1
 noise = np.random.default_rng(1)
 

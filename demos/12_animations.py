@@ -25,7 +25,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import GREY, draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("animations")
 asnumpy = sv.backend.asnumpy
 model = d.vae()
 x, labels = d.x_test[:500], d.labels_test[:500]

@@ -27,7 +27,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("more_samples")
 asnumpy = sv.backend.asnumpy
 model = sv.IWAE(d.dataset.data_dim, (100,), 2, samples=1, rng=0, backend=d.backend)
 d.train(model, d.epochs(600 if d.quick else 1200), label="a 2-D VAE", binarize="threshold")

@@ -22,7 +22,7 @@ from scratchvae import demo_tools
 from scratchvae.layers import dense
 from scratchvae.plots import BLUE, VERMILION, draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("a_learned_prior")
 asnumpy = sv.backend.asnumpy
 D, Z, K = d.dataset.data_dim, 10, 50
 steps = 1500 if d.quick else 3600

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -31,6 +30,7 @@ from .gaussian import kl_per_dimension as gaussian_kl
 from .gradcheck import Taylor
 from .style import BLUE, CLASSES, GREY, VERMILION, styled
 from .style import STYLE as STYLE
+from .style import Figure as Figure
 from .style import use_style as use_style
 
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}

@@ -1,5 +1,6 @@
 """What is drawn is what was given: positions, sizes, order, orientation, words."""
 
+import io
 import subprocess
 import sys
 from itertools import pairwise
@@ -420,6 +421,18 @@ def test_pyplot_is_not_loaded_and_the_package_alone_loads_no_matplotlib():
         "import scratchvae.plots; assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- in a notebook
+
+
+@pytest.mark.parametrize("build", FIGURES.values(), ids=FIGURES.keys())
+def test_a_notebook_gets_a_picture_as_large_as_its_text(build):
+    figure = build()
+    data, size = figure._repr_png_()
+    height, width, _ = imread(io.BytesIO(data)).shape
+    np.testing.assert_allclose([width, height], 150 * figure.get_size_inches(), atol=1)
+    assert size == {"width": round(width * 80 / 150), "height": round(height * 80 / 150)}
 
 
 # --- save

@@ -23,6 +23,7 @@ from html import escape as escape_html
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cells import cells, escape, notebook, prose
 from keep import PACKAGE, kept
 from PIL import Image
 from sphinx.util.display import status_iterator
@@ -165,34 +166,8 @@ def publish(folder: Path, site: Path) -> list[Picture]:
 # ---- pages ---------------------------------------------------------------------------------------
 
 
-def cells(source: str) -> Iterator[tuple[str, str]]:
-    """Yield the text and the code of each cell after the docstring.
-
-    A cell begins with a line ``# %%``; the comment directly below it is its text.
-    """
-    for cell in re.split(r"^# %%.*\n", source, flags=re.MULTILINE)[1:]:
-        lines = cell.splitlines()
-        n = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:n])
-        yield text.strip(), "\n".join(lines[n:]).strip("\n")
-
-
-def prose(docstring: str) -> str:
-    """Return a demo's docstring without its title, its claim and its time."""
-    parts = docstring.split("\n\n")[1:]
-    return "\n\n".join(p for p in parts if not p.startswith(("Claim: ", "Time: ")))
-
-
 def fence(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```\n"
-
-
-def escape(text: str) -> str:
-    """Keep Markdown from reading formulas of plain text as its own marks."""
-    parts = re.split(r"``(.+?)``", text)  # code, as a docstring marks it, at the odd places
-    parts[::2] = [re.sub(r"([\\`*_$<\[\]|{}])", r"\\\1", part) for part in parts[::2]]
-    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
-    return "".join(parts)
 
 
 def page(entry: Entry, folder: Path, pictures: list[Picture], source: str, docstring: str) -> str:
@@ -202,7 +177,8 @@ def page(entry: Entry, folder: Path, pictures: list[Picture], source: str, docst
     parts += [
         f"It ran in full mode and printed (times on two cores: {entry.seconds}):\n",
         fence("text", printed.strip()),
-        f"Run it with `scratchvae demo {entry.name}`.\n",
+        f"Run it with `scratchvae demo {entry.name}`, or cell by cell in Jupyter:\n",
+        f'<a href="{entry.name}.ipynb" download>Download the notebook</a>\n',
         "## The script\n",
         escape(prose(docstring)) + "\n",
     ]
@@ -241,6 +217,8 @@ def write_pages(app: Any) -> None:
         docstring = ast.get_docstring(ast.parse(source)) or ""
         text = page(entry, folder, pictures, source, docstring)
         (GALLERY / f"{entry.name}.md").write_text(text, encoding="utf-8")
+        book = notebook(entry.title, entry.claim, docstring, source)
+        Path(app.outdir, "gallery", f"{entry.name}.ipynb").write_text(book, encoding="utf-8")
         demos.append((entry, pictures))
     (GALLERY / "index.md").write_text(index(demos), encoding="utf-8")
 

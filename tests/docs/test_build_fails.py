@@ -528,7 +528,7 @@ WITH_A_DEMO = {
 
 @pytest.fixture
 def site_with_a_demo(site):
-    for name in ("gallery.py", "keep.py"):
+    for name in ("gallery.py", "cells.py", "keep.py"):
         shutil.copy(DOCS / "_ext" / name, site.root / "docs/_ext" / name)
     for name, text in WITH_A_DEMO.items():
         site.write(name, dedent(text))
@@ -544,6 +544,12 @@ def test_a_demo_becomes_a_page(site_with_a_demo):
     for part in ("squares are not negative.", "The square is 1.", "and what is &lt; 1."):
         assert part in page
     assert "Wrote /" not in page
+    assert '<a href="square.ipynb" download>' in page
+    cells = json.loads((folder / "square.ipynb").read_text(encoding="utf-8"))["cells"]
+    head, text, code = ("".join(cell["source"]) for cell in cells)
+    assert head == "# Squares\n\n**Claim:** squares are not negative."
+    assert text == r"The square of minus one, and what is \< 1."
+    assert code.startswith("import sys\n")
 
 
 def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
