@@ -83,7 +83,7 @@ def make(kind):
 
 
 epochs = d.epochs(700 if d.quick else 2400)
-printed, true, fails = [], [], []
+printed, true, fails, rows = [], [], [], []
 for name, kind in kinds.items():
     model, right = make(kind), make(sv.VAE)
     trainer = d.train(model, epochs, label=name, binarize="threshold")
@@ -94,7 +94,8 @@ for name, kind in kinds.items():
     small = kind(4, (), 2, dtype="float64", rng=0)  # its formulas do not depend on its parameters
     fails.append([test(small) for test in tests.values()])
     found_by = [test for test, failed in zip(tests, fails[-1], strict=True) if failed]
-    d.say(f"{name:25s} prints {printed[-1]:10.2f}, true {true[-1]:9.2f} nats; found by {found_by}")
+    rows.append([name, f"{printed[-1]:.2f}", f"{true[-1]:.2f}", ", ".join(found_by) or "none"])
+d.table(["code", "it prints, nats", "true, nats", "found by the test of"], rows)
 
 printed, true, fails = np.array(printed), np.array(true), np.array(fails)  # (6,), (6,), (6, 3)
 d.require(all((printed < true - 0.05) == [0, 1, 0, 1, 1, 1]), "all but ε print less than is true")

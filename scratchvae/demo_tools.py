@@ -12,7 +12,7 @@ import ast
 import os
 import runpy
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -181,6 +181,19 @@ class Demo:
 
         tqdm.write(text)
         sys.stdout.flush()
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print rows of results below each other, as a table of Markdown."""
+        rows = [head, *rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+
+        def line(cells: Sequence[str]) -> str:
+            first, *others = zip(cells, widths, strict=True)
+            aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+            return f"| {' | '.join(aligned)} |"
+
+        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+        self.say("\n".join(["", line(head), line(rule), *map(line, rows[1:]), ""]))
 
     def figure(
         self,

@@ -272,6 +272,19 @@ def test_training_passes_its_callbacks_on(running):
     assert len(losses) == 2 * running.epochs(1) * -(-len(running.x) // 128)
 
 
+def test_a_table_is_read_as_text_and_as_markdown(running, capsys):
+    capsys.readouterr()
+    running.table(["beta", "nats"], [["0.1", "7.25"], ["large beta", "12"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "| beta       | nats |",
+        "| :--------- | ---: |",
+        "| 0.1        | 7.25 |",
+        "| large beta |   12 |",
+        "",
+    ]
+
+
 def test_a_figure_says_what_it_shows(running, tmp_path, capsys):
     figure, _ = running.figure()
     path = running.save(figure, "line", alt="A line that rises")
