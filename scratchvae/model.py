@@ -20,8 +20,9 @@ from .errors import InputError, NonFiniteError
 from .held import held
 from .layers import Layer, in_words, named, require_layer
 from .likelihoods import Likelihood
+from .notebook import table
 from .parameters import Parameter, Parameters
-from .summary import Text, summarize
+from .summary import HEAD, Text, rows_of, summarize, total_of
 
 
 class Model:
@@ -315,3 +316,6 @@ class Model:
             if k in config and k not in ("kind", "class", "data_dim", "standardize")
         ]
         return f"{type(self).__name__}({', '.join([str(self.data_dim), *options])})"
+
+    def _repr_html_(self) -> str:
+        return table(f"{self!r}: {total_of(self)}", HEAD, rows_of(self))

@@ -18,9 +18,12 @@ class Text(str):
         return str(self)
 
 
-def summarize(model: Model) -> Text:
-    """Return a table with a row for each layer: its name, its output's shape, its parameters."""
-    rows = [("part", "layer", "output", "parameters")]
+HEAD = ("part", "layer", "output", "parameters")
+
+
+def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
+    """Return a row for each layer: its name, itself, its output's shape and its parameters."""
+    rows = []
     for part, (width, _) in model.widths().items():
         h = model.backend.xp.zeros((2, width), dtype=model.dtype)
         for name, layer in walk(part, getattr(model, part)):
@@ -29,15 +32,25 @@ def summarize(model: Model) -> Text:
     for part in ("likelihood", "prior"):
         if size := _size(owner := getattr(model, part)):
             rows.append((part, type(owner).__name__, "", f"{size:,}"))
+    return rows
+
+
+def total_of(model: Model) -> str:
+    """Return how many parameters a model has, of which type, and where."""
+    return f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
+
+
+def summarize(model: Model) -> Text:
+    """Return the rows of all layers as a table of plain text."""
+    rows = [HEAD, *rows_of(model)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
         for a, b, c, d in rows
     ]
-    total = f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
     name = f"{type(model).__name__}({model.data_dim}, latent_dim={model.latent_dim})"
     head = f"{name}, {in_words(model.likelihood)}"
-    return Text("\n".join([head, "", *lines, "", total]))
+    return Text("\n".join([head, "", *lines, "", total_of(model)]))
 
 
 def _copied(layer: Any) -> Any:

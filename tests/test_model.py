@@ -647,6 +647,15 @@ def test_the_summary_is_a_table_of_the_layers():
     ]
 
 
+def test_in_a_notebook_a_model_is_the_table_of_its_layers():
+    model = sv.VAE(6, (5,), 2, likelihood="gaussian", variance="shared")
+    html = model._repr_html_()
+    assert "111 parameters, float32 on the CPU</p>" in html
+    assert "<th>layer</th>" in html
+    assert "<td>encoder.2</td><td>Linear(5, 4)</td><td>(B, 4)</td><td>24</td>" in html
+    assert html.count("<tr>") == 1 + 7
+
+
 def test_the_terms_show_their_numbers(x):
     terms = sv.Terms(np.float64(3.25), np.float64(2.0), np.float64(1.25))
     assert repr(terms) == "Terms(loss=3.25, reconstruction=2, kl=1.25)"

@@ -21,7 +21,7 @@ SOURCES = {
 
 # Lowest first: a module may import from its own floor and from those below.
 FLOORS = [
-    ["errors"],
+    ["errors", "notebook"],
     ["backend", "kernels"],
     ["gaussian", "activations", "free_bits"],
     ["parameters", "checkpoint", "formats", "style"],

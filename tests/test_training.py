@@ -414,3 +414,31 @@ def test_a_state_of_the_first_version_is_restored(rng, seed):
         del values[name]
     resumed.restore(arrays, values, "here")
     np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)
+
+
+def test_a_bar_shows_how_far_a_run_is_and_changes_nothing(rng, seed, capsys):
+    dataset = make_dataset(rng)
+    silent, shown = make_trainer(dataset, seed), make_trainer(dataset, seed)
+    silent.run(2)
+    assert capsys.readouterr().err == ""
+    losses, epochs = [], []
+    shown.run(1)
+    shown.run(2, losses.append, epochs.append, progress=True)
+    bar = capsys.readouterr().err
+    assert f"{shown.batches_per_epoch}/{2 * shown.batches_per_epoch} [" in bar  # it goes on
+    assert f"{2 * shown.batches_per_epoch}/{2 * shown.batches_per_epoch} [" in bar
+    assert f"test loss {shown.metrics[1]['test_loss']:.2f}" in bar
+    assert (len(losses), epochs) == (shown.batches_per_epoch, shown.metrics[1:])
+    np.testing.assert_array_equal(shown.model.params.value, silent.model.params.value)
+
+
+def test_in_a_notebook_a_trainer_is_a_table_of_its_last_epochs(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    assert trainer._repr_html_().count("<td>") == 0
+    trainer.run(12)
+    html = trainer._repr_html_()
+    assert "epoch=12" in html
+    assert "<th>test loss</th>" in html
+    assert html.count("<tr>") == 1 + 10
+    last = trainer.metrics[-1]
+    assert f"<td>12</td><td>{last['train_loss']:.2f}</td>" in html
