@@ -33,7 +33,9 @@ def unnamed(
     """
     y, found = forward().copy(), {}  # a copy: the owner may hold it
     for name, a in _held(owner, "", set()):
-        own = not any(_overlap(a, k) for k in known)
+        xp = namespace(a)
+        near = [k for k in known if hasattr(k, "dtype") and xp is namespace(k)]
+        own = not any(xp.may_share_memory(a, k) for k in near)
         if own and getattr(a.flags, "writeable", True) and _moves(a, y, forward, limit):
             found[re.sub(r"\._?value$", "", name)] = REASON  # of a Parameter
     return found
@@ -71,7 +73,9 @@ def _held(x: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Array]]:
     elif isinstance(x, list | tuple):
         for i, value in enumerate(x):
             yield from _held(value, f"{name}[{i}]", seen)
-    elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
+    elif not inspect.isclass(x) and (
+        isinstance(x, SimpleNamespace) or type(x).__module__.partition(".")[0] not in FOREIGN
+    ):
         kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
         attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})
         for n, value in attributes.items():
@@ -79,12 +83,3 @@ def _held(x: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Array]]:
                 if inspect.ismemberdescriptor(value):  # of __slots__
                     value = getattr(x, n, None)
                 yield from _held(value, f"{name}.{n}".strip("."), seen)
-
-
-def _is_foreign(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] in FOREIGN
-
-
-def _overlap(a: Array, b: Any) -> bool:
-    xp = namespace(a)
-    return hasattr(b, "dtype") and xp is namespace(b) and bool(xp.may_share_memory(a, b))
