@@ -30,7 +30,9 @@ def unnamed(
     """
     y, found = forward().copy(), {}  # a copy: the owner may hold it
     for name, a in held(owner, _is_array):
-        own = not any(_overlap(a, k) for k in known)
+        xp = namespace(a)
+        near = [k for k in known if hasattr(k, "dtype") and xp is namespace(k)]
+        own = not any(xp.may_share_memory(a, k) for k in near)
         if own and getattr(a.flags, "writeable", True) and _moves(a, y, forward, limit):
             found[re.sub(r"\._?value$", "", name)] = REASON  # of a Parameter
     return found
@@ -59,8 +61,3 @@ def _is_array(x: Any) -> bool | None:
     if not hasattr(x, "dtype"):
         return None
     return getattr(x.dtype, "kind", "") == "f" and hasattr(x, "flags") and bool(x.size)
-
-
-def _overlap(a: Array, b: Any) -> bool:
-    xp = namespace(a)
-    return hasattr(b, "dtype") and xp is namespace(b) and bool(xp.may_share_memory(a, b))
