@@ -27,7 +27,7 @@ def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
     `x` (B, D) is 0 or 1. Grey values in between are accepted too. The result is then a
     cross-entropy: the expected -log p of pixels that are 1 with probability x.
     """
-    # [bernoulli]  -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, finite for every logit
+    # [bernoulli]  -x log s(a) - (1 - x) log(1 - s(a)) = softplus(a) - x a, finite for every logit
     positive, _ = softplus(logits)  # (B, D)
     nll = (positive - x * logits).sum(axis=-1)  # (B,)
     return nll, (x, logits, positive)
@@ -37,7 +37,7 @@ def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
 def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Array:
     """Return dlogits, (B, D), from dnll (B,). The data x has no gradient."""
     x, logits, positive = cache
-    # [bernoulli-grad]  s(l) - x, where log s(l) = l - softplus(l)
+    # [bernoulli-grad]  s(a) - x, where log s(a) = a - softplus(a)
     return dnll[..., None] * (namespace(x).exp(logits - positive) - x)  # (B, D)
 
 

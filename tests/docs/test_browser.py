@@ -118,6 +118,31 @@ def test_axe_finds_nothing_serious(browser, page, mode):
     assert browser.violations() == []
 
 
+def results(browser, words):
+    """Return address and text of what the site's search finds, the first first."""
+    browser.open("search.html?q=" + words.replace("#", "%23").replace(" ", "+"))
+    browser.driver.execute_async_script(
+        """const done = arguments[0], wait = () =>
+        /finished/.test(document.querySelector(".search-summary")?.innerText)
+        ? setTimeout(done, 200) : setTimeout(wait, 50); wait()"""
+    )
+    found = browser.find_all("ul.search > li")
+    return [(li.find_element("css selector", "a").get_attribute("href"), li.text) for li in found]
+
+
+@pytest.mark.parametrize("words", ["kl-grad-mu", "# [kl-grad-mu]", "KL-grad-mu "])
+def test_the_search_finds_the_equation_of_a_label_first(browser, words):
+    address, _ = results(browser, words)[0]
+    assert address.endswith("/derivations/kl.html#equation-kl-grad-mu")
+
+
+def test_results_of_the_search_have_excerpts_without_a_network(browser):
+    found = results(browser, "cancellation")
+    assert found
+    excerpts = [text.partition("\n")[2].lower() for _, text in found]
+    assert any("cancellation" in text and len(text) > 60 for text in excerpts)
+
+
 def luminance(rgb):
     """WCAG's relative luminance of "rgb(r, g, b)"."""
     r, g, b = (int(n) / 255 for n in re.findall(r"\d+", rgb)[:3])
