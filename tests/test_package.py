@@ -21,7 +21,7 @@ SOURCES = {
 
 # Lowest first: a module may import from its own floor and from those below.
 FLOORS = [
-    ["errors", "notebook"],
+    ["errors", "held", "notebook"],
     ["backend", "kernels"],
     ["gaussian", "activations", "free_bits"],
     ["parameters", "checkpoint", "formats", "style"],
@@ -34,6 +34,7 @@ FLOORS = [
     ["conditional"],
     ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
     ["plots", "tables", "fused", "parallel", "finite"],
+    ["distributed"],
     ["training"],
     ["run", "demo_tools"],
     ["exercises", "explorer"],
