@@ -44,11 +44,7 @@ def elbo(
     for x in batches:
         for _ in range(samples):
             terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
-            if terms.loss.shape != (len(x),):
-                raise InputError(
-                    f"forward gives a loss of shape {terms.loss.shape} for {len(x)} examples: "
-                    "expected one number for each"
-                )
+            model.require_terms(terms, len(x))
             totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
     _require_examples(n)

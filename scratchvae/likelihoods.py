@@ -116,22 +116,27 @@ class Gaussian:
         self.data_dim, self.variance = data_dim, variance
         self.output_dim = 2 * data_dim if variance == "per-dimension" else data_dim
         start = 0.0 if learned else math.log(float(variance))
-        self.logvar = Parameter(backend.asarray([start], dtype=dtype))  # (1,)
+        self.start = backend.asarray([start], dtype=dtype)  # (1,), where a fixed logvar stays
+        self.logvar = Parameter(self.start) if variance == "shared" else None  # (1,)
 
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
         """Return -log p(x) in nats, (B,), and the cache."""
         if self.variance == "per-dimension":
             return gaussian_nll(x, output[..., : self.data_dim], output[..., self.data_dim :])
-        return gaussian_nll(x, output, self.logvar.value)
+        return gaussian_nll(x, output, self.one_logvar())
 
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
         """Return doutput (B, output_dim) from dnll (B,); add to a learned variance's gradient."""
         dmean, dlogvar = gaussian_nll_backward(dnll, cache)
         if self.variance == "per-dimension":
             return namespace(dmean).concatenate([dmean, dlogvar], axis=-1)  # (B, 2D)
-        if self.variance == "shared":
+        if self.logvar is not None:
             self.logvar.add(dlogvar)  # (1,)
         return dmean  # (B, D)
+
+    def one_logvar(self) -> Array:
+        """Return the logvar of every pixel, (1,), where it is fixed or shared."""
+        return self.start if self.logvar is None else self.logvar.value
 
     def mean(self, output: Array) -> Array:
         """Return E[x], (B, D)."""
@@ -139,7 +144,7 @@ class Gaussian:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the shared logvar if it is learned."""
-        if self.variance == "shared":
+        if self.logvar is not None:
             yield "logvar", self.logvar
 
     def __repr__(self) -> str:
