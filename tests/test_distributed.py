@@ -177,6 +177,21 @@ def test_a_stop_on_one_rank_stops_all_and_any_number_of_ranks_goes_on(shards, da
         np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-9)
 
 
+def test_a_signal_that_comes_while_the_ranks_are_asked_is_not_forgotten(dataset, seed):
+    t = trainer(dataset, seed)
+    asked = t.ranks.any
+
+    def ask(flag):
+        answer = asked(flag)
+        t.stop = True  # as a handler does, at any moment
+        return answer
+
+    t.ranks.any = ask
+    t.run(3)
+    assert t.stop
+    assert t.optimizer.steps == 0
+
+
 def test_a_run_in_shards_does_not_go_on_in_another_number_of_them(dataset, seed):
     t = trainer(dataset, seed, shards=4)
     t.run(1)
