@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import standin
 from ranks import Communicator, all_well, on_ranks
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
 from scratchvae import cli, distributed
@@ -105,6 +105,17 @@ def test_one_rank_and_none_are_the_same_bits_as_without_a_communicator(dataset, 
     (found,) = all_well(on_ranks(1, one))
     np.testing.assert_array_equal(found[0], alone)
     assert found[1] == metrics
+
+
+def test_a_shard_has_one_thread_of_blas(dataset, seed):
+    def numbers():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    model = trainer(dataset, seed).model
+    with threadpool_limits(2, "blas"):  # another number than 1, on any machine
+        with Ranks(shards=4).in_parts(model, 17):
+            assert numbers() == {1}
+        assert numbers() == {2}
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 128, 1023])
