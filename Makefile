@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV    = .venv
 DATA    = digits
+DEMOS   = yes
 WORKERS = 2
 OUT     =
 ARGS    =
@@ -25,6 +26,7 @@ help:
 	@echo 'make test-all run the slow ones too, and those that need PyTorch, JAX, CuPy or MPI'
 	@echo 'make fuzz     damage data files and checkpoints, kill runs: 30,000 cases, 20 minutes'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
+	@echo '              DEMOS=no  without running the demos, in a minute'
 	@echo 'make mutants  plant errors, see that the tests find them: what changed; ARGS=--all is long'
 	@echo 'make claims   make each equation wrong by 1%, see that every test of it fails: 5 minutes'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'
@@ -45,7 +47,8 @@ test: $(VENV)/.group-test
 
 # cuda-check and cupy check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
-          $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.group-mpi $(VENV)/.npm
+          $(VENV)/.group-notebook $(VENV)/.group-cuda-check $(VENV)/.group-cupy \
+          $(VENV)/.group-mpi $(VENV)/.npm
 	@$(pytest) -m 'slow or not slow' $(ARGS)
 
 # Fifty times the cases of `make test-all`, on one worker, which counts them.
@@ -56,8 +59,9 @@ fuzz: $(VENV)/.group-test
 # it need not read again.
 docs: $(VENV)/.npm
 	@rm -rf docs/_build/html
+	@echo 'Building the pages$(if $(filter no,$(DEMOS)),, and running the demos, for minutes the first time)'
 	@$(python) -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --quiet \
-	  -d docs/_build/doctrees $(ARGS) docs docs/_build/html
+	  -d docs/_build/doctrees $(if $(filter no,$(DEMOS)),-D gallery_run=0) $(ARGS) docs docs/_build/html
 	@$(python) docs/_ext/links.py docs/_build/html
 	@echo 'Open docs/_build/html/index.html'
 

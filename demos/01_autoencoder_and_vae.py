@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 import scratchvae as sv
 from scratchvae import demo_tools, plots
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("autoencoder_and_vae")
 asnumpy = sv.backend.asnumpy
 epochs = d.epochs(700 if d.quick else 3600)
 models = {("autoencoder", dim): d.autoencoder(latent_dim=dim) for dim in (2, 16)}
@@ -59,7 +59,7 @@ def missed(z, codes):
 
 
 codes = {key: codes_of(model) for key, model in models.items()}
-results = {}
+results, rows = {}, []
 for kind, latent_dim in codes:
     c = codes[kind, latent_dim]
     scale = np.linalg.cholesky(np.cov(c.T)).T
@@ -72,11 +72,11 @@ for kind, latent_dim in codes:
             shares.append((demo_tools.coverage(c[: len(z)], z), missed(z, c), covered))
         means, spread = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1)
         results[kind, name, latent_dim] = means
-        d.say(
-            f"{latent_dim:2d}-D {kind} (codes of scale {np.sqrt((c**2).mean()):.2f}), {name}: "
-            "{:.0%} ± {:.0%} of codes reached, {:.0%} ± {:.0%} of draws miss, "
-            "{:.0%} ± {:.0%} of digits covered".format(*np.column_stack([means, spread]).ravel())
-        )
+        numbers = [f"{m:.0%} ± {s:.0%}" for m, s in zip(means, spread, strict=True)]
+        scale_of_codes = f"{np.sqrt((c**2).mean()):.2f}"
+        rows.append([f"{latent_dim}-D {kind}", scale_of_codes, name, *numbers])
+head = ["model", "scale of its codes", "draws from", "codes reached", "draws that miss"]
+d.table([*head, "digits covered"], rows)
 best = demo_tools.coverage(held_out, asnumpy(x[: len(held_out)]))
 d.say(f"As many training digits cover {best:.0%} of them. ± is over sets of draws.")
 

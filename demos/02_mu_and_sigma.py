@@ -26,7 +26,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY, latent_plane
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("mu_and_sigma")
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 model = d.vae()

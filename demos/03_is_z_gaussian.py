@@ -2,10 +2,10 @@
 
 Each q(z|x) is: the encoder gives mu and sigma, and z = mu + sigma eps. But q(z), the distribution
 of the codes of all images together, is the mean of these Gaussians, a mixture, and a mixture of
-Gaussians is in general none. The KL term pulls each to the prior and so their mean as well.
+Gaussians is in general not Gaussian. The KL term pulls each to the prior and so their mean as well.
 
-Whether draws are Gaussian is asked here with the test of Shapiro and Wilk. How far q(z) is from
-Gaussian is no matter of chance: the density of the mixture is known, and its total variation
+The Shapiro-Wilk test asks whether draws are Gaussian. How far q(z) is from Gaussian needs no draws:
+the density of the mixture is known, and its total variation
 distance from the Gaussian with the same mean and variance is an integral along each axis. It is the
 largest difference that an event can have in its probability under the two.
 
@@ -26,7 +26,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, HALO, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("is_z_gaussian")
 asnumpy = sv.backend.asnumpy
 rng = np.random.default_rng(1)
 betas = (0.1, 0.3, 1, 30)
@@ -40,7 +40,7 @@ for model in models:
 # each of 100 images. Of exact Gaussian draws 1% have a p-value below 0.01.
 
 results, marginals = [], []
-for beta, model in zip(betas, d.progress(models, "testing for normality"), strict=True):
+for model in d.progress(models, "testing for normality"):
     mu, logvar = (asnumpy(a).astype(float) for a in model.encode(d.x[:5000]))  # (N, 2) each
     sigma = np.exp(logvar / 2)
     each = mu[:100] + sigma[:100] * rng.standard_normal((5000, 100, 2))
@@ -60,10 +60,15 @@ for beta, model in zip(betas, d.progress(models, "testing for normality"), stric
     worst, distance, to_prior = int(apart.argmax()), apart.max(), to_prior.max()
     results.append((rejected, p, distance, to_prior))
     marginals.append((z[:, worst], q[:, worst], gaussian[:, worst], worst))
-    d.say(
-        f"beta = {beta:<3g}: p < 0.01 for {rejected:.1%} of the q(z|x); p = {p:.0e} for q(z), "
-        f"its distance is {distance:.3f} from a Gaussian, {to_prior:.3f} from the prior"
-    )
+
+head = ["beta", "q of one image: p < 0.01", "p of q(z)", "from a Gaussian", "from the prior"]
+d.table(
+    head,
+    [
+        [f"{beta:g}", f"{rejected:.1%}", f"{p:.0e}", f"{distance:.3f}", f"{to_prior:.3f}"]
+        for beta, (rejected, p, distance, to_prior) in zip(betas, results, strict=True)
+    ],
+)
 rejected, p, distance, to_prior = np.array(results).T
 
 # %%

@@ -1,8 +1,8 @@
 """The reparameterisation trick and the wrong formula.
 
 A draw from q(z|x) is written as z = mu + sigma eps with eps from N(0, 1). Then z is a function of
-mu and sigma that can be differentiated, with the noise held still. Often sigma is exp(logvar / 2),
-and whoever remembers that with log and exp exchanged writes z = mu + log(0.5 sigma) eps.
+mu and sigma that can be differentiated, with the noise held still. Often sigma is exp(logvar / 2).
+Swap log and exp in that, and you get z = mu + log(0.5 sigma) eps.
 
 That runs, and no gradient check objects. But it draws from another distribution than the one whose
 KL is paid. And what is the trick for? The score function gives a gradient without it, a noisy one.
@@ -25,15 +25,15 @@ from scratchvae import demo_tools, zoo
 from scratchvae.gaussian import reparameterize
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("reparameterisation")
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 
 eps = np.random.default_rng(0).standard_normal((100_000, 1))
 sigmas = np.array([0.05, 0.2, 0.5, 0.8526, 1.0, 1.5, 2.0, 3.0])
 right = (sigmas * eps).std(axis=0)  # (8,)
 wrong = (np.log(0.5 * sigmas) * eps).std(axis=0)  # (8,)
-for row in zip(sigmas, right, wrong, strict=True):
-    d.say("sigma {:6.4f}: spread {:.4f} of mu + sigma eps, {:.4f} of the other".format(*row))
+rows = [[f"{value:.4f}" for value in row] for row in zip(sigmas, right, wrong, strict=True)]
+d.table(["sigma", "spread of mu + sigma eps", "of mu + log(0.5 sigma) eps"], rows)
 off = abs(wrong - abs(np.log(sigmas / 2)))  # the standard error of a spread is 0.22% of it
 d.require((off <= 0.015 * wrong + 1e-12).all(), "the other's are abs(log(sigma / 2)) within 1.5%")
 
@@ -100,8 +100,8 @@ grads = {}  # (rows, K, Z) each
 for name in found[0]:
     grads[name] = np.array([asnumpy(three[name]) for three in found], dtype=np.float64)
 variance = {name: g.var(axis=1, ddof=1).sum(axis=-1) for name, g in grads.items()}  # (rows,)
-for name, v in variance.items():
-    d.say(f"{name:15s}: variance of one draw {v.mean():10.2f}, mean over examples")
+shown = [[name, f"{v.mean():.2f}"] for name, v in variance.items()]
+d.table(["gradient", "variance of one draw, mean over examples"], shown)
 
 path = grads["pathwise"]
 for name, least in (("score function", 100), ("with a baseline", 3)):

@@ -24,9 +24,9 @@ from scipy.special import logsumexp
 
 import scratchvae as sv
 from scratchvae import demo_tools
-from scratchvae.plots import BLUE, VERMILION, draw_codes
+from scratchvae.plots import BLUE, CLASSES, VERMILION, draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("why_the_kl")
 asnumpy = sv.backend.asnumpy
 betas = (0, 0.01, 0.1, 0.3, 1, 3, 10, 100)
 epochs = d.epochs(700 if d.quick else 3600)
@@ -51,7 +51,7 @@ def kl_of_mixture(mu, logvar, z):
 
 
 draws, rows = [], []
-for beta, model in zip(betas, d.progress(models, "sampling"), strict=True):
+for model in d.progress(models, "sampling"):
     terms = sv.evaluation.elbo(model, [d.x_test], rng=2, samples=10)
     mu, logvar = (asnumpy(a).astype(float) for a in model.encode(x))  # (N, 2) each
     z, _ = sv.gaussian.reparameterize(mu, logvar, rng.standard_normal(mu.shape))
@@ -62,10 +62,12 @@ for beta, model in zip(betas, d.progress(models, "sampling"), strict=True):
     covers = [demo_tools.coverage(held_out, images) for images in samples]
     row = terms.kl, terms.reconstruction, terms.kl + terms.reconstruction, information, mixture
     rows.append((*row, np.mean(covers), np.std(covers, ddof=1)))
-    d.say(
-        "beta = {:<4g}: rate {:5.2f}, distortion {:6.2f}, -ELBO {:6.2f}; information {:z4.2f}, "
-        "KL of q(z) {:z5.2f} nats; {:3.0%} ± {:.0%} covered".format(beta, *rows[-1])
-    )
+
+head = ["beta", "rate", "distortion", "−ELBO", "information", "KL of q(z)", "digits covered"]
+shown = []
+for beta, (*nats, mean, spread) in zip(betas, rows, strict=True):
+    shown.append([f"{beta:g}", *(f"{value:z.2f}" for value in nats), f"{mean:.0%} ± {spread:.0%}"])
+d.table(head, shown)
 rate, distortion, negative_elbo, information, mixture, cover, _ = np.array(rows).T
 
 # %%
@@ -88,16 +90,19 @@ d.require(negative_elbo.argmin() == one, f"-ELBO is least at 1, {negative_elbo[o
 # %%
 # What each beta does, for the eye. The circle is the prior's, at 2.
 
-figure, axes = d.figure(2, len(betas), size=(13, 3.9))
+figure, axes = d.figure(2, len(betas), size=(13, 4.2))
 few = np.random.default_rng(3).standard_normal((16, 2))
 for ax, beta, model, z in zip(axes.T, betas, models, draws, strict=True):
     d.show(ax[0], model.decode(few), columns=4)
     ax[0].set_title(f"β = {beta:g}", loc="center")
-    draw_codes(ax[1], z, d.labels[: len(z)], names=beta < 0.1, s=3)
+    draw_codes(ax[1], z, d.labels[: len(z)], names=False, s=3)
     ax[1].add_patch(Circle((0, 0), 2, fill=False))
     ax[1].set(aspect="equal", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
 axes[0, 0].set_ylabel("samples")
 axes[1, 0].set_ylabel("codes, ±6")
+for digit, colour in enumerate(CLASSES):
+    axes[1, 0].plot([], [], "o", color=colour, label=str(digit))
+figure.legend(loc="outside lower center", ncols=len(CLASSES))
 d.save(figure, alt="Samples and codes for each β: codes beyond the prior at 0, all alike from 3 on")
 
 figure, (rates, bounds, shares) = d.figure(1, 3, size=(13, 4.2))

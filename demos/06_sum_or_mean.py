@@ -26,7 +26,7 @@ from scratchvae import demo_tools
 from scratchvae.gaussian import kl_per_dimension
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("sum_or_mean")
 D, Z, B = d.dataset.data_dim, 16, 128
 asnumpy = sv.backend.asnumpy
 LOSSES = {  # of the negative log-likelihood r of each pixel (B, D) and the KL k of each code (B, Z)
@@ -64,7 +64,7 @@ d.require(
 
 SEEDS = (0,) if d.quick else (0, 1, 2)
 epochs = d.epochs(1000 if d.quick else 2500)
-results = []
+results, rows = [], []
 for name, beta in zip(LOSSES, betas, strict=True):
     runs = []
     for seed in SEEDS:
@@ -75,10 +75,10 @@ for name, beta in zip(LOSSES, betas, strict=True):
         runs.append([*(metrics[key] for key in keys), -log_p.mean()])
     results.append(runs)
     reconstruction, kl, active, nll = np.mean(runs, axis=0)
-    d.say(
-        f"{name:33s} beta {beta:8.4f}: -log p(x|z) {reconstruction:7.2f}, KL {kl:6.2f}, sum "
-        f"{reconstruction + kl:7.2f}, 50 draws {nll:7.2f} nats; {active:4.1f} of {Z} active"
-    )
+    nats = (reconstruction, kl, reconstruction + kl, nll)
+    rows.append([name, f"{beta:.4g}", *(f"{value:.2f}" for value in nats), f"{active:.3g} of {Z}"])
+head = ["what is averaged", "beta", "reconstruction", "KL", "sum", "bound of 50 draws"]
+d.table([*head, "active units"], rows)
 results = np.array(results)  # (6, seeds, 4)
 bounds = results[:, :, 3]  # (6, seeds)
 above, below = np.array(betas) > 1, np.array(betas) < 1

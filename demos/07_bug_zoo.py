@@ -11,6 +11,10 @@ four have a worse bound; the gradient check finds only one, and one of three tes
 Time: 5 s quick, 14 s full
 """
 
+# %%
+# The bugs. Each is ``VAE`` with one formula replaced, in a few lines of ``scratchvae/zoo.py``; and
+# except where the noise is drawn again, the backward is exactly right for the wrong forward.
+
 import numpy as np
 from scipy import stats
 
@@ -19,12 +23,7 @@ from scratchvae import demo_tools, zoo
 from scratchvae.gaussian import log_density, reparameterize
 from scratchvae.plots import BLUE, CENTRED, GREY, VERMILION
 
-d = demo_tools.start(__file__)
-
-# %%
-# The bugs. Each is ``VAE`` with one formula replaced, in a few lines of ``scratchvae/zoo.py``; and
-# except where the noise is drawn again, the backward is exactly right for the wrong forward.
-
+d = demo_tools.start("bug_zoo")
 bugs = [
     zoo.SigmaIsExpLogvar,
     zoo.NoiseDrawnAgain,
@@ -84,7 +83,7 @@ def make(kind):
 
 
 epochs = d.epochs(700 if d.quick else 2400)
-printed, true, fails = [], [], []
+printed, true, fails, rows = [], [], [], []
 for name, kind in kinds.items():
     model, right = make(kind), make(sv.VAE)
     trainer = d.train(model, epochs, label=name, binarize="threshold")
@@ -95,7 +94,8 @@ for name, kind in kinds.items():
     small = kind(4, (), 2, dtype="float64", rng=0)  # its formulas do not depend on its parameters
     fails.append([test(small) for test in tests.values()])
     found_by = [test for test, failed in zip(tests, fails[-1], strict=True) if failed]
-    d.say(f"{name:25s} prints {printed[-1]:10.2f}, true {true[-1]:9.2f} nats; found by {found_by}")
+    rows.append([name, f"{printed[-1]:.2f}", f"{true[-1]:.2f}", ", ".join(found_by) or "none"])
+d.table(["code", "it prints, nats", "true, nats", "found by the test of"], rows)
 
 printed, true, fails = np.array(printed), np.array(true), np.array(fails)  # (6,), (6,), (6, 3)
 d.require(all((printed < true - 0.05) == [0, 1, 0, 1, 1, 1]), "all but ε print less than is true")

@@ -21,7 +21,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("posterior_collapse")
 epochs = d.epochs(700 if d.quick else 4000)
 Z = 20 if d.dataset.data_dim < 100 else 60  # more than the data need
 FREE = 0.2  # nats for each dimension of each image
@@ -52,16 +52,15 @@ def history(name, model, options):
 # is the same for all three: reconstruction and KL with weight 1, nothing free. Early is the first
 # look, after a tenth of the training or an epoch.
 
-kl, early, used, loss = {}, {}, {}, {}
+kl, early, used, loss, rows = {}, {}, {}, {}, []
 for name, (model, options) in runs.items():
     kl[name] = history(name, model, options)
     early[name], used[name] = (kl[name][[0, -1]] > 0.05).sum(axis=1)
     terms = sv.evaluation.elbo(model, [d.x_test], rng=0, samples=10)
     loss[name] = float(terms.reconstruction + terms.kl)
-    d.say(
-        f"{name:10} {early[name]:2} of {Z} dimensions in use early, {used[name]:2} in the end; "
-        f"KL {terms.kl:.2f} nats, negative bound {loss[name]:.2f} nats per test image"
-    )
+    counts = [f"{count[name]} of {Z}" for count in (early, used)]
+    rows.append([name, *counts, f"{terms.kl:.2f}", f"{loss[name]:.2f}"])
+d.table(["training", "in use early", "in the end", "KL, nats", "negative bound, nats"], rows)
 d.require(used["plain"] < Z, f"plain training uses {used['plain']} of {Z} dimensions")
 d.require(used["free bits"] > used["plain"], f"free bits keep {used['free bits']} in use")
 d.require(loss["free bits"] > loss["plain"], "and their bound is looser")

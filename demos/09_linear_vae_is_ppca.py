@@ -28,7 +28,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, CLASSES, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("linear_vae_is_ppca")
 D = d.dataset.data_dim
 x = sv.backend.asnumpy(d.x[: max(500, 100_000 // D)]).astype(np.float64)  # (N, D)
 mean = x.mean(axis=0)  # (D,)
@@ -102,7 +102,7 @@ Z = 4
 values, axes_of_w = np.linalg.eigh(decoders[Z].T @ decoders[Z])  # (D,) and in columns (D, D)
 trained = axes_of_w[:, ::-1].T[:Z]  # (Z, D), turned back to the principal axes of W
 trained *= np.sign((trained * directions[:Z]).sum(axis=1))[:, None]  # signs are arbitrary
-figure, (left, middle, right) = d.figure(1, 3, size=(13, 4.3))
+figure, (left, middle, right) = d.figure(1, 3, size=(13, 3.7), width_ratios=(4, 4, 5))
 left.plot(range(1, 21), eigenvalues[:20], "o", color=GREY, ms=9, label="of the data")
 left.plot(range(1, Z + 1), values[::-1][:Z] + noise[Z], "o", color=BLUE, label="of the VAE")
 left.axhline(noise[Z], color=VERMILION, label="noise variance")
@@ -115,5 +115,5 @@ middle.legend()
 limit = np.abs(trained).max()
 d.show(right, [*directions[:Z], *trained], Z, cmap="RdBu", vmin=-limit, vmax=limit)
 right.set_yticks([0.5, 1.5], ["data", "VAE"])
-right.set(title="Principal axes, red < 0 < blue", anchor="N")
+right.set(title="Principal axes, red < 0 < blue")
 d.save(figure, alt="Eigenvalues and principal axes of data and VAE agree; the gap closes")

@@ -1,12 +1,12 @@
 """How tight is the bound?
 
-A VAE is trained on a lower bound of log p(x), and the number that is wanted is log p(x) itself.
+A VAE is trained on a lower bound of log p(x), but the number that we want is log p(x) itself.
 The gap between the two is the divergence of q(z|x) from the true posterior p(z|x). With a latent
-space of two dimensions nothing is hidden: p(x) is an integral over a plane, which a fine grid does
+space of two dimensions nothing is hidden: p(x) is an integral over a plane, which a fine grid gives
 to three decimals, and the true posterior is a picture.
 
 In more dimensions there is no grid. There the importance-weighted bound is used: the log of the
-mean of K weights p(x, z) / q(z|x). It rises with K towards log p(x). Here one sees how fast, and
+mean of K weights p(x, z) / q(z|x). It rises with K towards log p(x). This demo shows how fast, and
 that it is slow for the few images whose posterior q misses.
 
 Claim: the importance-weighted bound rises with K from the ELBO towards the exact log p(x), and
@@ -24,7 +24,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("how_tight_is_the_bound")
 asnumpy, xp = sv.backend.asnumpy, d.backend.xp
 model = d.vae()
 steps = 1500 if d.quick else 3600
@@ -66,7 +66,7 @@ d.require(error < 0.02, f"another grid changes log p(x) of no image by more than
 # Compared image by image with the exact value, most of that cancels.
 
 counts = (1, 5, 50, 500, 5000)
-gaps, errors = [], []
+gaps, errors, rows = [], [], []
 for K in d.progress(counts, "importance weights"):
     repeats = min(100, 5000 // K)
     many = xp.tile(x, (repeats, 1))  # (repeats B, D)
@@ -75,10 +75,10 @@ for K in d.progress(counts, "importance weights"):
     gap = exact - bound  # (B,)
     gaps.append(gap)
     errors.append(gap.std(ddof=1) / len(gap) ** 0.5)
-    d.say(
-        f"K = {K:4d}: bound {bound.mean():.3f} ± {bound.std() / len(gap) ** 0.5:.3f} nats, "
-        f"below log p(x) by {gap.mean():.3f} ± {errors[-1]:.3f}, at worst by {gap.max():.2f}"
-    )
+    mean_bound = f"{bound.mean():.3f} ± {bound.std() / len(gap) ** 0.5:.3f}"
+    mean_gap = f"{gap.mean():.3f} ± {errors[-1]:.3f}"
+    rows.append([f"{K}", mean_bound, mean_gap, f"{gap.max():.2f}"])
+d.table(["draws K", "bound, nats", "below log p(x)", "at worst"], rows)
 means = [gap.mean() for gap in gaps]
 d.require(means[0] > means[1] > means[2], "it rises from K = 1, the ELBO, to K = 5 and to 50")
 # Of 4 seeds 0 to 14% were left, on MNIST 9 and 15%.

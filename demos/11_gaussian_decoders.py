@@ -1,6 +1,7 @@
 """Gaussian decoders, and why VAE samples look blurry.
 
-A decoder for grey pixels gives the mean of a Gaussian, and something must be said of its variance.
+A decoder for grey pixels gives the mean of a Gaussian, and its variance must come from
+somewhere.
 With the variance 1 the loss is half the squared error, the KL and a constant: what one gets by
 "using MSE". It says that each pixel, which lies between 0 and 1, is off by 1 as a rule. A code can
 then explain little that is worth its KL, so little is encoded, and the mean of p(x|z) is an average
@@ -29,7 +30,7 @@ from scipy.spatial.distance import cdist
 import scratchvae as sv
 from scratchvae import demo_tools
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("gaussian_decoders")
 D, levels = d.dataset.data_dim, int(d.dataset.scale) + 1
 noise = np.random.default_rng(1)
 
@@ -56,7 +57,7 @@ def sharpness(x):
 
 steps, draws_each = (2500, 100) if d.quick else (3500, 500)  # with many more it overfits
 epochs = d.epochs(steps)
-bits, kls, sharp, far, all_means, draws, titles = [], [], [], [], [], [], []
+bits, kls, sharp, far, all_means, draws, titles, rows = [], [], [], [], [], [], [], []
 codes = np.random.default_rng(2).standard_normal((8, 8))
 for variance in (1.0, 0.1, "shared", "per-dimension"):
     model = d.vae(latent_dim=8, likelihood="gaussian", variance=variance)
@@ -82,11 +83,11 @@ for variance in (1.0, 0.1, "shared", "per-dimension"):
     square = float(np.mean(np.square(sv.backend.asnumpy(model.reconstruct(x)) - test)))
     shown = f"{sigma**2:.3f}, shared" if variance == "shared" else variance
     titles.append(f"variance {shown}")
-    d.say(
-        f"{titles[-1]:23s} {nll.mean():8.2f} ± {nll.std() / len(nll) ** 0.5:.2f} nats, "
-        f"{bits[-1]:.3f} bits per pixel; KL {kls[-1]:6.3f} nats; squared error {square:.4f} per "
-        f"pixel; sampled means: sharpness {sharp[-1]:.2f} of the images', {far[-1]:.2f} from them"
-    )
+    nats = f"{nll.mean():.2f} ± {nll.std() / len(nll) ** 0.5:.2f}"
+    numbers = (f"{value:.3f}" for value in (bits[-1], kls[-1], square, sharp[-1], far[-1]))
+    rows.append([shown, nats, *numbers])
+head = ["variance", "−log p(x), nats", "bits per pixel", "KL, nats", "squared error per pixel"]
+d.table([*head, "sharpness of samples", "their distance from images"], rows)
 
 d.require(bits[0] > np.log2(levels), f"that of variance 1 is worse than {np.log2(levels):.3f} bits")
 d.require(

@@ -27,7 +27,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import BLUE, GREY, VERMILION
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("more_samples")
 asnumpy = sv.backend.asnumpy
 model = sv.IWAE(d.dataset.data_dim, (100,), 2, samples=1, rng=0, backend=d.backend)
 d.train(model, d.epochs(600 if d.quick else 1200), label="a 2-D VAE", binarize="threshold")
@@ -65,6 +65,7 @@ def signal_and_noise(g):
 
 
 ratios = {"encoder, standard": [], "encoder, doubly reparameterised": [], "decoder": []}
+rows = []
 for K in d.progress(counts, "gradients"):
     standard, dreg = gradients(model, K)
     signal, noise = signal_and_noise(dreg[:, of_encoder])
@@ -73,10 +74,10 @@ for K in d.progress(counts, "gradients"):
     row = signal / of_standard, signal / noise, of_decoder[0] / of_decoder[1]
     for found, ratio in zip(ratios.values(), row, strict=True):
         found.append(ratio)
-    d.say(
-        f"K = {K:3d}: signal {signal:.4f}, noise {of_standard:.4f} or {noise:.4f}; signal to noise "
-        "{:.3f} or {:.2f}, decoder {:.1f}".format(*row)
-    )
+    sizes = (f"{size:.4f}" for size in (signal, of_standard, noise))
+    rows.append([f"{K}", *sizes, *(f"{ratio:.3g}" for ratio in row)])
+head = ["samples K", "signal", "noise, standard", "noise, doubly reparameterised"]
+d.table([*head, *(f"signal to noise: {name}" for name in ratios)], rows)
 slope = np.polyfit(np.log(counts), np.log(ratios["encoder, standard"]), 1)[0]
 gain = ratios["encoder, doubly reparameterised"][-1] / ratios["encoder, standard"][-1]
 # Of 3 seeds -0.57 to -0.59, quick -0.60 to -0.62: not yet -0.5, as small K are below the line.
@@ -88,7 +89,7 @@ d.require(gain > 10, f"for K = {counts[-1]} the other is {gain:.0f} times as lar
 # each entry by its usual size: so noise moves the parameters as far as a signal would. Judged by
 # the bound with 5 draws, on test images.
 
-K, steps, rows = 128, 100 if d.quick else 300, 64
+K, steps, batch_size = 128, 100 if d.quick else 300, 64
 start = copy.deepcopy(model)
 
 
@@ -103,8 +104,8 @@ def learn(K, gradient):
     learner.samples, learner.gradient = K, gradient
     optimizer, bounds = sv.Adam(learner.params, 1e-3), [bound(learner)]
     for step in d.progress(range(1, steps + 1), f"K = {K}, {gradient}"):
-        chosen = d.backend.asarray(rng.integers(len(x), size=rows))
-        learner.loss_and_grad(x[chosen], learner.draw_eps(rows, rng))
+        chosen = d.backend.asarray(rng.integers(len(x), size=batch_size))
+        learner.loss_and_grad(x[chosen], learner.draw_eps(batch_size, rng))
         for name in learner.params.names:
             if not name.startswith("encoder"):
                 learner.params[name].grad[...] = 0

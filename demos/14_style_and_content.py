@@ -23,7 +23,7 @@ import scratchvae as sv
 from scratchvae import demo_tools
 from scratchvae.plots import draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("style_and_content")
 asnumpy = sv.backend.asnumpy
 told = sv.ConditionalVAE(d.dataset.data_dim, (400,), 2, classes=10, rng=0, backend=d.backend)
 models = {"a VAE": d.vae(), "a conditional VAE": told}

@@ -22,7 +22,7 @@ from scratchvae import demo_tools
 from scratchvae.layers import dense
 from scratchvae.plots import BLUE, VERMILION, draw_codes
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("a_learned_prior")
 asnumpy = sv.backend.asnumpy
 D, Z, K = d.dataset.data_dim, 10, 50
 steps = 1500 if d.quick else 3600
@@ -38,7 +38,7 @@ def make(decoder, prior):
 
 
 x_test, labels = d.x_test[:1000], d.labels_test[:1000]
-models, losses, curves = {}, {}, {}
+models, losses, curves, rows = {}, {}, {}, []
 for decoder in "linear", "network":
     for prior in "N(0, I)", "mixture":
         model = models[decoder, prior] = make(decoder, prior)
@@ -52,10 +52,9 @@ for decoder in "linear", "network":
         terms = sv.evaluation.elbo(model, [x_test], rng=0, samples=20)
         nll = -sv.evaluation.importance_weighted_bound(model, [x_test], 200, rng=0).mean()
         losses[decoder, prior] = float(terms.loss)
-        d.say(
-            f"{decoder + ' decoder,':17} {prior:8}: loss {terms.loss:.2f} nats = reconstruction "
-            f"{terms.reconstruction:.2f} + KL {terms.kl:.2f}; -log p(x) at most {nll:.2f}"
-        )
+        numbers = (terms.reconstruction, terms.kl, terms.loss, nll)
+        rows.append([decoder, prior, *(f"{float(value):.2f}" for value in numbers)])
+d.table(["decoder", "prior", "reconstruction", "KL", "loss", "−log p(x) at most"], rows)
 
 # %%
 # What it buys, in nats per image.

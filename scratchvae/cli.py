@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, figures, encode, sample, gradcheck, demo and exercise.
+"""The command line: train, evaluate, figures, explore, encode, sample, gradcheck, demo, exercise.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient or an exercise is not right or was not checked, 2 the input cannot be used or training
@@ -549,7 +549,7 @@ def sample(args: argparse.Namespace) -> int:
         given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
     images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     if args.out.suffix in ARRAYS:
-        _write_arrays(args.out, {"x": images})
+        _write_arrays(args.out, {"x": images}, values.get("data", {}).get("columns"))
     else:
         from . import plots
 
@@ -582,8 +582,11 @@ def encode(args: argparse.Namespace) -> int:
 ARRAYS = (".npy", ".npz", ".csv")
 
 
-def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first."""
+def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | None = None) -> None:
+    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first.
+
+    `columns` are the names that head a .csv; without them each is its array's, with an index.
+    """
 
     def write(file: Path) -> None:
         if path.suffix == ".npy":
@@ -591,10 +594,13 @@ def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
         elif path.suffix == ".npz":
             np.savez(file, allow_pickle=False, **arrays)
         else:
-            columns = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
-            header = [f"{name}_{j}" for name, a in columns.items() for j in range(a.shape[1])]
-            rows = np.hstack(list(columns.values()))
-            np.savetxt(file, rows, "%.9g", ",", header=",".join(header), comments="")
+            import csv
+
+            tables = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
+            header = [f"{name}_{j}" for name, a in tables.items() for j in range(a.shape[1])]
+            with open(file, "w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream, lineterminator="\n").writerow(columns or header)
+                np.savetxt(stream, np.hstack(list(tables.values())), "%.9g", ",")
 
     checkpoint.write_atomically(path, write)
 
@@ -603,6 +609,20 @@ def figures(args: argparse.Namespace) -> int:
     """Draw the figures of a checkpoint, also of a run that was interrupted or still goes on."""
     for path in _opened(args).draw(args.out):
         print(f"Wrote {path}")
+    return 0
+
+
+def explore(args: argparse.Namespace) -> int:
+    """Write a page to explore the latent plane with: one HTML file, for any browser, offline."""
+    out = args.out or args.run_folder / "explorer.html"
+    if out.suffix != ".html":
+        raise InputError(f"--out {out}: expected a name that ends in .html")
+    run = _opened(args)
+    from . import explorer
+
+    content = explorer.page(run).encode()
+    checkpoint.write_atomically(out, lambda file: file.write_bytes(content))
+    print(f"Wrote {out} ({len(content) / 1e6:.1f} MB): open it in a browser")
     return 0
 
 
@@ -876,6 +896,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
     add_run(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    add_common(sub, with_json=False)
+
+    sub = command("explore", explore, "scratchvae explore runs/digits-vae-1 --out explorer.html")
+    add_run(sub)
+    sub.add_argument("--out", type=Path, metavar="FILE",
+                     help=".html (default: explorer.html in the folder of the run)")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")

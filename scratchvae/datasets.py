@@ -21,6 +21,7 @@ from .backend import Array, Backend, asnumpy, get_backend, namespace
 from .errors import InputError, check_labels
 from .formats import Content, is_frame, one_sentence, parse_idx, read, read_frame, unpacked
 from .kernels import compiled
+from .notebook import table
 
 BUILT_IN = ("digits", "mnist")
 BERNOULLI = "the Bernoulli likelihood"
@@ -113,6 +114,17 @@ class Dataset:
         n, m = len(self.train), len(self.test)
         kind = "bits" if self.is_binary else self.train.dtype
         return f"Dataset({self.name!r}, {n:,} + {m:,} rows of {self.data_dim} {kind})"
+
+    def _repr_html_(self) -> str:
+        def row(part: str, x: Array, labels: Array | None) -> tuple[str, ...]:
+            classes = "none" if labels is None else f"{len(np.unique(labels)):,} classes"
+            return part, f"{len(x):,}", " × ".join(map(str, self.image_shape)), classes
+
+        parts = [
+            row("training", self.train, self.train_labels),
+            row("test", self.test, self.test_labels),
+        ]
+        return table(repr(self), ("part", "examples", "shape of each", "labels"), parts)
 
     @property
     def is_binary(self) -> bool:

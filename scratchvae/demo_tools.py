@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import runpy
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import datasets, plots
+from . import datasets, notebook, plots
 from .backend import Backend, asnumpy, backend_of, get_backend
 from .checkpoint import write_atomically
 from .errors import InputError
@@ -65,15 +66,26 @@ def _entry(path: Path) -> Entry:
 
 def run(name: str, options: list[str]) -> None:
     """Run the demo of that name; InputError if there is none, SystemExit if its claim fails."""
+    path, before = str(_find(name).path), sys.argv
+    sys.argv = [path, *options]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def _find(name: str) -> Entry:
     known = {entry.name: entry for entry in entries()}
     if name not in known:
         raise InputError(f"there is no demo {name!r}: expected one of {', '.join(known)}")
-    before = sys.argv
-    sys.argv = [str(known[name].path), *options]
-    try:
-        runpy.run_path(str(known[name].path), run_name="__main__")
-    finally:
-        sys.argv = before
+    return known[name]
+
+
+def _command_line() -> list[str]:
+    """Return what follows the script's name; in a cell, nothing: sys.argv is that of the kernel."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    is_script = script is not None and os.path.abspath(script) == os.path.abspath(sys.argv[0])
+    return sys.argv[1:] if is_script else []
 
 
 @dataclass
@@ -170,6 +182,19 @@ class Demo:
         tqdm.write(text)
         sys.stdout.flush()
 
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print rows of results below each other, as a table of Markdown."""
+        rows = [head, *rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+
+        def line(cells: Sequence[str]) -> str:
+            first, *others = zip(cells, widths, strict=True)
+            aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+            return f"| {' | '.join(aligned)} |"
+
+        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+        self.say("\n".join(["", line(head), line(rule), *map(line, rows[1:]), ""]))
+
     def figure(
         self,
         rows: int = 1,
@@ -181,15 +206,14 @@ class Demo:
 
         The `options` are those of ``matplotlib.figure.Figure.subplots``, such as ``sharey``.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=size)
+        figure = plots.Figure(figsize=size)
         return figure, figure.subplots(rows, columns, **options)
 
     def save(self, figure: Any, name: str = "", *, alt: str) -> Path:
         """Write a figure as ``{demo}[-{name}].png``; say where, and with `alt` what it shows."""
         path = self._path(name, "png")
         plots.save(figure, path)
+        notebook.show(figure)
         return self._wrote(path, alt)
 
     def save_animation(
@@ -217,6 +241,7 @@ class Demo:
         with _bar(frames, f"drawing {path.name}") as bar:
             options["progress_callback"] = lambda frame, of: bar.update()
             write_atomically(path, lambda file: animation.save(file, **options))
+        notebook.show_file(path)
         return self._wrote(path, alt)
 
     def show(self, ax: Any, images: Any, columns: int, **options: Any) -> None:
@@ -243,22 +268,31 @@ class Demo:
 
 
 def _bar(total: int, what: str) -> Any:
-    """Return a progress bar on standard error; it shows only on a terminal and if there is work."""
-    from tqdm import tqdm
+    """Return a progress bar; it shows only on a terminal or in a notebook, and if there is work."""
+    from tqdm.auto import tqdm
 
-    disable = None if total else True  # None: unless it is a terminal
+    disable = (False if notebook.running() else None) if total else True  # None: if no terminal
     return tqdm(total=total, desc=what, leave=False, disable=disable, dynamic_ncols=True)
 
 
-def start(file: str) -> Demo:
-    """Read the options of the script `file`, load its data and print its title and claim."""
-    entry = _entry(Path(file))
+def start(name: str, options: Sequence[str] | None = None) -> Demo:
+    """Read the options of the demo of that name, load its data and print its title and claim.
+
+    Parameters
+    ----------
+    name : str
+        That of its file, without the number.
+    options : sequence of str, optional
+        Such as ``["--quick"]``. Without them those of the command line, if there is one: a cell of
+        a notebook has none.
+    """
+    entry = _find(name)
     parser = argparse.ArgumentParser(prog=f"scratchvae demo {entry.name}", description=entry.claim)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--data", default="digits", help="digits (default) or mnist")
     parser.add_argument("--quick", action="store_true", help="less training, fewer draws")
     parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="folder for figures")
-    args = parser.parse_args()
+    args = parser.parse_args(_command_line() if options is None else options)
     plots.use_style()
     backend = get_backend(backend_of(args.device))
     running = Demo(entry.name, args.quick, backend, datasets.load(args.data), args.out)

@@ -8,6 +8,7 @@ parts are on machines of their own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from . import fused, kernels
 from .backend import Array
 from .vae import Autoencoder, Terms
 
@@ -59,15 +61,19 @@ def share(
 def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
 
-    That is the method itself on a GPU, and for batches of less than `ROWS` examples a thread, where
-    BLAS makes better use of the threads. Otherwise BLAS has one thread while this context lasts,
-    and each part of a batch has one, with a twin of the model, made now. The sum over the examples
-    is taken in another order than the method's, so the results differ by rounding; they are the
-    same at every call with n threads.
+    On a GPU it is `fused.loss_and_grad`. For batches of less than `ROWS` examples a thread, where
+    BLAS makes better use of the threads, it is the method itself. Otherwise BLAS has one thread
+    while this context lasts, and each part of a batch has one, with a twin of the model, made now.
+    The sum over the examples is taken in another order than the method's, so the results differ by
+    rounding; they are the same at every call with n threads.
 
-    What changes in the model meanwhile reaches the twins if it is a parameter or a number of the
-    model, such as beta. What changes in a layer, such as a flag of its own, does not.
+    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
+    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
+    flag of its own, does not.
     """
+    if kernels.find("code_gradient", model.params.value):  # there is none for the CPU
+        yield functools.partial(fused.loss_and_grad, model)
+        return
     if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
         yield model.loss_and_grad  # which takes as long as a short epoch
         return
@@ -116,7 +122,9 @@ def _twins(model: Autoencoder, n: int) -> list[Autoencoder]:
     its attributes, as a function that was made around a parameter does.
     """
     before = model.params.grad.copy()
-    some = np.full((2, model.widths()["encoder"][0]), 0.5, model.dtype)
+    some = np.zeros((2, model.widths()["encoder"][0]), model.dtype)
+    some[0, : model.data_dim] = np.linspace(0, 1, model.data_dim)  # so that no gradient is 0
+    some[:, -1] = 1  # the last pixel, or the label of a model that takes one
     try:
         twins = [model.twin() for _ in range(n)]
         twins[0].loss_and_grad(some)

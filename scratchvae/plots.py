@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -31,11 +30,13 @@ from .gaussian import kl_per_dimension as gaussian_kl
 from .gradcheck import Taylor
 from .style import BLUE, CLASSES, GREY, VERMILION, styled
 from .style import STYLE as STYLE
+from .style import Figure as Figure
 from .style import use_style as use_style
 
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 HALO = [withStroke(linewidth=3, foreground="white")]
 LONG_RUN = 50  # epochs; the first few fall so far that the rest would look flat
+MARKERS = "o^sDv"  # one for each ten classes: there are ten colours
 MAX_POINTS = 2000  # more dots than this run together
 MAX_ELLIPSES = 20
 MAX_CLASSES = 50  # with more of them, labels are probably not classes
@@ -61,8 +62,10 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     Returns
     -------
     Figure
-        Loss, reconstruction, KL and active units. Where the KL is zero throughout, as for a plain
-        autoencoder, the loss is the reconstruction, and one panel says it all.
+        Loss, reconstruction, KL and active units; these are a word of a title where they do not
+        change. Where the KL is zero throughout, as for a plain autoencoder, the loss is the
+        reconstruction, and one panel says it all. Epochs of the beginning that lie far off do not
+        set the range: their lines leave the panel.
     """
     if not metrics:
         raise InputError("metrics has no line: expected one per epoch")
@@ -77,17 +80,25 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         "kl": "KL to the prior",
     }
     has_kl = bool(np.nan_to_num([column("train_kl"), column("test_kl")]).any())
+    units = column("active_units")  # (E,)
+    changes = len(np.unique(units)) > 1
+    rows, columns, size = 2, 2, (9.0, 6.0)
     if not has_kl:
         panels = {"loss": "Loss: the reconstruction, −log p(x|z)"}
-    figure = Figure(figsize=(9, 6) if has_kl else (6.4, 4))
-    axes = figure.subplots(1 + has_kl, 1 + has_kl, squeeze=False).ravel()
+        rows, columns, size = 1, 1, (6.4, 4.0)
+    elif not changes:
+        rows, columns, size = 1, 3, (12.5, 3.8)
+        if np.isfinite(units[0]):
+            panels["kl"] += f"\nactive dimensions: {units[0]:.0f} throughout"
+    figure = Figure(figsize=size)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     marker = "o" if len(epoch) <= 20 else ""  # a single epoch has no line
     for ax, (term, title) in zip(axes, panels.items(), strict=False):
         for part, colour, line in (("train", BLUE, "-"), ("test", VERMILION, "--")):
             ax.plot(epoch, column(f"{part}_{term}"), line, color=colour, marker=marker, label=part)
         ax.set(title=title, ylabel="nats per example")
-    if has_kl:
-        units = column("active_units")
+        _leave_the_start_out(ax)
+    if has_kl and changes:
         axes[3].step(epoch, units, where="mid", color="black", marker=marker)
         axes[3].set(title="Active latent dimensions", ylabel="count")
         axes[3].set_ylim(0, 1.15 * max(1, np.nan_to_num(units).max()))
@@ -102,7 +113,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_locator(NullLocator())
-    for ax in axes[-2:]:
+    for ax in axes[-columns:]:
         ax.set_xlabel("epoch, log scale" if len(epoch) > LONG_RUN else "epoch")
     axes[0].legend()
     return figure
@@ -186,8 +197,8 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
         semi-axes sigma = exp(logvar / 2), in front of the prior's circles at 1, 2 and 3 sigma.
         A plain autoencoder has neither posteriors nor a prior.
     labels : (N,), optional
-        Classes: each has a colour, and its name stands at the mean of its examples, or beside it
-        where names would cover each other.
+        Classes: each has a colour, from the eleventh on another marker, too. Its name stands at the
+        example in its midst, or beside it, with a line, where names would cover each other.
     """
     mu = np.asarray(mu, dtype=float)
     if mu.ndim != 2 or mu.shape[1] != 2 or len(mu) == 0:
@@ -202,8 +213,10 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
     ax = figure.add_subplot(aspect="equal", xlabel="z₁", ylabel="z₂")
     for k, colour in enumerate(colours):
         x, y = mu[drawn[index[drawn] == k]].T
-        ax.scatter(x, y, s=12, color=colour, alpha=0.7, linewidths=0)
-    title = f"Codes of {len(mu):,} examples\npoints: an autoencoder has no σ and no prior"
+        marker = MARKERS[k // len(CLASSES)]
+        ax.scatter(x, y, s=12, color=colour, alpha=0.7, linewidths=0, marker=marker)
+    thinned = f", {len(drawn):,} of them drawn" if len(drawn) < len(mu) else ""
+    title = f"Codes of {len(mu):,} examples{thinned}\npoints: an autoencoder has no σ and no prior"
     anchors = np.empty((0, 2))
     if logvar is not None:
         anchors = np.array([(0.0, radius) for radius in (1, 2, 3)])
@@ -219,14 +232,19 @@ def latent_plane(mu: Array, logvar: Array | None = None, labels: Array | None = 
             )
             ax.plot(*mu[i], "o", color=colour, markersize=2)
         title = (
-            f"Posterior means of {len(mu):,} examples\n"
+            f"Posterior means of {len(mu):,} examples{thinned}\n"
             f"ellipses: μ ± 1σ of {len(chosen)} of them; circles: the prior"
         )
     if colours != [BLUE]:
-        means = np.array([mu[index == k].mean(axis=0) for k in range(len(names))])
-        places = _push_apart(means, anchors, 0.065 * np.ptp([*mu[drawn], *anchors], axis=0).max())
-        for name, place, colour in zip(names, places, colours, strict=True):
-            badge(ax, place, str(name), colour)
+        size = 14 if len(names) <= len(CLASSES) else 9  # points
+        apart = 0.065 * size / 14 * np.ptp([*mu[drawn], *anchors], axis=0).max()
+        homes = np.array([_midst(mu[index == k]) for k in range(len(names))])
+        places = _push_apart(homes, anchors, apart)
+        for name, home, place, colour in zip(names, homes, places, colours, strict=True):
+            if np.linalg.norm(place - home) > apart / 2:  # else it covers its home
+                line = np.stack([home, place]).T
+                ax.plot(*line, color=colour, lw=1.5, marker="o", markevery=[0], path_effects=HALO)
+            badge(ax, place, str(name), colour, size)
     ax.set_title(title)
     return figure
 
@@ -336,20 +354,23 @@ def kl_per_dimension(kl: Array, threshold: float = 0.01) -> Figure:
     kl = np.asarray(kl, dtype=float)
     order = np.argsort(-kl, kind="stable")  # (Z,)
     used = int((kl > threshold).sum())
-    figure = Figure(figsize=(7.6, 4))
+    few = len(kl) <= 8
+    figure = Figure(figsize=(2.8 + 0.4 * len(kl) if few else 7.6, 4))  # no wider than its bars need
     ax = figure.add_subplot()
-    ax.bar(
-        range(len(kl)), kl[order], 0.8, color=[BLUE if v > threshold else GREY for v in kl[order]]
-    )
+    colours = [BLUE if v > threshold else GREY for v in kl[order]]
+    bars = ax.bar(range(len(kl)), kl[order], 0.8, color=colours)
+    if few:
+        ax.bar_label(bars, [f"{v:.2f}" for v in kl[order]], padding=2)
+        ax.margins(y=0.12)  # for the numbers
     ax.set_title(
-        f"KL to the prior: {kl.sum():.1f} nats in all, {used} of {len(kl)} dimensions "
-        f"above {threshold:g}"
+        f"KL to the prior: {kl.sum():.1f} nats{chr(10) if few else ' in all, '}"
+        f"{used} of {len(kl)} dimensions{chr(10) if few else ' '}above {threshold:g}"
     )
     step = 1 if len(kl) <= 30 else -(-len(kl) // 18)
     ax.set_xticks(range(0, len(kl), step), [str(j) for j in order[::step]])
-    room = max(len(kl), 8) / 2  # so that one or two dimensions do not make walls
+    room = max(len(kl), 3) / 2  # so that one or two dimensions do not make walls
     ax.set_xlim(len(kl) / 2 - 0.5 - room, len(kl) / 2 - 0.5 + room)
-    ax.set(xlabel="latent dimension, sorted", ylabel="nats, mean over the examples")
+    ax.set(xlabel="latent dimension, sorted", ylabel="nats, mean of examples")
     ax.grid(True, axis="y")
     return figure
 
@@ -483,6 +504,19 @@ def is_table(image_shape: Sequence[int], x: Array) -> bool:
     return image_shape[0] == 1 or bool(x.min() < -0.5 or x.max() > 1.5)
 
 
+def _leave_the_start_out(ax: Axes) -> None:
+    """Let what comes after the first twentieth of the lines, 1 at least, set the range of y."""
+    y = np.array([line.get_ydata() for line in ax.lines], dtype=float)  # (lines, E)
+    later = y[:, max(1, y.shape[1] // 20) :]
+    if y.shape[1] < 4 or not np.isfinite(later).any():
+        return
+    low, high = np.nanmin(later), np.nanmax(later)
+    room = 0.25 * (high - low)
+    low, high = max(np.nanmin(y), low - room), min(np.nanmax(y), high + room)
+    if high > low:
+        ax.set_ylim(low - 0.2 * room, high + 0.2 * room)
+
+
 def _step(n: int, image_shape: Sequence[int]) -> int:
     """Return which pixels of n images are drawn, every one or every second or so, in a figure."""
     return max(1, math.ceil(math.sqrt(n * image_shape[0] * image_shape[1] / MAX_PIXELS)))
@@ -533,7 +567,7 @@ def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:
     """Choose examples of every class that lie far from each other, but not outside their class."""
     chosen: list[int] = []
     classes = np.unique(index)
-    taken = [mu[index == k].mean(axis=0) for k in classes]  # the classes' names stand there
+    taken = [_midst(mu[index == k]) for k in classes]  # the classes' names stand there
     for k in classes:
         mine = drawn[index[drawn] == k]
         if len(mine) == 0:  # a class so rare that none of it is drawn
@@ -545,6 +579,11 @@ def _spread_out(mu: Array, index: Array, drawn: Array) -> list[int]:
             chosen.append(int(mine[gap.argmax()]))
             taken.append(mu[chosen[-1]])
     return chosen
+
+
+def _midst(points: Array) -> Array:
+    """Return the point (2,) among points (n, 2) that is nearest to their median."""
+    return points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
 
 
 def _push_apart(points: Array, fixed: Array, distance: float) -> Array:

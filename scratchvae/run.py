@@ -481,7 +481,10 @@ class Run:
         self._last_state: State | None = None
         self._saved_at = time.monotonic()
         data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
-        self._data = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        self._data: dict[str, Any] = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        names = trainer.dataset.columns or ()
+        if names != tuple(str(j + 1) for j in range(len(names))):  # which name what has no name
+            self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
 
     def __repr__(self) -> str:
@@ -857,9 +860,13 @@ class _Config(TypedDict):
     image_shape: list[Count]
 
 
-class _Data(TypedDict):
+class _Place(TypedDict):
     path: str  # absolute, or the name of an embedded set
     sha256: str
+
+
+class _Data(_Place, total=False):
+    columns: list[str]  # the names of those of a table
 
 
 class _Known(Progress, total=False):  # what older checkpoints do not say
@@ -1055,6 +1062,12 @@ def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> Non
     """Raise InputError unless what both configurations tell about the model agrees."""
     # They may change from one training to the next.
     free = ("kind", "beta", "free_bits", "samples", "gradient")
+    for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
+        if "encoder" in one and "hidden" in other:
+            raise InputError(
+                f"{path}: made with another configuration: {of} has parts of its own, such as the "
+                f"encoder {one['encoder']}, and the other has what hidden={other['hidden']} builds"
+            )
     # Through JSON, as the file was: a tuple has become a list.
     for name, value in json.loads(json.dumps(now)).items():
         if name in saved and name not in free and saved[name] != value:
@@ -1084,6 +1097,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         holds other parameters than `into`.
     """
     path = Path(path)
+    if isinstance(into, type) or (into is not None and not hasattr(into, "check_parts")):
+        raise InputError(f"into is {into!r}: expected a model, such as sv.VAE(784)")
     path = path / LAST if os.path.isdir(path) else path
     arrays, values = checkpoint.load(path)
     config = _config(values).get("model", {})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
-from matplotlib import style
+from matplotlib import figure, style
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 150,
@@ -39,6 +40,19 @@ CLASSES = (
 
 # Matplotlib's defaults and then STYLE, whatever the user's matplotlibrc says; undone on return.
 styled = style.context(["default", STYLE])
+
+PIXELS_PER_INCH = 80  # of a notebook: text in figures is then as large as around them
+
+
+class Figure(figure.Figure):
+    """A figure of matplotlib that a notebook shows without pyplot and without a magic line."""
+
+    @styled
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        width, height = (round(PIXELS_PER_INCH * side) for side in self.get_size_inches())
+        return file.getvalue(), {"width": width, "height": height}
 
 
 def use_style() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from .layers import belongs_to, in_words, named
@@ -17,26 +18,47 @@ class Text(str):
         return str(self)
 
 
-def summarize(model: Model) -> Text:
-    """Return a table with a row for each layer: its name, its output's shape, its parameters."""
-    rows = [("part", "layer", "output", "parameters")]
+HEAD = ("part", "layer", "output", "parameters")
+
+
+def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
+    """Return a row for each layer: its name, itself, its output's shape and its parameters."""
+    rows = []
     for part, (width, _) in model.widths().items():
         h = model.backend.xp.zeros((2, width), dtype=model.dtype)
         for name, layer in walk(part, getattr(model, part)):
-            h, _ = layer.forward(h)
+            h, _ = _copied(layer).forward(h)
             rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
     for part in ("likelihood", "prior"):
         if size := _size(owner := getattr(model, part)):
             rows.append((part, type(owner).__name__, "", f"{size:,}"))
+    return rows
+
+
+def total_of(model: Model) -> str:
+    """Return how many parameters a model has, of which type, and where."""
+    return f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
+
+
+def summarize(model: Model) -> Text:
+    """Return the rows of all layers as a table of plain text."""
+    rows = [HEAD, *rows_of(model)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
         for a, b, c, d in rows
     ]
-    total = f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
     name = f"{type(model).__name__}({model.data_dim}, latent_dim={model.latent_dim})"
     head = f"{name}, {in_words(model.likelihood)}"
-    return Text("\n".join([head, "", *lines, "", total]))
+    return Text("\n".join([head, "", *lines, "", total_of(model)]))
+
+
+def _copied(layer: Any) -> Any:
+    """Return a copy, whose forward moves no generator and no statistics of the layer itself."""
+    try:
+        return copy.deepcopy(layer)
+    except Exception:  # it holds what cannot be copied, such as a lock
+        return layer
 
 
 def walk(part: str, layer: Any) -> list[tuple[str, Any]]:

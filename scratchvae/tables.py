@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm
 
 from .backend import Array
 from .errors import InputError
-from .style import BLUE, VERMILION, styled
+from .style import BLUE, VERMILION, Figure, styled
 
 BAND = "#E4E4E4"
 MAX_COLUMNS = 400  # more of them are no longer told apart

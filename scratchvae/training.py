@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -32,6 +33,7 @@ from .errors import (
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state, slower
 from .formats import is_frame
+from .notebook import table
 from .optimizers import Optimizer
 from .parallel import noise_of
 from .schedules import Schedule, constant
@@ -39,6 +41,10 @@ from .standardization import advice
 from .vae import Autoencoder, Terms
 
 ORDER, TEST_NOISE, TEST_PIXELS = 1, 2, 3  # independent streams of one seed
+MAX_SHOWN = 10  # epochs, in a notebook
+OnStep = Callable[[Terms], None]
+OnEpoch = Callable[[dict[str, float]], None]
+Callbacks = tuple[OnStep, OnEpoch]
 
 
 class Metrics(TypedDict):
@@ -133,18 +139,14 @@ class Trainer:
         shards: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
-        if getattr(model, "check_parts", None) is None:
+        if isinstance(model, type) or getattr(model, "check_parts", None) is None:
             raise InputError(f"model is {model!r}: expected one such as sv.VAE(784)")
         model.check_parts()
         if not isinstance(optimizer, Optimizer):
             raise InputError(
                 f"optimizer is {optimizer!r}: expected one such as sv.Adam(model.params)"
             )
-        if optimizer.params is not model.params:
-            raise InputError(
-                "the optimizer moves the parameters of another model, or of this one before its "
-                "parts were gathered again: expected one made of this model's params"
-            )
+        _require_own(optimizer, model)
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
             if given is not None and not callable(given):
                 raise InputError(
@@ -182,33 +184,76 @@ class Trainer:
             f"batch_size={self.batch_size}, epoch={self.epoch}, batch={self.batch})"
         )
 
+    def _repr_html_(self) -> str:
+        columns = {k: k.replace("_", " ") for k in Metrics.__annotations__}
+        rows = [
+            [f"{line[k]:.2f}" if isinstance(line[k], float) else f"{line[k]:,}" for k in columns]
+            for line in self.metrics[-MAX_SHOWN:]
+        ]
+        return table(repr(self), [*columns.values()], rows)
+
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `_step` raises and says where
     def run(
         self,
         epochs: int,
-        on_step: Callable[[Terms], None] = lambda terms: None,
-        on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
+        on_step: OnStep = lambda terms: None,
+        on_epoch: OnEpoch = lambda metrics: None,
+        *,
+        progress: bool = False,
     ) -> None:
         """Train until `epochs` epochs are done, those before this call included, or `stop` is set.
+
+        Parameters
+        ----------
+        epochs : int
+        on_step, on_epoch : callable
+            Called after each step with its terms, and after each epoch with its metrics.
+        progress : bool
+            Whether to show a bar, on standard error or, where ipywidgets is installed, in the
+            notebook.
 
         Raises
         ------
         NonFiniteError
             If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
             parameters move; or if the test loss is at the end of an epoch.
+        InputError
+            If the optimizer is of other parameters than the model's.
         """
+        _require_own(self.optimizer, self.model)
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:
             warnings.warn(self._advice, InputWarning, stacklevel=3)  # above errstate's wrapper
-        with blas_threads(self.model, self.batch_size):
+        callbacks = on_step, on_epoch
+        shown = self._with_bar(epochs, *callbacks) if progress else nullcontext(callbacks)
+        with blas_threads(self.model, self.batch_size), shown as (on_step, on_epoch):
             while self.epoch < epochs and not self._stopped():
                 self._run_epoch(on_step)
                 if self.batch >= self.batches_per_epoch:
                     self.metrics.append(self._finish_epoch())
                     on_epoch(self.metrics[-1])
 
-    def _run_epoch(self, on_step: Callable[[Terms], None]) -> None:
+    @contextmanager
+    def _with_bar(self, epochs: int, on_step: OnStep, on_epoch: OnEpoch) -> Iterator[Callbacks]:
+        """Yield the callbacks, which move a bar as well."""
+        from tqdm.auto import tqdm
+
+        n = self.batches_per_epoch
+        done = self.epoch * n + self.batch
+        with tqdm(total=max(done, epochs * n), initial=done, unit="step") as bar:
+
+            def after_step(terms: Terms) -> None:
+                bar.update()
+                on_step(terms)
+
+            def after_epoch(metrics: dict[str, float]) -> None:
+                bar.set_postfix_str(f"test loss {metrics['test_loss']:.2f}")
+                on_epoch(metrics)
+
+            yield after_step, after_epoch
+
+    def _run_epoch(self, on_step: OnStep) -> None:
         self.dataset.require_whole()
         # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
@@ -384,3 +429,11 @@ class Trainer:
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
         return binarize(x, self.binarize, rng, self.model.backend)
+
+
+def _require_own(optimizer: Optimizer, model: Autoencoder) -> None:
+    if optimizer.params is not model.params:
+        raise InputError(
+            "the optimizer moves the parameters of another model, or of this one before its "
+            "parts were gathered again: expected one made of this model's params"
+        )

@@ -771,3 +771,10 @@ def test_what_is_damaged_in_the_cache_is_fetched_again(tiny_mnist, cache, mirror
     mirror.asked.clear()
     load("mnist")
     assert mirror.asked == [f"{NAMES[2]}.gz"]
+
+
+def test_in_a_notebook_a_dataset_is_a_table_of_its_parts(rng):
+    x, y = rng.random((7, 2, 3)), [0, 1, 2, 0, 1, 2, 0]
+    html = Dataset.from_arrays(x, y, test=x[:4])._repr_html_()
+    assert "<td>training</td><td>7</td><td>2 × 3</td><td>3 classes</td>" in html
+    assert "<td>test</td><td>4</td><td>2 × 3</td><td>none</td>" in html

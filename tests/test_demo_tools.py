@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ Time: 1 s quick, 2 s full
 """
 from scratchvae import demo_tools
 
-d = demo_tools.start(__file__)
+d = demo_tools.start("nothing")
 model = d.vae((5,), 2)
 trainer = d.train(model, 1 if d.quick else 2)
 figure, ax = d.figure()
@@ -86,6 +87,20 @@ def test_a_claim_that_does_not_hold_ends_with_code_1(script, tmp_path, capsys):
     assert "DOES NOT HOLD: one epoch is enough" in capsys.readouterr().out
 
 
+def test_a_cell_of_a_notebook_has_no_options_but_its_own(script, monkeypatch):
+    """There `__main__` is no file, and sys.argv is what the kernel was started with."""
+    main_module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main_module)
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"])
+    assert not demo_tools.start("nothing").quick
+    assert demo_tools.start("nothing", ["--quick"]).quick
+    main_module.__file__ = "/home/me/notebook.ipynb"  # as some editors set it
+    assert not demo_tools.start("nothing").quick
+    monkeypatch.setattr(sys, "argv", [str(script), "--quick"])
+    main_module.__file__ = str(script)  # as `%run` and Python itself do
+    assert demo_tools.start("nothing").quick
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones(script, capsys):
     assert main(["demo", "other"]) == 2
     assert "there is no demo 'other': expected one of nothing" in capsys.readouterr().err
@@ -104,18 +119,16 @@ def test_without_cuda_a_demo_says_so_in_one_sentence(script, capsys, monkeypatch
     assert "the cupy backend needs an NVIDIA GPU" in capsys.readouterr().err
 
 
-def test_the_data_are_floats_from_0_to_1(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
-    d = demo_tools.start(str(script))
+def test_the_data_are_floats_from_0_to_1(script, tmp_path):
+    d = demo_tools.start("nothing", ["--device", "cpu", "--out", str(tmp_path)])
     assert d.x.dtype == np.float32
     assert d.x.shape == d.dataset.train.shape
     assert (d.x.min(), d.x.max()) == (0, 1)
     assert len(d.labels_test) == len(d.x_test)
 
 
-def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
-    d = demo_tools.start(str(script))
+def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path):
+    d = demo_tools.start("nothing", ["--device", "cpu", "--out", str(tmp_path)])
     figure, ax = d.figure(size=(2, 2))
     (dot,) = ax.plot([0], [0], "o")
 
@@ -133,10 +146,9 @@ def test_an_animation_is_written_whole_or_not_at_all(script, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["nothing-dot.gif"]
 
 
-def test_the_axes_of_an_animation_do_not_move(script, tmp_path, monkeypatch):
+def test_the_axes_of_an_animation_do_not_move(script, tmp_path):
     """The layout would give more room to longer numbers beside the axis, frame by frame."""
-    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
-    d = demo_tools.start(str(script))
+    d = demo_tools.start("nothing", ["--device", "cpu", "--out", str(tmp_path)])
     figure, ax = d.figure(size=(2, 2))
     places = []
 
@@ -206,10 +218,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def running(script, tmp_path, monkeypatch):
+def running(script, tmp_path):
     """The demo of nothing, started on the CPU."""
-    monkeypatch.setattr(sys, "argv", ["demo", "--device", "cpu", "--out", str(tmp_path)])
-    return demo_tools.start(str(script))
+    return demo_tools.start("nothing", ["--device", "cpu", "--out", str(tmp_path)])
 
 
 def test_the_head_says_what_it_runs_on(capsys, running):
@@ -259,6 +270,19 @@ def test_training_passes_its_callbacks_on(running):
     )
     assert epochs == [1, 2]
     assert len(losses) == 2 * running.epochs(1) * -(-len(running.x) // 128)
+
+
+def test_a_table_is_read_as_text_and_as_markdown(running, capsys):
+    capsys.readouterr()
+    running.table(["beta", "nats"], [["0.1", "7.25"], ["large beta", "12"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "| beta       | nats |",
+        "| :--------- | ---: |",
+        "| 0.1        | 7.25 |",
+        "| large beta |   12 |",
+        "",
+    ]
 
 
 def test_a_figure_says_what_it_shows(running, tmp_path, capsys):

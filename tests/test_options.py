@@ -20,7 +20,7 @@ from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
-from scratchvae import activations, checkpoint, cli, demo_tools, distributed, plots
+from scratchvae import activations, checkpoint, cli, demo_tools, distributed, explorer, plots
 from scratchvae.backend import asnumpy
 from scratchvae.evaluation import importance_weighted_bound
 from scratchvae.gradcheck import Report
@@ -700,6 +700,53 @@ def drawn_device(do):
     for name, backend in ("cpu", "numpy"), ("cuda", "cupy"):
         model = shown(do, "figures", run, "--device", name, out=None)[0]
         assert model.backend.name == backend
+
+
+def explored(do, run, *options, out=None):
+    """Return the run whose page `explore` writes."""
+    seen = []
+    with do.patch.context() as patch:
+        patch.setattr(explorer, "page", lambda run: seen.append(run) or "a page")
+        do("explore", run.out, *(("--out", out) if out else ()), *options)
+    path = Path(out or f"{run.out}/explorer.html")
+    assert path.exists()
+    assert path.read_text() == "a page"
+    return seen[0]
+
+
+@acts("explore run_folder")
+def explored_folder(do):
+    a, b = (explored(do, do.train("--seed", n)).model for n in (1, 2))
+    assert (a.params.value != b.params.value).any()
+
+
+@acts("explore --data")
+def explored_data(do):
+    run = do.train()
+    do.save("y.npy", 100, 6)
+    assert len(explored(do, run, "--data", "y.npy").trainer.dataset.test) == 10
+
+
+@acts("explore --best")
+def explored_best(do):
+    a, b = with_another_best(do)
+    best, other = explored(do, a, "--best").model, explored(do, b).model
+    np.testing.assert_array_equal(best.params.value, other.params.value)
+
+
+@acts("explore --out")
+def explored_out(do):
+    run = do.train()
+    for name in "a.html", "b.html":
+        explored(do, run, out=name)
+
+
+@acts("explore --device")
+def explored_device(do):
+    run = do.train()
+    do.use_device()
+    for name, backend in ("cpu", "numpy"), ("cuda", "cupy"):
+        assert explored(do, run, "--device", name).model.backend.name == backend
 
 
 # --- sample, demo and gradcheck ------------------------------------------------------------------

@@ -21,7 +21,7 @@ SOURCES = {
 
 # Lowest first: a module may import from its own floor and from those below.
 FLOORS = [
-    ["errors"],
+    ["errors", "held", "notebook"],
     ["backend", "kernels"],
     ["gaussian", "activations", "free_bits"],
     ["parameters", "checkpoint", "formats", "style"],
@@ -33,10 +33,11 @@ FLOORS = [
     ["vae"],
     ["conditional"],
     ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
-    ["plots", "tables", "parallel", "finite"],
+    ["plots", "tables", "fused", "parallel", "finite"],
+    ["distributed"],
     ["training"],
     ["run", "demo_tools"],
-    ["exercises"],
+    ["exercises", "explorer"],
     ["cli"],
     ["__init__", "__main__"],
 ]

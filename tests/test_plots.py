@@ -1,5 +1,6 @@
 """What is drawn is what was given: positions, sizes, order, orientation, words."""
 
+import io
 import subprocess
 import sys
 from itertools import pairwise
@@ -79,6 +80,33 @@ def test_a_long_run_has_a_log_axis_that_says_so():
     long, short = plots.training_curves(metrics(500)).axes, plots.training_curves(metrics(50)).axes
     assert (long[0].get_xscale(), short[0].get_xscale()) == ("log", "linear")
     assert (long[3].get_xlabel(), short[3].get_xlabel()) == ("epoch, log scale", "epoch")
+
+
+def test_epochs_of_the_beginning_do_not_set_the_range():
+    lines = metrics(30)
+    for line in lines:
+        line["train_loss"] = 1000.0 if line["epoch"] == 1 else 30 - line["epoch"] / 10
+        line["test_loss"] = line["train_loss"] - 1
+    ax = plots.training_curves(lines).axes[0]
+    low, high = ax.get_ylim()
+    assert 25 < low < 26  # the last test loss is 26
+    assert 29.8 < high < 32  # the second train loss is 29.8
+    assert ax.lines[0].get_ydata()[0] == 1000  # it is drawn, and leaves the panel
+
+
+def test_a_range_without_outliers_holds_every_epoch():
+    ax = plots.training_curves(metrics(30)).axes[0]
+    low, high = ax.get_ylim()
+    values = [line.get_ydata() for line in ax.lines]
+    assert low < np.min(values) < np.max(values) < high
+
+
+def test_active_units_that_do_not_change_are_a_word_of_a_title():
+    lines = [line | {"active_units": 2} for line in metrics(12)]
+    axes = plots.training_curves(lines).axes
+    assert len(axes) == 3
+    assert "active dimensions: 2 throughout" in axes[2].get_title(loc="left")
+    assert [ax.get_xlabel() for ax in axes] == ["epoch"] * 3
 
 
 def test_an_autoencoder_has_one_panel():
@@ -232,12 +260,12 @@ def test_the_priors_circles_are_labelled(rng):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("z₁", "z₂")
 
 
-def test_a_class_has_a_colour_and_its_name_at_its_mean():
-    mu = np.array([[-5.0, 0], [-5, 2], [4, 4], [4, 6]])
-    (ax,) = plots.latent_plane(mu, None, np.array([7, 7, 3, 3])).axes
+def test_a_class_has_a_colour_and_its_name_in_its_midst():
+    mu = np.array([[-5.0, 0], [-5, 1], [-5, 9], [4, 4], [4, 5], [4, 7]])
+    (ax,) = plots.latent_plane(mu, None, np.array([7, 7, 7, 3, 3, 3])).axes
     assert {t.get_text(): t.get_position() for t in ax.texts} == {"3": (4, 5), "7": (-5, 1)}
     first, second = ax.collections
-    np.testing.assert_array_equal(first.get_offsets(), mu[2:])
+    np.testing.assert_array_equal(first.get_offsets(), mu[3:])
     assert (first.get_facecolor() != second.get_facecolor()).any()
 
 
@@ -284,6 +312,43 @@ def test_many_examples_are_thinned_and_a_rare_class_does_no_harm(rng):
     assert sum(len(c.get_offsets()) for c in ax.collections) == plots.MAX_POINTS
     assert "10,000" in ax.get_title(loc="left")
     assert "99" in texts(ax)
+
+
+def test_a_title_says_how_many_examples_are_drawn(rng):
+    for n, said in ((2000, "2,000 examples\n"), (2001, "2,001 examples, 2,000 of them drawn\n")):
+        mu, logvar, _ = gaussians(rng, n)
+        for ax in (*plots.latent_plane(mu, logvar).axes, *plots.latent_plane(mu, None).axes):
+            assert said in ax.get_title(loc="left")
+
+
+def test_a_name_stands_among_its_digits_or_has_a_line_to_them(rng):
+    mu, _, labels = gaussians(rng, 500)
+    mu[labels == 3] = rng.choice([[3.0, 1.0], [3.0, -1.0], [3.2, 1.0]], sum(labels == 3))
+    (ax,) = plots.latent_plane(mu, None, labels).axes
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    for k in range(10):  # not at the mean of two heaps, where there is nothing
+        distance = np.linalg.norm(mu[labels == k] - places[str(k)], axis=1)
+        assert distance.min() < 1e-9
+    assert not ax.lines
+    mu = 0.1 * rng.standard_normal((500, 2))
+    (ax,) = plots.latent_plane(mu, None, labels).axes
+    places = np.array([text.get_position() for text in ax.texts])
+    lines = {tuple(line.get_xydata()[1]): line.get_xydata()[0] for line in ax.lines}
+    assert len(lines) > 2
+    for k, place in enumerate(places):
+        home = lines.get(tuple(place), place)
+        assert np.linalg.norm(mu[labels == k] - home, axis=1).min() < 0.05
+
+
+def test_classes_of_one_colour_have_other_markers(rng):
+    labels = rng.permutation(600) % 30
+    mu = 3 * np.column_stack([np.cos(labels), np.sin(labels)]) + rng.normal(0, 0.1, (600, 2))
+    (ax,) = plots.latent_plane(mu, None, labels).axes
+    looks = {
+        (to_hex(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes())
+        for dots in ax.collections
+    }
+    assert len(ax.collections) == len(looks) == 30
 
 
 def test_one_example_is_enough():
@@ -359,6 +424,8 @@ def test_bars_are_sorted_and_named(z, rng):
     title = ax.get_title(loc="left")
     assert f"{kl.sum():.1f} nats" in title
     assert f"{(kl > 0.1).sum()} of {z} " in title
+    whole = figure.get_size_inches()[0]
+    assert 0.5 < whole / max(3, z) < 2 or z > 8  # inches for a bar: neither a wall nor a hair
     figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in ax.get_xticklabels()]
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))  # none overlaps
@@ -422,6 +489,18 @@ def test_pyplot_is_not_loaded_and_the_package_alone_loads_no_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# --- in a notebook
+
+
+@pytest.mark.parametrize("build", FIGURES.values(), ids=FIGURES.keys())
+def test_a_notebook_gets_a_picture_as_large_as_its_text(build):
+    figure = build()
+    data, size = figure._repr_png_()
+    height, width, _ = imread(io.BytesIO(data)).shape
+    np.testing.assert_allclose([width, height], 150 * figure.get_size_inches(), atol=1)
+    assert size == {"width": round(width * 80 / 150), "height": round(height * 80 / 150)}
+
+
 # --- save
 
 
@@ -431,7 +510,7 @@ def test_the_suffix_chooses_the_format(tmp_path):
         plots.save(FIGURES["kl"](), str(path))
         assert path.read_bytes().startswith(start)
     height, width, _ = imread(tmp_path / "figure.png").shape
-    assert (width, height) == (7.6 * 150, 4 * 150)
+    assert (width, height) == tuple(150 * FIGURES["kl"]().get_size_inches())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The loop: what it counts, when it stops, and that stopping and resuming changes nothing."""
 
+import pickle
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -221,6 +223,26 @@ def test_an_optimizer_of_other_parameters_is_refused(rng, seed):
     model, other = (sv.VAE(6, hidden=(), latent_dim=2, rng=seed) for _ in range(2))
     with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
         Trainer(model, sv.Adam(other.params), make_dataset(rng))
+    trainer = Trainer(model, sv.Adam(model.params), make_dataset(rng))
+    trainer.model = other
+    with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
+        trainer.run(1)
+
+
+def test_a_class_is_no_model(rng):
+    with pytest.raises(
+        sv.InputError, match=r"^model is <class .*VAE'>: expected one such as sv\.VAE"
+    ):
+        Trainer(sv.VAE, None, make_dataset(rng))
+
+
+def test_a_trainer_can_be_pickled_and_goes_on_bitwise(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    again = pickle.loads(pickle.dumps(trainer))
+    for t in trainer, again:
+        t.run(2)
+    np.testing.assert_array_equal(again.model.params.value, trainer.model.params.value)
 
 
 @pytest.mark.parametrize("optimizer", [sv.Adam, lambda model: model.params])
@@ -392,3 +414,31 @@ def test_a_state_of_the_first_version_is_restored(rng, seed):
         del values[name]
     resumed.restore(arrays, values, "here")
     np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)
+
+
+def test_a_bar_shows_how_far_a_run_is_and_changes_nothing(rng, seed, capsys):
+    dataset = make_dataset(rng)
+    silent, shown = make_trainer(dataset, seed), make_trainer(dataset, seed)
+    silent.run(2)
+    assert capsys.readouterr().err == ""
+    losses, epochs = [], []
+    shown.run(1)
+    shown.run(2, losses.append, epochs.append, progress=True)
+    bar = capsys.readouterr().err
+    assert f"{shown.batches_per_epoch}/{2 * shown.batches_per_epoch} [" in bar  # it goes on
+    assert f"{2 * shown.batches_per_epoch}/{2 * shown.batches_per_epoch} [" in bar
+    assert f"test loss {shown.metrics[1]['test_loss']:.2f}" in bar
+    assert (len(losses), epochs) == (shown.batches_per_epoch, shown.metrics[1:])
+    np.testing.assert_array_equal(shown.model.params.value, silent.model.params.value)
+
+
+def test_in_a_notebook_a_trainer_is_a_table_of_its_last_epochs(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    assert trainer._repr_html_().count("<td>") == 0
+    trainer.run(12)
+    html = trainer._repr_html_()
+    assert "epoch=12" in html
+    assert "<th>test loss</th>" in html
+    assert html.count("<tr>") == 1 + 10
+    last = trainer.metrics[-1]
+    assert f"<td>12</td><td>{last['train_loss']:.2f}</td>" in html

@@ -1,9 +1,10 @@
 """The gallery: every demo is run when the pages are built, and becomes a page.
 
-A page holds the demo's claim, its figures, what it printed, and its text and code cell by cell, all
-read from the script and from its run in full mode. A demo that raises, whose claim does not hold,
-or that does not end, is an error of the build. Runs are kept beside the build's output until the
-demo, the package or the data change.
+A page says what a demo shows and why, and then holds its figures, the numbers that it printed, and
+its text and code cell by cell, all read from the script and from its run in full mode. A demo that
+raises, whose claim does not hold, or that does not end, is an error of the build. Runs are kept
+beside the build's output until the demo, the package or the data change. With ``-D gallery_run=0``
+no demo is run, and pages have neither figures nor numbers.
 
 The pages are written to gallery/, where Sphinx reads them like any other; git ignores them.
 """
@@ -23,9 +24,10 @@ from html import escape as escape_html
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from cells import cells, escape, notebook, prose
 from keep import PACKAGE, kept
 from PIL import Image
-from sphinx.util.display import status_iterator
 from sphinx.util.logging import getLogger
 
 from scratchvae.demo_tools import Entry, entries
@@ -35,12 +37,13 @@ logger = getLogger(__name__)
 HEAD = """\
 # Demos
 
-Each demo is a script with one claim, the figure that shows it and the numbers that prove it; it
-ends with an exit code other than 0 if the claim does not hold on the data. What these pages show
-was computed when they were built, with the embedded digits. `scratchvae demo` lists them,
-`scratchvae demo NAME` runs one, with `--quick` in less time, with `--data mnist` on MNIST and with
-`--device cuda` on a GPU.
+Each demo makes one claim, draws the figure that shows it and prints the numbers that prove it. If
+the claim does not hold on the data, the demo fails. These pages show what the demos computed when
+the pages were built, with the embedded digits. Run one yourself with `scratchvae demo NAME`: in
+less time with `--quick`, on MNIST with `--data mnist`, on a GPU with `--device cuda`. Or take it as
+a notebook, which each page offers.
 """
+NOT_RUN = "This page was built without its demo being run: figures and numbers are missing.\n"
 
 
 # ---- running -------------------------------------------------------------------------------------
@@ -89,10 +92,10 @@ def run_all(runs: Path, limit: int) -> Iterator[tuple[Entry, Path]]:
     """Yield each demo that holds, with its folder; report the others as errors."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = {entry: pool.submit(run, entry, runs, limit) for entry in entries()}
-        for entry in status_iterator(
-            futures, "running demos... ", length=len(futures), stringify_func=lambda e: e.name
-        ):
-            futures[entry].exception()  # wait for it
+        for k, (entry, future) in enumerate(futures.items(), start=1):
+            # Sphinx is quiet but for what is wrong, and this takes minutes.
+            print(f"Demo {k} of {len(futures)}: {entry.name}", file=sys.stderr, flush=True)
+            future.exception()  # wait for it
     for entry, future in futures.items():
         try:
             yield entry, future.result()
@@ -103,7 +106,8 @@ def run_all(runs: Path, limit: int) -> Iterator[tuple[Entry, Path]]:
 
 # ---- pictures ------------------------------------------------------------------------------------
 
-THUMBNAIL = (640, 400)  # pixels, at most: twice the size in which it is seen
+THUMBNAIL = (720, 480)  # pixels, at most: twice the size in which it is seen
+GAP = 20  # white pixels, which part the panels of a figure
 
 
 class Picture(NamedTuple):
@@ -130,23 +134,31 @@ class Picture(NamedTuple):
         return (
             f'<figure class="demo-figure">\n<a href="figures/{self.name}" title="Full size">\n'
             f"<picture>\n{source if self.moves else ''}{self._img(self.name, self.size)}\n"
-            "</picture>\n</a>\n</figure>\n"
+            f"</picture>\n</a>\n<figcaption>{escape_html(self.alt)}.</figcaption>\n</figure>\n"
         )
 
-    def in_index(self, page: str) -> str:
-        """Return its HTML: small, and a link to the page."""
-        scale = min(1, THUMBNAIL[0] / self.size[0], THUMBNAIL[1] / self.size[1])
-        image = self._img(self.thumbnail, tuple(round(scale * side) for side in self.size))
-        return f'<figure class="demo-thumbnail">\n<a href="{page}">\n{image}\n</a>\n</figure>\n'
+    def in_index(self) -> str:
+        """Return the HTML of its thumbnail, beside which stands what the demo claims."""
+        return f'<img src="figures/{self.thumbnail}" alt="">'
 
     def _img(self, name: str, size: tuple[int, ...]) -> str:
         text = escape_html(self.alt)
         return f'<img src="figures/{name}" alt="{text}" width="{size[0]}" height="{size[1]}">'
 
 
+def first_panel(image: Image.Image) -> Image.Image:
+    """Return the left part of a wide figure, up to a gap between panels: small, it can be read."""
+    white = (np.asarray(image.convert("L")) > 250).all(axis=0)  # (W,)
+    starts = np.flatnonzero(np.convolve(white, np.ones(GAP), "valid") == GAP)
+    least, most = 0.9 * image.height, 1.9 * image.height
+    ends = starts[(starts >= least) & (starts <= most)]
+    if image.width <= most or len(ends) == 0:
+        return image
+    return image.crop((0, 0, int(ends[0]) + GAP // 2, image.height))
+
+
 def publish(folder: Path, site: Path) -> list[Picture]:
     """Copy the figures of a run to `site`, with what the pages show of them; return them."""
-    site.mkdir(parents=True, exist_ok=True)
     pictures = []
     for name, alt in json.loads((folder / "figures.json").read_text(encoding="utf-8")):
         shutil.copyfile(folder / name, site / name)
@@ -156,6 +168,7 @@ def publish(folder: Path, site: Path) -> list[Picture]:
             last = image.convert("RGB")
         if picture.moves:
             last.save(site / picture.still)
+        last = first_panel(last)
         last.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
         last.quantize(128, Image.Quantize.MAXCOVERAGE).save(site / picture.thumbnail, optimize=True)
         pictures.append(picture)
@@ -165,66 +178,51 @@ def publish(folder: Path, site: Path) -> list[Picture]:
 # ---- pages ---------------------------------------------------------------------------------------
 
 
-def cells(source: str) -> Iterator[tuple[str, str]]:
-    """Yield the text and the code of each cell after the docstring.
-
-    A cell begins with a line ``# %%``; the comment directly below it is its text.
-    """
-    for cell in re.split(r"^# %%.*\n", source, flags=re.MULTILINE)[1:]:
-        lines = cell.splitlines()
-        n = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:n])
-        yield text.strip(), "\n".join(lines[n:]).strip("\n")
-
-
-def prose(docstring: str) -> str:
-    """Return a demo's docstring without its title, its claim and its time."""
-    parts = docstring.split("\n\n")[1:]
-    return "\n\n".join(p for p in parts if not p.startswith(("Claim: ", "Time: ")))
-
-
 def fence(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```\n"
 
 
-def escape(text: str) -> str:
-    """Keep Markdown from reading formulas of plain text as its own marks."""
-    parts = re.split(r"``(.+?)``", text)  # code, as a docstring marks it, at the odd places
-    parts[::2] = [re.sub(r"([\\`*_$<\[\]|{}])", r"\\\1", part) for part in parts[::2]]
-    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
-    return "".join(parts)
+def numbers(printed: str) -> str:
+    """Return what a demo printed as Markdown: its tables as they are, other lines one by one."""
+    lines = printed.strip().splitlines()
+    return "\n".join(line if not line or line[0] == "|" else f"{escape(line)}\n" for line in lines)
 
 
-def page(entry: Entry, folder: Path, pictures: list[Picture], source: str, docstring: str) -> str:
-    parts = [f"# {escape(entry.title)}\n", f"**Claim:** {escape(entry.claim)}\n"]
-    parts += [picture.in_page() for picture in pictures]
-    printed = (folder / "output.txt").read_text(encoding="utf-8").partition("\n\n")[2]
+def page(entry: Entry, folder: Path | None, pictures: list[Picture], source: str, doc: str) -> str:
+    parts = [f"# {escape(entry.title)}\n", escape(prose(doc)), ""]
+    parts += [f"**Claim:** {escape(entry.claim)}\n", *(p.in_page() for p in pictures)]
+    if folder is None:
+        parts.append(NOT_RUN)
+    else:
+        printed = (folder / "output.txt").read_text(encoding="utf-8").partition("\n\n")[2]
+        parts += [f"## The numbers\n\n{numbers(printed)}\n"]
+        parts += [f"It takes, on two cores, {entry.seconds}.\n"]
     parts += [
-        f"It ran in full mode and printed (times on two cores: {entry.seconds}):\n",
-        fence("text", printed.strip()),
-        f"Run it with `scratchvae demo {entry.name}`.\n",
-        "## The script\n",
-        escape(prose(docstring)) + "\n",
+        "## The code\n",
+        f"Run it with `scratchvae demo {entry.name}`, or cell by cell in Jupyter:",
+        f'<a href="{entry.name}.ipynb" download>download the notebook</a>.\n',
     ]
     for text, code in cells(source):
         parts += [escape(text) + "\n", fence("python", code)]
     return "\n".join(parts)
 
 
+def card(entry: Entry, pictures: list[Picture]) -> str:
+    # A claim may begin with a symbol: z is the code, Z the number of its dimensions.
+    symbol = entry.claim[1:2] == " "
+    claim = escape_html(entry.claim if symbol else entry.claim[:1].upper() + entry.claim[1:])
+    image = pictures[0].in_index() if pictures else ""
+    return (
+        f'<a class="demo-card" href="{entry.name}.html">{image}\n'
+        f"<strong>{escape_html(entry.title)}</strong>\n<span>{claim}</span></a>\n"
+    )
+
+
 def index(demos: list[tuple[Entry, list[Picture]]]) -> str:
-    parts = [HEAD]
-    for entry, pictures in demos:
-        thumbnail = pictures[0].in_index(f"{entry.name}.html") if pictures else ""
-        # A claim may begin with a symbol: z is the code, Z the number of its dimensions.
-        symbol = entry.claim[1:2] == " "
-        claim = escape(entry.claim if symbol else entry.claim[:1].upper() + entry.claim[1:])
-        parts.append(
-            f"## {escape(entry.title)}\n\n{thumbnail}\n{claim}\n"
-            f"[The demo {entry.name}]({entry.name}.md), {entry.seconds}.\n"
-        )
+    cards = "".join(card(entry, pictures) for entry, pictures in demos)
     names = "\n".join(entry.name for entry, _ in demos)
-    parts.append(fence("{toctree}", f":hidden:\n\n{names}"))
-    return "\n".join(parts)
+    toctree = fence("{toctree}", f":hidden:\n\n{names}")
+    return f'{HEAD}\n<div class="demo-cards">\n{cards}</div>\n\n{toctree}'
 
 
 GALLERY = Path(__file__).parents[1] / "gallery"
@@ -235,17 +233,24 @@ def write_pages(app: Any) -> None:
     GALLERY.mkdir()
     demos = []
     runs = Path(app.outdir).parent / "demos"
-    for entry, folder in run_all(runs, app.config.gallery_limit):
-        pictures = publish(folder, Path(app.outdir) / "gallery" / "figures")
+    site = Path(app.outdir) / "gallery"
+    (site / "figures").mkdir(parents=True, exist_ok=True)
+    run_them = app.config.gallery_run
+    found = run_all(runs, app.config.gallery_limit) if run_them else ((e, None) for e in entries())
+    for entry, folder in found:
+        pictures = publish(folder, site / "figures") if folder else []
         source = entry.path.read_text(encoding="utf-8")
         docstring = ast.get_docstring(ast.parse(source)) or ""
         text = page(entry, folder, pictures, source, docstring)
         (GALLERY / f"{entry.name}.md").write_text(text, encoding="utf-8")
+        book = notebook(entry.title, entry.claim, docstring, source)
+        (site / f"{entry.name}.ipynb").write_text(book, encoding="utf-8")
         demos.append((entry, pictures))
     (GALLERY / "index.md").write_text(index(demos), encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("gallery_limit", LIMIT, "")
+    app.add_config_value("gallery_run", True, "")
     app.connect("builder-inited", write_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

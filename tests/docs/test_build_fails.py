@@ -30,6 +30,8 @@ OURS = (
     "tables.py",
     "doctests.py",
     "docstrings.py",
+    "excerpts.py",
+    "search.js",
 )
 
 FILES = {
@@ -179,6 +181,20 @@ def test_the_whole_site_is_built(site):
     assert page.count(f'href="../source/tests/test_square.py.html#L-{test}"') == 3
     source = (site.root / "site/source/tests/test_square.py.html").read_text(encoding="utf-8")
     assert f'id="L-{test}"' in source
+    # From every listing and the API to the equation, which shows its label.
+    assert '<a class="equation-label" href="#equation-square">square</a>' in page
+    assert '# [<a href="#equation-square">square</a>]' in page
+    assert "<summary>1 test</summary>" in page
+    to_equation = '<a href="../../derivations/square.html#equation-square">square</a>'
+    assert to_equation in source  # the mark of the test
+    code = (site.root / "site/source/scratchvae/square.py.html").read_text(encoding="utf-8")
+    assert f"# [{to_equation}]" in code
+    api = (site.root / "site/api/square.html").read_text(encoding="utf-8")
+    assert re.search(r'Implements <a .*href="../derivations/square.html#equation-square"', api)
+    # The search knows the equation, and has the text of every page without loading it.
+    assert '"equation"' in (site.root / "site/searchindex.js").read_text(encoding="utf-8")
+    excerpts = (site.root / "site/_static/excerpts.js").read_text(encoding="utf-8")
+    assert "times itself; the sum" in excerpts
     assert 'id="equation-square"' in page
     assert '<span class="eqno">(1)' in page
     assert 'class="katex-display"' in page
@@ -223,6 +239,14 @@ BREAKS = {
     "a list of tests with none": (
         ("docs/index.md", "See {eq}`square`", ":::{tests}\n:::\n\nSee {eq}`square`"),
         ("docs/index.md", ":::{tests}", "No test is named here, and the page has no label."),
+    ),
+    "a figure that nobody draws": (
+        ("docs/index.md", "See ", ":::{drawn} square\nA square.\n:::\n\nSee "),
+        (
+            "docs/index.md",
+            ":::{drawn}",
+            "There is no figure square in docs/derivations/figures.py.",
+        ),
     ),
     "an unknown test in a list": (
         (PAGE, ":::{tests}\n", ":::{tests}\ntests/test_square.py::test_cube\n"),
@@ -508,6 +532,7 @@ WITH_A_DEMO = {
         print("Squares\\nClaim: squares are not negative.\\n")
         square = (-1) ** 2
         print(f"The square is {square}.")
+        print("\\n| x | x * x |\\n|:--|------:|\\n| 3 | 9     |\\n")
         wide, *moving = (Image.new("L", size) for size in [(1800, 600), (90, 60), (90, 60)])
         moving[1].paste(255, (0, 0, 90, 60))
         wide.save(out / "square.png")
@@ -528,7 +553,7 @@ WITH_A_DEMO = {
 
 @pytest.fixture
 def site_with_a_demo(site):
-    for name in ("gallery.py", "keep.py"):
+    for name in ("gallery.py", "cells.py", "keep.py"):
         shutil.copy(DOCS / "_ext" / name, site.root / "docs/_ext" / name)
     for name, text in WITH_A_DEMO.items():
         site.write(name, dedent(text))
@@ -543,7 +568,46 @@ def test_a_demo_becomes_a_page(site_with_a_demo):
     page = (folder / "square.html").read_text(encoding="utf-8")
     for part in ("squares are not negative.", "The square is 1.", "and what is &lt; 1."):
         assert part in page
+    assert page.index("<figure") < page.index("<table") < page.index("<pre")
+    assert "<p>9</p>" in page
+    assert "Demo 1 of 1: square\n" in output
     assert "Wrote /" not in page
+    assert '<a href="square.ipynb" download>' in page
+    cells = json.loads((folder / "square.ipynb").read_text(encoding="utf-8"))["cells"]
+    head, text, code = ("".join(cell["source"]) for cell in cells)
+    assert head == "# Squares\n\n**Claim:** squares are not negative."
+    assert text == r"The square of minus one, and what is \< 1."
+    assert code.startswith("import sys\n")
+
+
+def test_pages_can_be_built_without_running_the_demos(site_with_a_demo):
+    succeeded, output = site_with_a_demo.build("-D", "gallery_run=0")
+    assert succeeded, output
+    assert output == ""
+    folder = site_with_a_demo.root / "site/gallery"
+    page = (folder / "square.html").read_text(encoding="utf-8")
+    assert "squares are not negative." in page
+    assert "without its demo being run" in page
+    assert "<figure" not in page
+    assert (folder / "square.ipynb").exists()
+
+
+def test_a_thumbnail_is_the_first_panel_of_a_wide_figure(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    import gallery
+
+    def figure(*panels, height=100):
+        image = Image.new("L", (400, height), 255)
+        for left, right in panels:
+            image.paste(0, (left, 10, right, height - 10))
+        return image
+
+    assert gallery.first_panel(figure((10, 150), (180, 390))).size == (160, 100)
+    # A gap within what is narrower than high, or of few pixels, parts no panels
+    assert gallery.first_panel(figure((10, 40), (70, 150), (180, 390))).size == (160, 100)
+    assert gallery.first_panel(figure((10, 150), (160, 390))).size == (400, 100)
+    assert gallery.first_panel(figure((10, 150), (180, 390), height=300)).size == (400, 300)
 
 
 def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
@@ -555,6 +619,7 @@ def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
     assert '<a href="figures/square.png"' in wide
     alt = 'alt="A parabola that is &gt; 0"'
     assert f'<img src="figures/square.png" {alt} width="1800" height="600">' in wide
+    assert "<figcaption>A parabola that is &gt; 0.</figcaption>" in wide
     assert "<source" not in wide
     still = "figures/square-grows.still.png"
     assert (
@@ -565,9 +630,10 @@ def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
         assert image.getextrema() == ((255, 255),) * 3
 
     index = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
-    assert f'<a href="square.html"> <img src="figures/square.thumbnail.png" {alt}' in index
+    image = '<img src="figures/square.thumbnail.png" alt="">'
+    assert f'<a class="demo-card" href="square.html">{image}' in index
     with Image.open(folder / "figures/square.thumbnail.png") as image:
-        assert image.size == (640, 213)
+        assert image.size == (720, 240)
 
 
 @pytest.mark.parametrize(
