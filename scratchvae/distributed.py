@@ -69,7 +69,7 @@ class Ranks:
 
     def describe(self, model: Autoencoder) -> str:
         """Return in one line how the ranks add their gradients."""
-        way = f"{self.shards} shards in order" if self.shards else "by all-reduce"
+        way = f"in the order of {self.shards} shards" if self.shards else "by all-reduce"
         if model.backend.name != "numpy":
             way += ", from GPU to GPU" if reads_device(self.comm) else ", through the host"
         return f"{self.size} ranks; their gradients are added {way}."

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import standin
 from ranks import Communicator, all_well, on_ranks
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
 from scratchvae import cli, distributed
@@ -107,6 +107,17 @@ def test_one_rank_and_none_are_the_same_bits_as_without_a_communicator(dataset, 
     assert found[1] == metrics
 
 
+def test_a_shard_has_one_thread_of_blas(dataset, seed):
+    def numbers():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    model = trainer(dataset, seed).model
+    with threadpool_limits(2, "blas"):  # another number than 1, on any machine
+        with Ranks(shards=4).in_parts(model, 17):
+            assert numbers() == {1}
+        assert numbers() == {2}
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 128, 1023])
 def test_the_ranks_rows_are_the_batch_each_once_and_alike_in_number(n):
     for size in 1, 2, 3, 8:
@@ -175,6 +186,21 @@ def test_a_stop_on_one_rank_stops_all_and_any_number_of_ranks_goes_on(shards, da
         np.testing.assert_array_equal(found, whole)
     else:  # as above, in 12 steps
         np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-9)
+
+
+def test_a_signal_that_comes_while_the_ranks_are_asked_is_not_forgotten(dataset, seed):
+    t = trainer(dataset, seed)
+    asked = t.ranks.any
+
+    def ask(flag):
+        answer = asked(flag)
+        t.stop = True  # as a handler does, at any moment
+        return answer
+
+    t.ranks.any = ask
+    t.run(3)
+    assert t.stop
+    assert t.optimizer.steps == 0
 
 
 def test_a_run_in_shards_does_not_go_on_in_another_number_of_them(dataset, seed):
