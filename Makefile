@@ -23,7 +23,7 @@ help:
 	@echo 'make train    train a VAE on the embedded digits and draw its figures'
 	@echo '              DATA=mnist  OUT=DIR  ARGS="--epochs 30 --latent 2"'
 	@echo 'make test     run the tests               WORKERS=2  ARGS="-k gaussian"'
-	@echo 'make test-all run the slow ones too, and those that compare with PyTorch, JAX, CuPy'
+	@echo 'make test-all run the slow ones too, and those that need PyTorch, JAX, CuPy or MPI'
 	@echo 'make fuzz     damage data files and checkpoints, kill runs: 30,000 cases, 20 minutes'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
 	@echo '              DEMOS=no  without running the demos'
@@ -47,7 +47,8 @@ test: $(VENV)/.group-test
 
 # cuda-check and cupy check without a GPU what is for one: NVIDIA's compiler, and CuPy for its names.
 test-all: $(VENV)/.group-test $(VENV)/.group-oracles $(VENV)/.group-browser \
-          $(VENV)/.group-notebook $(VENV)/.group-cuda-check $(VENV)/.group-cupy $(VENV)/.npm
+          $(VENV)/.group-notebook $(VENV)/.group-cuda-check $(VENV)/.group-cupy \
+          $(VENV)/.group-mpi $(VENV)/.npm
 	@$(pytest) -m 'slow or not slow' $(ARGS)
 
 # Fifty times the cases of `make test-all`, on one worker, which counts them.

@@ -2,10 +2,10 @@
 
 Each q(z|x) is: the encoder gives mu and sigma, and z = mu + sigma eps. But q(z), the distribution
 of the codes of all images together, is the mean of these Gaussians, a mixture, and a mixture of
-Gaussians is in general none. The KL term pulls each to the prior and so their mean as well.
+Gaussians is in general not Gaussian. The KL term pulls each to the prior and so their mean as well.
 
-Whether draws are Gaussian is asked here with the test of Shapiro and Wilk. How far q(z) is from
-Gaussian is no matter of chance: the density of the mixture is known, and its total variation
+The Shapiro-Wilk test asks whether draws are Gaussian. How far q(z) is from Gaussian needs no draws:
+the density of the mixture is known, and its total variation
 distance from the Gaussian with the same mean and variance is an integral along each axis. It is the
 largest difference that an event can have in its probability under the two.
 

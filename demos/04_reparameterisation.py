@@ -1,8 +1,8 @@
 """The reparameterisation trick and the wrong formula.
 
 A draw from q(z|x) is written as z = mu + sigma eps with eps from N(0, 1). Then z is a function of
-mu and sigma that can be differentiated, with the noise held still. Often sigma is exp(logvar / 2),
-and whoever remembers that with log and exp exchanged writes z = mu + log(0.5 sigma) eps.
+mu and sigma that can be differentiated, with the noise held still. Often sigma is exp(logvar / 2).
+Swap log and exp in that, and you get z = mu + log(0.5 sigma) eps.
 
 That runs, and no gradient check objects. But it draws from another distribution than the one whose
 KL is paid. And what is the trick for? The score function gives a gradient without it, a noisy one.

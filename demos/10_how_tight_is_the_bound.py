@@ -1,12 +1,12 @@
 """How tight is the bound?
 
-A VAE is trained on a lower bound of log p(x), and the number that is wanted is log p(x) itself.
+A VAE is trained on a lower bound of log p(x), but the number that we want is log p(x) itself.
 The gap between the two is the divergence of q(z|x) from the true posterior p(z|x). With a latent
-space of two dimensions nothing is hidden: p(x) is an integral over a plane, which a fine grid does
+space of two dimensions nothing is hidden: p(x) is an integral over a plane, which a fine grid gives
 to three decimals, and the true posterior is a picture.
 
 In more dimensions there is no grid. There the importance-weighted bound is used: the log of the
-mean of K weights p(x, z) / q(z|x). It rises with K towards log p(x). Here one sees how fast, and
+mean of K weights p(x, z) / q(z|x). It rises with K towards log p(x). This demo shows how fast, and
 that it is slow for the few images whose posterior q misses.
 
 Claim: the importance-weighted bound rises with K from the ELBO towards the exact log p(x), and

@@ -1,6 +1,7 @@
 """Gaussian decoders, and why VAE samples look blurry.
 
-A decoder for grey pixels gives the mean of a Gaussian, and something must be said of its variance.
+A decoder for grey pixels gives the mean of a Gaussian, and its variance must come from
+somewhere.
 With the variance 1 the loss is half the squared error, the KL and a constant: what one gets by
 "using MSE". It says that each pixel, which lies between 0 and 1, is off by 1 as a rule. A code can
 then explain little that is worth its KL, so little is encoded, and the mean of p(x|z) is an average

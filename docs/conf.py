@@ -26,6 +26,7 @@ extensions = [
     "tables",
     "doctests",
     "docstrings",
+    "excerpts",
 ]
 # Those which train models: for answer.md, and for the gallery, which runs demos/*.py. The small
 # sites of the tests do without.
@@ -57,6 +58,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_theme = "pydata_sphinx_theme"
 html_title = "scratchvae"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["scratchvae.css"]
 html_copy_source = False
 html_show_sourcelink = False

@@ -85,7 +85,7 @@ def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> No
     # safetensors would store an array that is not contiguous wrongly, without a word.
     arrays = {name: np.ascontiguousarray(asnumpy(a)) for name, a in arrays.items()}
     text = json.dumps(values, allow_nan=False)
-    metadata = {"format": FORMAT, "values": text, "sha256": _digest(arrays, text)}
+    metadata = {"format": FORMAT, "values": text, "sha256": digest(arrays, text)}
     content = to_bytes(arrays, metadata)
     write_atomically(path, lambda file: file.write_bytes(content))
 
@@ -119,7 +119,7 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{path}: not a checkpoint of this version: found {found!r}, expected {FORMAT!r}"
         )
     text = metadata.get("values", "")
-    if found == FORMAT and metadata.get("sha256") != _digest(arrays, text):
+    if found == FORMAT and metadata.get("sha256") != digest(arrays, text):
         raise InputError(
             f"{path}: damaged: its content does not have the SHA-256 that was saved with it"
         )
@@ -139,16 +139,16 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, values
 
 
-def _digest(arrays: Mapping[str, Any], values: str) -> str:
+def digest(arrays: Mapping[str, Any], values: str) -> str:
     """Return the SHA-256 of the arrays, their names, types and shapes, and the values' text."""
     import hashlib
 
-    digest = hashlib.sha256(json.dumps(values).encode())
+    sha256 = hashlib.sha256(json.dumps(values).encode())
     for name in sorted(arrays):
-        a = arrays[name]
-        digest.update(json.dumps([name, a.dtype.name, a.shape]).encode())
-        digest.update(a.reshape(-1).view(np.uint8))
-    return digest.hexdigest()
+        a = asnumpy(arrays[name])
+        sha256.update(json.dumps([name, a.dtype.name, a.shape]).encode())
+        sha256.update(a.reshape(-1).view(np.uint8).data)
+    return sha256.hexdigest()
 
 
 def fill(targets: Mapping[str, Array], arrays: Mapping[str, Any], path: str | Path) -> None:

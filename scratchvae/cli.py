@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, figures, encode, sample, gradcheck, demo and exercise.
+"""The command line: train, evaluate, figures, explore, encode, sample, gradcheck, demo, exercise.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a
 gradient or an exercise is not right or was not checked, 2 the input cannot be used or training
@@ -16,14 +16,14 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from . import __version__, checkpoint, datasets
+from . import __version__, checkpoint, datasets, distributed
 from .backend import (
     Backend,
     asnumpy,
@@ -33,7 +33,14 @@ from .backend import (
     get_backend,
     keep_freed_memory,
 )
-from .errors import InputError, InputWarning, NonFiniteError, check_labels, check_size
+from .errors import (
+    InputError,
+    InputWarning,
+    NonFiniteError,
+    RanksDifferError,
+    check_labels,
+    check_size,
+)
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
 from .gradcheck.files import Unchecked, find
@@ -70,11 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
+    words = sys.argv[1:] if argv is None else argv
     try:
-        args = _parsed(argv)
+        # All ranks of mpiexec read the same words, so the first says what is wrong with them.
+        other = "--distributed" in words and bool(distributed.launched("RANK"))
+        with _quiet(other):
+            args = _parsed(argv)
     except KeyboardInterrupt:
         return 130
     except SystemExit:
+        if other:
+            return 0  # a 2 could end the first before it has spoken
         _silence()  # the help, to somebody who may be gone
         raise
 
@@ -89,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except OptionError as error:
         complain(error.spelled(_flag))
-    except (InputError, NonFiniteError) as error:
+    except (InputError, NonFiniteError, RanksDifferError) as error:
         complain(error)
     except KeyboardInterrupt:
         complain("stopped")
@@ -137,6 +150,17 @@ def _refusal(error: Exception) -> str | None:
     return None
 
 
+@contextmanager
+def _quiet(others_speak: bool) -> Iterator[None]:
+    """Let nothing be printed, if another rank prints it."""
+    with ExitStack() as stack:
+        if others_speak:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
+
+
 def _silence() -> None:
     """Let nothing more go to standard output if it cannot take what is waiting."""
     try:
@@ -171,21 +195,66 @@ def train(args: argparse.Namespace) -> int:
     if args.other_data and not args.resume:
         raise InputError("--other-data: it is of --resume, and a new run takes any data")
     args.data = args.data or args.data_option
-    given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
-    backend = backend_of(args.device)
+    if args.distributed:
+        return _train_on_ranks(args)
     with ExitStack() as stack:
-        if not args.resume:
-            run = new(Options(**given), args.out, backend=backend)
+        return _train(_run(args, stack), args)
+
+
+def _run(args: argparse.Namespace, stack: ExitStack, comm: Any = None) -> Run:
+    """Return the run that the options ask for, its folder held by the first rank."""
+    given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
+    backend, first = backend_of(args.device), comm is None or comm.rank == 0
+    if not args.resume:
+        run = new(Options(**given), args.out, backend=backend, comm=comm)
+        if first:
             stack.enter_context(run.claimed())
-        elif args.out is not None:
-            if args.out.is_dir():
-                stack.enter_context(claimed(args.out))  # before it is read
-            # Without a new number of epochs, a run that has them all gets what it lacks.
-            go_on = resume if "epochs" in given else open_run
-            run = go_on(args.out, backend=backend, other_data=args.other_data, **given)
-        else:
-            raise InputError("--resume: no folder given: expected --out with the folder of a run")
-        return _train(run, args)
+    elif args.out is not None:
+        if first and args.out.is_dir():
+            stack.enter_context(claimed(args.out))  # before it is read
+        # Without a new number of epochs, a run that has them all gets what it lacks.
+        go_on = resume if "epochs" in given else open_run
+        run = go_on(args.out, backend=backend, other_data=args.other_data, comm=comm, **given)
+    else:
+        raise InputError("--resume: no folder given: expected --out with the folder of a run")
+    return run
+
+
+def _train_on_ranks(args: argparse.Namespace) -> int:
+    """Train as one of the processes of mpiexec, of which the first prints and writes."""
+    from threadpoolctl import threadpool_limits
+
+    def say(error: Exception) -> str:
+        return error.spelled(_flag) if isinstance(error, OptionError) else str(error)
+
+    try:
+        comm = distributed.world()
+    except InputError:
+        if distributed.launched("RANK"):
+            return 0
+        raise
+    rank = comm.rank  # it cannot be asked for when MPI has ended
+    try:
+        with (
+            _quiet(rank > 0),
+            threadpool_limits(distributed.threads_of_rank(comm), "blas"),
+            ExitStack() as stack,
+        ):
+            with distributed.Ranks(comm).together(say):
+                run = _run(args, stack, comm)
+            code = _train(run, args)
+    except (distributed.AgreedError, NonFiniteError, RanksDifferError):
+        distributed.leave(comm)
+        if rank > 0:
+            return 0  # every rank has this error; the first says it, and ends with 2
+        raise
+    except BaseException as error:
+        distributed.end_all()
+        if rank > 0 and isinstance(error, InputError):
+            raise InputError(f"rank {rank}: {say(error)}") from error
+        raise
+    distributed.leave(comm)
+    return code
 
 
 def _train(run: Run, args: argparse.Namespace) -> int:
@@ -209,6 +278,8 @@ def _train(run: Run, args: argparse.Namespace) -> int:
             )
         return 128 + (received[0] if received else signal.SIGINT)
 
+    if not trainer.ranks.first:
+        return 0
     figures = run.draw()
     if args.json:
         files = {"out": str(run.out), "figures": [str(path) for path in figures]}
@@ -320,6 +391,8 @@ def _describe(run: Run) -> str:
         f"{len(dataset.train):,} training and {len(dataset.test):,} test examples of "
         f"{dataset.name}; {doing} in {run.out}",
     ]
+    if trainer.ranks.size > 1:
+        lines.append(trainer.ranks.describe(model))
     if dataset.is_binary:
         lines.append("The pixels are 0 and 1, and are taken as black and white.")
     if _is_cross_entropy(trainer):
@@ -476,7 +549,7 @@ def sample(args: argparse.Namespace) -> int:
         given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
     images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     if args.out.suffix in ARRAYS:
-        _write_arrays(args.out, {"x": images})
+        _write_arrays(args.out, {"x": images}, values.get("data", {}).get("columns"))
     else:
         from . import plots
 
@@ -509,8 +582,11 @@ def encode(args: argparse.Namespace) -> int:
 ARRAYS = (".npy", ".npz", ".csv")
 
 
-def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first."""
+def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | None = None) -> None:
+    """Write arrays (N, ...) of the host: all of them, or, as .npy, the first.
+
+    `columns` are the names that head a .csv; without them each is its array's, with an index.
+    """
 
     def write(file: Path) -> None:
         if path.suffix == ".npy":
@@ -518,10 +594,13 @@ def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
         elif path.suffix == ".npz":
             np.savez(file, allow_pickle=False, **arrays)
         else:
-            columns = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
-            header = [f"{name}_{j}" for name, a in columns.items() for j in range(a.shape[1])]
-            rows = np.hstack(list(columns.values()))
-            np.savetxt(file, rows, "%.9g", ",", header=",".join(header), comments="")
+            import csv
+
+            tables = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
+            header = [f"{name}_{j}" for name, a in tables.items() for j in range(a.shape[1])]
+            with open(file, "w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream, lineterminator="\n").writerow(columns or header)
+                np.savetxt(stream, np.hstack(list(tables.values())), "%.9g", ",")
 
     checkpoint.write_atomically(path, write)
 
@@ -530,6 +609,20 @@ def figures(args: argparse.Namespace) -> int:
     """Draw the figures of a checkpoint, also of a run that was interrupted or still goes on."""
     for path in _opened(args).draw(args.out):
         print(f"Wrote {path}")
+    return 0
+
+
+def explore(args: argparse.Namespace) -> int:
+    """Write a page to explore the latent plane with: one HTML file, for any browser, offline."""
+    out = args.out or args.run_folder / "explorer.html"
+    if out.suffix != ".html":
+        raise InputError(f"--out {out}: expected a name that ends in .html")
+    run = _opened(args)
+    from . import explorer
+
+    content = explorer.page(run).encode()
+    checkpoint.write_atomically(out, lambda file: file.write_bytes(content))
+    print(f"Wrote {out} ({len(content) / 1e6:.1f} MB): open it in a browser")
     return 0
 
 
@@ -777,6 +870,12 @@ def _parser() -> argparse.ArgumentParser:
                      help="with --resume: where the data of the run are now")  # fmt: skip
     sub.add_argument("--other-data", action="store_true",
                      help="with --resume: go on although the data are others")  # fmt: skip
+    option("shards", "parts of a batch that are added in order, for bitwise the same parameters on "
+           "every number of ranks that divides it; 0: the fastest way", type=int,
+           metavar="S")  # fmt: skip
+    sub.add_argument("--distributed", action="store_true",
+                     help="take a share of every batch, as one of the ranks of mpiexec -n N python "
+                     "-m mpi4py -m scratchvae train ...")  # fmt: skip
     add_common(sub)
 
     sub = command("evaluate", evaluate, "scratchvae evaluate runs/digits-vae-1 --nll-samples 1000")
@@ -797,6 +896,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
     add_run(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    add_common(sub, with_json=False)
+
+    sub = command("explore", explore, "scratchvae explore runs/digits-vae-1 --out explorer.html")
+    add_run(sub)
+    sub.add_argument("--out", type=Path, metavar="FILE",
+                     help=".html (default: explorer.html in the folder of the run)")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")

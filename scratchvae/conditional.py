@@ -100,8 +100,19 @@ class ConditionalVAE(VAE):
     def as_rows(self, x: Any, labels: Any = None) -> Array:
         """Return x (B, D) with its labels, or x that has them already, as rows (B, D + C)."""
         if labels is None and np.shape(x)[1:] != (self.data_dim,):
-            return self.in_range(self.as_batch("x", x, self.data_dim + self.classes))
+            rows = self.in_range(self.as_batch("x", x, self.data_dim + self.classes))
+            self._require_one_label(rows[:, self.data_dim :])
+            return rows
         return self.rows(self.as_batch("x", x, self.data_dim), labels)
+
+    def _require_one_label(self, y: Array) -> None:
+        if self.backend.name != "numpy":
+            return  # a GPU would have to be waited for
+        if np.any(np.count_nonzero(y, axis=1) != 1) or np.any(y.max(axis=1) != 1):
+            raise InputError(
+                f"the last {self.classes} columns of x are the label: expected a single 1 among "
+                "zeros in each row, as model.rows(x, labels) returns them"
+            )
 
     def decoder_input(self, z: Array, x: Array) -> Array:
         """Return [z | y], (..., B, Z + C), for codes z (..., B, Z) of rows x (B, D + C)."""

@@ -27,6 +27,10 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not finite any more; the message names the step and the layer."""
 
 
+class RanksDifferError(ArithmeticError):
+    """The processes of a distributed run no longer hold the same parameters."""
+
+
 def on_one_line(names: Iterable[str]) -> str:
     """Return names with commas between; what would break the line is written as an escape."""
     text = names if isinstance(names, str) else ", ".join(names)
@@ -40,6 +44,11 @@ def check_size(name: str, n: object) -> int:
     if int(n) >= 2**63:
         raise InputError(f"{name} is {_short(n)}: expected a positive integer below 2^63")
     return int(n)
+
+
+def check_count(name: str, n: object) -> int:
+    """Return `n`; raise InputError unless it is a positive integer or 0."""
+    return 0 if n == 0 and not isinstance(n, bool) else check_size(name, n)
 
 
 def check_seed(name: str, n: object) -> int:

@@ -44,13 +44,10 @@ def elbo(
     for x in batches:
         for _ in range(samples):
             terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
-            if terms.loss.shape != (len(x),):
-                raise InputError(
-                    f"forward gives a loss of shape {terms.loss.shape} for {len(x)} examples: "
-                    "expected one number for each"
-                )
+            model.require_terms(terms, len(x))
             totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
+    _require_examples(n)
     return Terms(*(asnumpy(totals) / n))
 
 
@@ -114,6 +111,7 @@ def importance_weighted_bound(
                 log_sum = log_sum_exp(xp.concatenate([log_sum[None], log_w]))  # (B,) in float64
             # [importance-weighted-bound]
             bounds.append(log_sum - math.log(samples))
+    _require_examples(len(bounds))
     return asnumpy(xp.concatenate(bounds))
 
 
@@ -145,6 +143,7 @@ def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
     for x in batches:
         totals += kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64)
         n += len(x)
+    _require_examples(n)
     return asnumpy(totals / n)
 
 
@@ -160,7 +159,13 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
     for x in batches:
         mu = model.mean_code(x).astype(np.float64)  # (B, Z)
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
+    _require_examples(n)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def _require_examples(n: int) -> None:
+    if n == 0:
+        raise InputError("batches holds no example: expected at least one")
 
 
 def _require_posterior(model: Autoencoder, what: str) -> None:

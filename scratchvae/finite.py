@@ -33,7 +33,8 @@ def require_finite(
     for step, number in numbers.items():
         if not math.isfinite(float(number)):
             taken = step <= optimizer.steps
-            where = "loss or gradient is not finite" if taken else first_nonfinite(model, x, eps)
+            unknown = taken or len(x) == 0  # or other machines have the rows
+            where = "loss or gradient is not finite" if unknown else first_nonfinite(model, x, eps)
             raise NonFiniteError(
                 f"step {step} (epoch {epoch + 1}): {where}; {advice or slower(optimizer)}"
             )

@@ -27,7 +27,7 @@ def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
     `x` (B, D) is 0 or 1. Grey values in between are accepted too. The result is then a
     cross-entropy: the expected -log p of pixels that are 1 with probability x.
     """
-    # [bernoulli]  -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, finite for every logit
+    # [bernoulli]  -x log s(a) - (1 - x) log(1 - s(a)) = softplus(a) - x a, finite for every logit
     positive, _ = softplus(logits)  # (B, D)
     nll = (positive - x * logits).sum(axis=-1)  # (B,)
     return nll, (x, logits, positive)
@@ -37,7 +37,7 @@ def bernoulli_nll(x: Array, logits: Array) -> tuple[Array, tuple[Array, ...]]:
 def bernoulli_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> Array:
     """Return dlogits, (B, D), from dnll (B,). The data x has no gradient."""
     x, logits, positive = cache
-    # [bernoulli-grad]  s(l) - x, where log s(l) = l - softplus(l)
+    # [bernoulli-grad]  s(a) - x, where log s(a) = a - softplus(a)
     return dnll[..., None] * (namespace(x).exp(logits - positive) - x)  # (B, D)
 
 
@@ -116,22 +116,27 @@ class Gaussian:
         self.data_dim, self.variance = data_dim, variance
         self.output_dim = 2 * data_dim if variance == "per-dimension" else data_dim
         start = 0.0 if learned else math.log(float(variance))
-        self.logvar = Parameter(backend.asarray([start], dtype=dtype))  # (1,)
+        self.start = backend.asarray([start], dtype=dtype)  # (1,), where a fixed logvar stays
+        self.logvar = Parameter(self.start) if variance == "shared" else None  # (1,)
 
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
         """Return -log p(x) in nats, (B,), and the cache."""
         if self.variance == "per-dimension":
             return gaussian_nll(x, output[..., : self.data_dim], output[..., self.data_dim :])
-        return gaussian_nll(x, output, self.logvar.value)
+        return gaussian_nll(x, output, self.one_logvar())
 
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
         """Return doutput (B, output_dim) from dnll (B,); add to a learned variance's gradient."""
         dmean, dlogvar = gaussian_nll_backward(dnll, cache)
         if self.variance == "per-dimension":
             return namespace(dmean).concatenate([dmean, dlogvar], axis=-1)  # (B, 2D)
-        if self.variance == "shared":
+        if self.logvar is not None:
             self.logvar.add(dlogvar)  # (1,)
         return dmean  # (B, D)
+
+    def one_logvar(self) -> Array:
+        """Return the logvar of every pixel, (1,), where it is fixed or shared."""
+        return self.start if self.logvar is None else self.logvar.value
 
     def mean(self, output: Array) -> Array:
         """Return E[x], (B, D)."""
@@ -139,7 +144,7 @@ class Gaussian:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the shared logvar if it is learned."""
-        if self.variance == "shared":
+        if self.logvar is not None:
             yield "logvar", self.logvar
 
     def __repr__(self) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 
 from . import checkpoint
 from .backend import Array, Backend, namespace
-from .errors import InputError
+from .errors import InputError, NonFiniteError
+from .held import held
 from .layers import Layer, in_words, named, require_layer
 from .likelihoods import Likelihood
 from .notebook import table
@@ -77,7 +78,13 @@ class Model:
         self._widths = self.widths()
         for part, (n_in, n_out) in self._widths.items():
             self._require_width(part, getattr(self, part), n_in, n_out)
-        pairs = list(self.named_parameters())
+        try:
+            pairs = [(name, p) for name, p in self.named_parameters()]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "named_parameters of a part does not yield pairs of a name and a Parameter, as in "
+                f'`yield "W", self.W`: {error}'
+            ) from error
         for name, p in pairs:
             if not isinstance(p, Parameter):
                 raise InputError(f"{name} is a {type(p).__name__}: expected a Parameter")
@@ -87,7 +94,27 @@ class Model:
                     f"{name} is a {xp.__name__} array of {p.value.dtype}: expected "
                     f"{self.backend.name} and {self.dtype}, the backend and the dtype of the model"
                 )
+        self._require_named({id(p) for _, p in pairs})
         self.params = Parameters(pairs)
+
+    def _require_named(self, known: set[int]) -> None:
+        """Raise InputError if a part holds a parameter that it does not name: it would not train.
+
+        A constant is one whose value is read-only. What another model holds is its own affair.
+        """
+
+        def wanted(x: Any) -> bool | None:
+            if isinstance(x, Parameter):
+                constant = not getattr(x.value.flags, "writeable", True)
+                return id(x) not in known and not constant
+            return False if isinstance(x, Parameters | Model) and x is not self else None
+
+        for name, _ in held(self, wanted):
+            raise InputError(
+                f"{name} is a Parameter that no named_parameters names, so it would never be "
+                "trained: name it, or make it read-only if it is a constant, "
+                "p.value.flags.writeable = False"
+            )
 
     def check_parts(self) -> None:
         """Raise InputError if a part was changed and `params` does not know."""
@@ -166,6 +193,15 @@ class Model:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
         return x
 
+    def require_terms(self, terms: Any, n: int) -> None:
+        """Raise InputError unless each of the terms that `forward` gave has n numbers, (n,)."""
+        for name, term in terms._asdict().items():
+            if term.shape != (n,):
+                raise InputError(
+                    f"forward gives a {name} of shape {term.shape} for {n} examples: expected one "
+                    "number for each"
+                )
+
     # --- rows of data: what a model is trained on, for each example
 
     def rows(self, x: Any, labels: Any = None, white: float = 1.0) -> Array:
@@ -221,23 +257,27 @@ class Model:
         return copy.deepcopy(self, {id(self.params.value): self.params.value})
 
     def follow(self, model: Self) -> None:
-        """Take over the numbers, such as beta, of the model that this one is a twin of."""
+        """Take over the numbers, such as beta, of the model that this one is a twin of.
+
+        Arrays of numbers too; not what a layer holds.
+        """
         if model.params.value is not self.params.value:
             raise InputError(
                 "the model's parameters were gathered again while its batches are taken in parts: "
                 "gather them between two epochs"
             )
         for name, value in vars(model).items():
-            if isinstance(value, int | float | str):
+            if isinstance(value, int | float | str | np.generic | np.ndarray):
                 setattr(self, name, value)
 
     def config(self) -> dict[str, Any]:
         """Return the kind of the model, and the options that build one of the same shape.
 
         The kind is None if they do not suffice: for a class of your own, or where a part was handed
-        in or changed. The parts stand there in words then.
+        in or changed, or a method replaced. The parts stand there in words then.
         """
         same = self._stacks == self._in_words() and isinstance(self._options["likelihood"], str)
+        same = same and not any(callable(getattr(type(self), name, None)) for name in vars(self))
         config = {"kind": vars(type(self)).get("kind") if same else None}
         config |= {"class": type(self).__name__, "data_dim": self.data_dim}
         shape = {"latent_dim": self.latent_dim, "dtype": self.dtype.name}
@@ -247,8 +287,17 @@ class Model:
         return [(part, in_words(getattr(self, part))) for part in self.parts]
 
     def save(self, path: str | Path) -> None:
-        """Write the parameters and `config` to a safetensors file, for :func:`scratchvae.load`."""
+        """Write the parameters and `config` to a safetensors file, for :func:`scratchvae.load`.
+
+        Raises
+        ------
+        NonFiniteError
+            If a parameter holds NaN or an infinity, which `load` would refuse.
+        """
         self.check_parts()
+        for name in self.params.names:
+            if not bool(self.backend.xp.isfinite(self.params[name].value).all()):
+                raise NonFiniteError(f"{path} is not written: {name} is not finite")
         arrays = {name: self.params[name].value for name in self.params.names}
         checkpoint.save(path, arrays, {"config": {"model": self.config()}})
 

@@ -2,41 +2,78 @@
 
 NumPy computes on one core. Only its matrix products run on all of them, through BLAS, so the other
 cores wait while the activations or the loss of a thousand examples are computed. Here each core
-takes some of the examples through the whole step: forward, loss and backward.
+takes some of the examples through the whole step: forward, loss and backward. In `distributed` the
+parts are on machines of their own.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from contextvars import copy_context
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 
+from . import fused, kernels
 from .backend import Array
 from .vae import Autoencoder, Terms
 
 ROWS = 256  # with fewer examples a thread costs more than it saves
 
-LossAndGrad: TypeAlias = Callable[[Array, "Array | None"], Terms]
+LossAndGrad: TypeAlias = Callable[..., Terms]  # (x, eps, batch_size), as a model's method
+
+
+def part_of(n: int, i: int, parts: int) -> slice:
+    """Return the rows of part `i`, if n rows are taken in so many parts."""
+    return slice(n * i // parts, n * (i + 1) // parts)
+
+
+def noise_of(eps: Array | None, rows: slice) -> Array | None:
+    """Return the noise of some rows of a batch."""
+    return None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
+
+
+def share(
+    loss_and_grad: LossAndGrad, x: Array, eps: Array | None, rows: slice, batch_size: int
+) -> Terms:
+    """Return the share of some rows in the mean over a whole batch; leave that of the gradient.
+
+    The shares of all rows add up to what ``model.loss_and_grad`` gives for the batch.
+
+    Parameters
+    ----------
+    loss_and_grad : callable
+        The method of the model, or of a twin of it.
+    x : (B, D)
+    eps : (B, Z), (K, B, Z) or None
+    rows : slice
+        Of `x`; at least one.
+    batch_size : int
+        Of the whole batch. It is more than B where other machines have the other rows.
+    """
+    return loss_and_grad(x[rows], noise_of(eps, rows), batch_size=batch_size)
 
 
 @contextmanager
 def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
     """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
 
-    That is the method itself on a GPU, and for batches of less than `ROWS` examples a thread, where
-    BLAS makes better use of the threads. Otherwise BLAS has one thread while this context lasts,
-    and each part of a batch has one, with a twin of the model, made now. The sum over the examples
-    is taken in another order than the method's, so the results differ by rounding; they are the
-    same at every call with n threads.
+    On a GPU it is `fused.loss_and_grad`. For batches of less than `ROWS` examples a thread, where
+    BLAS makes better use of the threads, it is the method itself. Otherwise BLAS has one thread
+    while this context lasts, and each part of a batch has one, with a twin of the model, made now.
+    The sum over the examples is taken in another order than the method's, so the results differ by
+    rounding; they are the same at every call with n threads.
 
-    What changes in the model meanwhile reaches the twins if it is a parameter or a number of the
-    model, such as beta. What changes in a layer, such as a flag of its own, does not.
+    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
+    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
+    flag of its own, does not.
     """
+    if kernels.find("code_gradient", model.params.value):  # there is none for the CPU
+        yield functools.partial(fused.loss_and_grad, model)
+        return
     if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
         yield model.loss_and_grad  # which takes as long as a short epoch
         return
@@ -52,13 +89,12 @@ def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         yield model.loss_and_grad
         return
 
-    def loss_and_grad(x: Array, eps: Array | None) -> Terms:
+    def loss_and_grad(x: Array, eps: Array | None, batch_size: int | None = None) -> Terms:
         def part(model: Autoencoder, rows: slice) -> Terms:
-            noise = None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
-            return model.loss_and_grad(x[rows], noise, batch_size=len(x))
+            return share(model.loss_and_grad, x, eps, rows, batch_size or len(x))
 
-        bounds = [len(x) * i // n for i in range(n + 1)]
-        first, *others = [slice(i, j) for i, j in pairwise(bounds) if i < j]
+        parts = (part_of(len(x), i, n) for i in range(n))
+        first, *others = [rows for rows in parts if rows.start < rows.stop]
         # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
         running = []
         for twin, rows in zip(twins, others, strict=False):
@@ -86,7 +122,9 @@ def _twins(model: Autoencoder, n: int) -> list[Autoencoder]:
     its attributes, as a function that was made around a parameter does.
     """
     before = model.params.grad.copy()
-    some = np.full((2, model.widths()["encoder"][0]), 0.5, model.dtype)
+    some = np.zeros((2, model.widths()["encoder"][0]), model.dtype)
+    some[0, : model.data_dim] = np.linspace(0, 1, model.data_dim)  # so that no gradient is 0
+    some[:, -1] = 1  # the last pixel, or the label of a model that takes one
     try:
         twins = [model.twin() for _ in range(n)]
         twins[0].loss_and_grad(some)

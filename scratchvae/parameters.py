@@ -54,8 +54,9 @@ class _ValueAndGradient:
 class Parameter(_ValueAndGradient):
     """One array of a layer, such as a weight matrix, and the loss's gradient with respect to it.
 
-    It starts with memory of its own, so that a layer works alone; :class:`Parameters` moves it
-    into the model's flat vectors.
+    It starts with a copy of `value`, so that a layer works alone; :class:`Parameters` moves it
+    into the model's flat vectors. So always read ``p.value`` and ``p.grad``: an array that you
+    keep beside them does not move along.
 
     A layer's backward adds to the gradient, with `add`, `add_product` or ``p.grad += ...``. The
     first two know when the gradient is still the one of the last batch, and write over it then: a
@@ -66,7 +67,7 @@ class Parameter(_ValueAndGradient):
         if getattr(getattr(value, "dtype", None), "kind", None) != "f":
             kind = getattr(value, "dtype", type(value).__name__)
             raise InputError(f"a Parameter's value is {kind}: expected an array of floats")
-        super().__init__(value, namespace(value).zeros_like(value))
+        super().__init__(value.copy(), namespace(value).zeros_like(value))
         self._vector: Array = None  # the flat vector that `value` is a part of, if any
         self._is_left = False  # the gradient is left from the last batch, to be written over
         self._was_added = False  # `add` or `add_product` have written this gradient

@@ -82,10 +82,10 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     has_kl = bool(np.nan_to_num([column("train_kl"), column("test_kl")]).any())
     units = column("active_units")  # (E,)
     changes = len(np.unique(units)) > 1
-    rows, columns, size = 2, 2, (9, 6)
+    rows, columns, size = 2, 2, (9.0, 6.0)
     if not has_kl:
         panels = {"loss": "Loss: the reconstruction, −log p(x|z)"}
-        rows, columns, size = 1, 1, (6.4, 4)
+        rows, columns, size = 1, 1, (6.4, 4.0)
     elif not changes:
         rows, columns, size = 1, 3, (12.5, 3.8)
         if np.isfinite(units[0]):

@@ -35,6 +35,7 @@ from .errors import (
     InputError,
     InputWarning,
     NonFiniteError,
+    RanksDifferError,
     check_each,
     check_number,
     check_size,
@@ -197,6 +198,9 @@ class Options:
     noise : {"device", "host"}
         Who draws it on a GPU: the device, which is fast, or the host, for the numbers of a run on
         the CPU.
+    shards : int
+        Parts of a batch that are added in their order, so that every number of ranks that divides
+        it reaches bitwise the same parameters; 0 for the fastest way.
 
     Raises
     ------
@@ -231,6 +235,7 @@ class Options:
     dtype: str = "float32"
     seed: int = 0
     noise: str = "device"
+    shards: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | Path):
@@ -260,6 +265,7 @@ class Options:
         )
         values["variance"] = _checked("variance", values["variance"], _check_variance)
         values["seed"] = check_seed(values["seed"])
+        values["shards"] = _checked("shards", values["shards"], errors.check_count)
         for name in CHOICES:
             _checked(name, values[name], _check_choice)
         for name in ("conditional", "standardize"):
@@ -475,7 +481,10 @@ class Run:
         self._last_state: State | None = None
         self._saved_at = time.monotonic()
         data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
-        self._data = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        self._data: dict[str, Any] = {"path": data, "sha256": trainer.dataset.fingerprint()}
+        names = trainer.dataset.columns or ()
+        if names != tuple(str(j + 1) for j in range(len(names))):  # which name what has no name
+            self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
 
     def __repr__(self) -> str:
@@ -511,9 +520,16 @@ class Run:
         NonFiniteError
             As for :meth:`Trainer.run <scratchvae.training.Trainer.run>`. Nothing that is not
             finite is saved: the files are those of the last good epoch, and the message names them.
+        RanksDifferError
+            Likewise, if the ranks of a distributed run have come apart.
         """
-        with self.claimed():
-            self._train(on_step, on_epoch)
+        ranks = self.trainer.ranks
+        ranks.require_same(lambda: asdict(replace(self.options, data="")))  # it may lie elsewhere
+        if ranks.first:
+            with self.claimed():
+                self._train(on_step, on_epoch)
+        else:
+            self._follow(on_step, on_epoch)
 
     def _train(
         self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
@@ -535,13 +551,26 @@ class Run:
             if self._last_state is not None:
                 self._write(self._last_state)
             raise
-        except NonFiniteError as error:
+        except (NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
                 self._write(self._last_state)
             last = self.out / LAST
             what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
-            raise NonFiniteError(f"{error}; {what}") from None
+            raise type(error)(f"{error}; {what}") from None
         self.trainer.stop = False  # so that it can be called again
+
+    def _follow(
+        self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
+    ) -> None:
+        """Train as another rank than the first, which saves: what it would not save ends both."""
+
+        def after_epoch(metrics: dict[str, float]) -> None:
+            self.trainer.state()
+            on_epoch(metrics)
+
+        self.trainer.run(self.options.epochs, on_step, after_epoch)
+        self.trainer.state()
+        self.trainer.stop = False
 
     def save(self) -> None:
         """Write the last checkpoint, the best one if there is a new one, and the metrics.
@@ -637,6 +666,7 @@ def new(
     out: str | Path | None = None,
     *,
     backend: str | Backend = "numpy",
+    comm: Any = None,
 ) -> Run:
     """Return a new run; nothing is trained or written yet.
 
@@ -647,6 +677,8 @@ def new(
     out : str or Path, optional
         The folder: a new one under ``runs/`` if not given.
     backend : {"numpy", "cupy"} or Backend
+    comm : communicator of mpi4py, optional
+        As for :class:`~scratchvae.Trainer`. The rank 0 writes, and the others only compute.
 
     Raises
     ------
@@ -666,7 +698,8 @@ def new(
         )
     _require_no_run(folder)
     backend = get_backend(backend, options.noise)
-    run = Run(options, folder, build_trainer(options, datasets.load(options.data), backend))
+    dataset = datasets.load(options.data)
+    run = Run(options, folder, build_trainer(options, dataset, backend, comm=comm))
     run._named, run._new = out is not None, True
     return run
 
@@ -678,6 +711,7 @@ def open(
     best: bool = False,
     data: str | Path | None = None,
     other_data: bool = False,
+    comm: Any = None,
     **changes: Any,
 ) -> Run:
     """Return the run in the folder `out` as it was saved last, for a look or to draw it again.
@@ -692,6 +726,8 @@ def open(
         Where the data are now, if they have moved. They must be the same, to the last byte.
     other_data : bool
         Take other data all the same. If their number differs, the epoch begins again.
+    comm : communicator of mpi4py, optional
+        As for :func:`new`. Its ranks may be as many as before, more or fewer; all read the folder.
     **changes
         Options that change: `epochs` may; another value of any other is refused.
 
@@ -742,7 +778,7 @@ def open(
     config |= {"data_dim": was["model"]["data_dim"]}
     config |= {"image_shape": tuple(was["image_shape"])}
     model = _rebuild(config, arrays, path, backend := get_backend(backend, options.noise))
-    run = Run(options, Path(out), build_trainer(options, dataset, backend, model))
+    run = Run(options, Path(out), build_trainer(options, dataset, backend, model, comm))
     run.trainer.restore(arrays, values, path)
     run.best = math.inf if values["best"] is None else values["best"]
     run.position = position
@@ -770,7 +806,7 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
     Parameters
     ----------
     out, backend, **changes : as for :func:`open`
-        `data` and `other_data` among them. A run that was trained to its end needs a larger
+        `data`, `other_data` and `comm` among them. A run that was trained to its end needs a larger
         `epochs`.
 
     Raises
@@ -824,9 +860,13 @@ class _Config(TypedDict):
     image_shape: list[Count]
 
 
-class _Data(TypedDict):
+class _Place(TypedDict):
     path: str  # absolute, or the name of an embedded set
     sha256: str
+
+
+class _Data(_Place, total=False):
+    columns: list[str]  # the names of those of a table
 
 
 class _Known(Progress, total=False):  # what older checkpoints do not say
@@ -849,6 +889,7 @@ def build_trainer(
     dataset: Dataset,
     backend: str | Backend = "numpy",
     model: Autoencoder | None = None,
+    comm: Any = None,
 ) -> Trainer:
     """Return a trainer, with a new optimizer and, unless one is given, a new model."""
     if model is None:
@@ -868,6 +909,8 @@ def build_trainer(
         beta_schedule=warm_up(options.beta, options.warm_up) if warms_up else None,
         binarize=options.binarize,
         seed=options.seed,
+        comm=comm,
+        shards=options.shards,
     )
 
 
@@ -1019,6 +1062,12 @@ def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> Non
     """Raise InputError unless what both configurations tell about the model agrees."""
     # They may change from one training to the next.
     free = ("kind", "beta", "free_bits", "samples", "gradient")
+    for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
+        if "encoder" in one and "hidden" in other:
+            raise InputError(
+                f"{path}: made with another configuration: {of} has parts of its own, such as the "
+                f"encoder {one['encoder']}, and the other has what hidden={other['hidden']} builds"
+            )
     # Through JSON, as the file was: a tuple has become a list.
     for name, value in json.loads(json.dumps(now)).items():
         if name in saved and name not in free and saved[name] != value:
@@ -1048,6 +1097,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         holds other parameters than `into`.
     """
     path = Path(path)
+    if isinstance(into, type) or (into is not None and not hasattr(into, "check_parts")):
+        raise InputError(f"into is {into!r}: expected a model, such as sv.VAE(784)")
     path = path / LAST if os.path.isdir(path) else path
     arrays, values = checkpoint.load(path)
     config = _config(values).get("model", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from .layers import belongs_to, in_words, named
@@ -26,7 +27,7 @@ def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
     for part, (width, _) in model.widths().items():
         h = model.backend.xp.zeros((2, width), dtype=model.dtype)
         for name, layer in walk(part, getattr(model, part)):
-            h, _ = layer.forward(h)
+            h, _ = _copied(layer).forward(h)
             rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
     for part in ("likelihood", "prior"):
         if size := _size(owner := getattr(model, part)):
@@ -50,6 +51,14 @@ def summarize(model: Model) -> Text:
     name = f"{type(model).__name__}({model.data_dim}, latent_dim={model.latent_dim})"
     head = f"{name}, {in_words(model.likelihood)}"
     return Text("\n".join([head, "", *lines, "", total_of(model)]))
+
+
+def _copied(layer: Any) -> Any:
+    """Return a copy, whose forward moves no generator and no statistics of the layer itself."""
+    try:
+        return copy.deepcopy(layer)
+    except Exception:  # it holds what cannot be copied, such as a lock
+        return layer
 
 
 def walk(part: str, layer: Any) -> list[tuple[str, Any]]:

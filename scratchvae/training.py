@@ -17,8 +17,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
-from .checkpoint import fill
+from .checkpoint import digest, fill
 from .datasets import Dataset, binarize, gather, require_fit, rows_at_once
+from .distributed import Ranks
 from .errors import (
     Count,
     InputError,
@@ -34,7 +35,7 @@ from .finite import require_finite, require_finite_state, slower
 from .formats import is_frame
 from .notebook import table
 from .optimizers import Optimizer
-from .parallel import in_parts
+from .parallel import noise_of
 from .schedules import Schedule, constant
 from .standardization import advice
 from .vae import Autoencoder, Terms
@@ -64,6 +65,7 @@ class _Course(TypedDict, total=False):  # what older checkpoints do not say
     batch_size: Count
     examples: Count
     seed: int
+    shards: Count
 
 
 class Progress(_Course):
@@ -98,6 +100,12 @@ class Trainer:
     binarize : {"none", "threshold", "dynamic"}
     seed : int
         Of the order of the batches and the noise in the test bound; training has the model's rng.
+    comm : communicator of mpi4py, optional
+        Takes a share of every batch on each of its ranks, see :mod:`scratchvae.distributed`. All
+        ranks call `run`, with the same model, data and options.
+    shards : int
+        Parts of a batch whose gradients are added in their order, for bitwise the same parameters
+        on every number of ranks that divides it, and without any. With 0 the fastest way is taken.
 
     Attributes
     ----------
@@ -127,20 +135,18 @@ class Trainer:
         beta_schedule: Schedule | None = None,
         binarize: str = "none",
         seed: int = 0,
+        comm: Any = None,
+        shards: int = 0,
     ) -> None:
         check_size("batch_size", batch_size)
-        if getattr(model, "check_parts", None) is None:
+        if isinstance(model, type) or getattr(model, "check_parts", None) is None:
             raise InputError(f"model is {model!r}: expected one such as sv.VAE(784)")
         model.check_parts()
         if not isinstance(optimizer, Optimizer):
             raise InputError(
                 f"optimizer is {optimizer!r}: expected one such as sv.Adam(model.params)"
             )
-        if optimizer.params is not model.params:
-            raise InputError(
-                "the optimizer moves the parameters of another model, or of this one before its "
-                "parts were gathered again: expected one made of this model's params"
-            )
+        _require_own(optimizer, model)
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
             if given is not None and not callable(given):
                 raise InputError(
@@ -154,6 +160,8 @@ class Trainer:
             known = is_frame(dataset) or np.ma.isMaskedArray(dataset)
             dataset = Dataset.from_arrays(dataset if known else asnumpy(dataset))
         require_fit(dataset, model, binarize)
+        self.ranks = Ranks(comm, shards)  # this process alone, if there is no comm
+        self.ranks.require_rows(len(dataset.train))
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
         self.schedule = schedule or constant(optimizer.lr)
@@ -209,14 +217,18 @@ class Trainer:
         NonFiniteError
             If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
             parameters move; or if the test loss is at the end of an epoch.
+        InputError
+            If the optimizer is of other parameters than the model's.
         """
+        _require_own(self.optimizer, self.model)
+        self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:
             warnings.warn(self._advice, InputWarning, stacklevel=3)  # above errstate's wrapper
         callbacks = on_step, on_epoch
         shown = self._with_bar(epochs, *callbacks) if progress else nullcontext(callbacks)
         with blas_threads(self.model, self.batch_size), shown as (on_step, on_epoch):
-            while self.epoch < epochs and not self.stop:
+            while self.epoch < epochs and not self._stopped():
                 self._run_epoch(on_step)
                 if self.batch >= self.batches_per_epoch:
                     self.metrics.append(self._finish_epoch())
@@ -247,24 +259,27 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
         start, before = time.perf_counter(), self.seconds
-        with in_parts(self.model, self.batch_size) as self._loss_and_grad:
-            while self.batch < self.batches_per_epoch and not self.stop:
+        with self.ranks.in_parts(self.model, self.batch_size) as self._loss_and_grad:
+            while self.batch < self.batches_per_epoch and not self._stopped():
                 rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-                terms = self._step(self._floats(self._train, rows, self.model.rng))
+                terms = self._step(rows)
                 self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
                 self.batch += 1
                 self.seconds = before + time.perf_counter() - start
                 on_step(terms)
         self.check()
+        self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
 
-    def _step(self, x: Array) -> Terms:
+    def _step(self, rows: Array) -> Terms:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
         optimizer.lr = float(self.schedule(now))
         if self.beta_schedule:
             model.set_beta(self.beta_schedule(now))
-        eps = model.draw_eps(len(x), model.rng)
-        terms = self._loss_and_grad(x, eps)
+        mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share
+        x = self._batch(rows, mine)  # (B, D)
+        eps = noise_of(model.draw_eps(len(rows), model.rng), mine)
+        terms = self._loss_and_grad(x, eps, len(rows))
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)
@@ -352,7 +367,28 @@ class Trainer:
 
     def _course(self) -> dict[str, int]:
         """Return what decides, with the random state, which batch comes next."""
-        return {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
+        course = {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
+        return course | {"shards": self.ranks.shards}
+
+    def _stopped(self) -> bool:
+        stopped = self.ranks.any(self.stop)
+        if stopped:  # a signal may come in between, and must not be forgotten
+            self.stop = True
+        return stopped
+
+    def _of_all_ranks(self, epochs: int) -> dict[str, Any]:
+        """Return by name what has to be the same on every rank when training begins."""
+        values: dict[str, Any] = self._course() | {"epochs": epochs, "binarize": self.binarize}
+        model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
+        values |= {"model": model, "data": self.dataset.fingerprint()}
+        values |= {"optimizer": type(self.optimizer).__name__, "lr": self.schedule(self.epoch)}
+        return values | {"parameters and random state": self._digest()}
+
+    def _digest(self) -> str:
+        """Return a SHA-256 of what a step changes: parameters, optimizer's and random state."""
+        arrays = {"params": self.model.params.value, **self.optimizer.state}
+        rng = self.model.rng.bit_generator.state
+        return digest(arrays, repr((self.epoch, self.batch, self.optimizer.steps, rng)))
 
     def _finish_epoch(self) -> dict[str, float]:
         metrics: dict[str, float] = {"epoch": self.epoch + 1}
@@ -384,6 +420,20 @@ class Trainer:
         for i in range(0, len(self._test), rows):
             yield self._floats(self._test, slice(i, i + rows), rng)  # (<=1000, D)
 
+    def _batch(self, rows: Array, mine: slice) -> Array:
+        """Return those rows of the training data, of a whole batch, that this process takes."""
+        if self.binarize == "dynamic":  # draws for every pixel, so all are drawn for
+            return self._floats(self._train, rows, self.model.rng)[mine]  # (B, D)
+        return self._floats(self._train, rows[mine], self.model.rng)  # (B, D)
+
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
         return binarize(x, self.binarize, rng, self.model.backend)
+
+
+def _require_own(optimizer: Optimizer, model: Autoencoder) -> None:
+    if optimizer.params is not model.params:
+        raise InputError(
+            "the optimizer moves the parameters of another model, or of this one before its "
+            "parts were gathered again: expected one made of this model's params"
+        )

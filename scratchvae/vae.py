@@ -220,6 +220,7 @@ class Autoencoder(Model):
         """
         self.check_parts()
         terms, cache = self.forward(x, eps)  # (B,) each
+        self.require_terms(terms, len(x))
         xp, n = self.backend.xp, batch_size or len(terms.loss)
         self.params.forget_gradient()
         # [batch-mean]
@@ -286,7 +287,7 @@ class VAE(Autoencoder):
             image_shape=image_shape, encoder=encoder, decoder=decoder,
         )  # fmt: skip
         self.set_beta(beta)
-        if self.free_bits and type(self).kl is not VAE.kl:
+        if self.free_bits and self.kl is not VAE.kl:
             raise InputError(
                 f"free_bits is {free_bits}: it charges the KL of VAE, which {type(self).__name__} "
                 "replaces with another, so leave it at 0"

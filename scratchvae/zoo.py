@@ -247,12 +247,13 @@ class GaussianWithoutLogvar(GaussianWithoutConstant):
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
         """Return the loss (B,), and the cache."""
         nll, cache = super().nll(x, output)
-        return nll - 0.5 * self.data_dim * self.likelihood.logvar.value, cache
+        return nll - 0.5 * self.data_dim * self.likelihood.one_logvar(), cache
 
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
         """Return doutput; add to the gradient for the one logvar what is left of it."""
         doutput = super().nll_backward(dnll, cache)
-        self.likelihood.logvar.add(-0.5 * self.data_dim * dnll.sum())
+        if self.likelihood.logvar is not None:
+            self.likelihood.logvar.add(-0.5 * self.data_dim * dnll.sum())
         return doutput
 
 

@@ -26,7 +26,12 @@ GUARD = 64  # elements before and behind every array
 NAN_BITS = {"float32": 0x7FC00000, "float64": 0x7FF8 << 48}
 TAGS = itertools.count(1)
 
-C_TYPES = {"real": None, "index": np.dtype(np.int64), "byte": np.dtype(np.uint8)}
+C_TYPES = {
+    "real": None,
+    "index": np.dtype(np.int64),
+    "byte": np.dtype(np.uint8),
+    "double": np.dtype(np.float64),
+}
 
 
 def declarations(source):

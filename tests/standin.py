@@ -72,13 +72,17 @@ _NUMBERS = {"finfo", "iinfo", "result_type", "dtype"}  # not of arrays
 def _launch(name, args, result):
     """Count the launches of a function or method: one, but one for each array that is joined.
 
-    At least so many: some of CuPy's functions, such as `var`, are several kernels.
+    The product of two vectors is two, of the numbers and of their sum: CuPy does not ask cuBLAS. At
+    least so many: some of CuPy's functions, such as `var`, are several kernels.
     """
     if name in _ALLOCATING | _NUMBERS:
         return
     if name in _VIEWS and np.may_share_memory(_unwrapped(result), _unwrapped(args[0])):
         return
-    _counts.launches += len(args[0]) if name in ("concatenate", "stack") else 1
+    if name in ("concatenate", "stack"):
+        _counts.launches += len(args[0])
+    else:
+        _counts.launches += 2 if name == "matmul" and result.ndim == 0 else 1
 
 
 class DeviceArray:
@@ -204,7 +208,7 @@ def _in_place(function):
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_"):
     _operator, _method = getattr(operator, _name), _name.strip("_")
-    setattr(DeviceArray, f"__{_method}__", _on_device(_operator))
+    setattr(DeviceArray, f"__{_method}__", _on_device(_operator, name=_method))
     setattr(DeviceArray, f"__r{_method}__", _on_device(lambda a, b, f=_operator: f(b, a)))
     setattr(DeviceArray, f"__i{_method}__", _in_place(getattr(operator, f"i{_method}")))
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import on_ranks
 
 import scratchvae as sv
 
@@ -95,3 +96,30 @@ def test_the_command_writes_its_files(tmp_path):
     assert "| matrix products |" in table
     assert "| scratchvae |" in table
     assert "<svg" in (tmp_path / "steps.svg").read_text()
+
+
+def test_the_guides_table_is_that_of_the_formula(monkeypatch):
+    """And the formula's own numbers are those that the page names."""
+    monkeypatch.syspath_prepend(FOLDER)
+    import ranks_of_mpi
+
+    page = (FOLDER.parents[1] / "docs/guide/machines.md").read_text()
+    assert ranks_of_mpi.table() in page
+    model = sv.VAE(784)
+    assert len(model.params.value) == ranks_of_mpi.PARAMETERS
+    assert "652,824 parameters" in page
+    assert "$c$ = 36 µs, $a$ = 0.7 ms and $n$ = 8 ns" in page
+    assert (ranks_of_mpi.EXAMPLE, ranks_of_mpi.FIXED, ranks_of_mpi.NORMAL) == (36e-6, 7e-4, 8e-9)
+
+
+def test_a_step_on_ranks_is_timed(monkeypatch, capsys):
+    """On two ranks that are threads here; how fast, no test asks."""
+    monkeypatch.syspath_prepend(FOLDER)
+    import ranks_of_mpi
+
+    images = np.zeros((100, 784), np.uint8)
+    assert not [e for e in on_ranks(2, lambda c: ranks_of_mpi.measure(c, 1, images, 8)) if e]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == [
+        "alone", "8 a batch", "8 a rank"
+    ]  # fmt: skip

@@ -209,7 +209,7 @@ def test_values_that_are_no_values_are_refused(tmp_path, text):
     from safetensors.numpy import save_file
 
     path = tmp_path / "c.safetensors"
-    metadata = {"format": checkpoint.FORMAT, "values": text, "sha256": checkpoint._digest({}, text)}
+    metadata = {"format": checkpoint.FORMAT, "values": text, "sha256": checkpoint.digest({}, text)}
     save_file({}, path, metadata)
     with pytest.raises(sv.InputError, match="truncated or not a checkpoint") as error:
         checkpoint.load(path)

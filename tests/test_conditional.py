@@ -262,6 +262,16 @@ WRONG = [
     (lambda m, x: m.rows(x[0], 1), r"x has shape \(5,\): expected \(batch size, 5\)"),
     (lambda m, x: m.rows(x[:, :3], 1), r"x has shape \(8, 3\): expected \(batch size, 5\)"),
     (lambda m, x: m.encode(x[:, :4]), r"x has shape \(8, 4\): expected \(batch size, 9\)"),
+    (lambda m, x: m.encode(np.hstack([x, x[:, :4]])), "the last 4 columns of x are the label: exp"),
+    (lambda m, x: m.loss_and_grad(np.hstack([x, 0 * x[:, :4]])), "the last 4 columns of x are the"),
+    (
+        lambda m, x: m.encode(np.hstack([x, np.eye(8, 4) + np.eye(8, 4, 1)])),
+        "the last 4 columns of",
+    ),
+    (
+        lambda m, x: m.encode(np.hstack([x, 0.5 * np.eye(4)[[0] * 8]])),
+        "the last 4 columns of x are",
+    ),
     (lambda m, x: small(classes=0), "classes is 0: expected a positive integer"),
     (lambda m, x: small(encoder=sv.Linear(5, 6, dtype="float64"), hidden=None), "the encoder"),
 ]

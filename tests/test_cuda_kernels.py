@@ -4,6 +4,7 @@ What only a device could show is not shown here: how its exp rounds, and that it
 """
 
 import ctypes
+import functools
 import importlib.util
 import inspect
 import os
@@ -19,12 +20,12 @@ from hypothesis import strategies as st
 from strategies import generators
 
 import scratchvae as sv
-from scratchvae import activations, datasets, gaussian, kernels, likelihoods, optimizers
+from scratchvae import activations, datasets, fused, gaussian, kernels, likelihoods, optimizers
 from scratchvae.kernels import cuda
 
 REQUIRED = os.environ.get("SCRATCHVAE_REQUIRE_CUDA_CHECK")
 KERNELS = list(cuda_on_host.declarations(cuda.source()))
-MODULES = (activations, datasets, gaussian, likelihoods, optimizers)
+MODULES = (activations, datasets, fused, gaussian, likelihoods, optimizers)
 DTYPES = ("float32", "float64")
 
 
@@ -36,8 +37,16 @@ def need(found, what):
 
 
 def definition(name):
+    """Return the NumPy code of a function; where it calls others that are marked, theirs too."""
     (found,) = (getattr(m, name) for m in MODULES if hasattr(m, name))
-    return found.__wrapped__
+
+    @functools.wraps(found.__wrapped__)
+    def alone(*args):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "find", lambda name, x: None)
+            return found.__wrapped__(*args)
+
+    return alone
 
 
 # ---- the text ------------------------------------------------------------------------------------
@@ -284,6 +293,107 @@ def test_a_row_that_does_not_exist_becomes_nan(rng):
     assert np.isfinite(found[1]).all()
 
 
+# Of those in fused.py the size is that of the terms which are added; gaps they were not made for.
+
+
+def test_bias_and_relu(launched):
+    @given_shapes
+    def check(rng, b, d, gap, k, dtype):
+        y, bias = guarded(draws(rng, (b, d), dtype)), guarded(draws(rng, d, dtype))
+        size = np.abs(in64(y)[0]) + np.abs(in64(bias)[0])
+        agree(
+            fused.bias_and_relu(y, bias),
+            definition("bias_and_relu")(*in64(y, bias)),
+            dtype,
+            1,
+            size,
+        )
+
+    check()
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_relu_of_no_number_is_no_number(dtype):
+    y = guarded(np.array([[np.nan, -np.inf, np.inf, 0]], dtype))
+    found = fused.bias_and_relu(y, guarded(np.zeros(4, dtype)))
+    np.testing.assert_array_equal(found, [[np.nan, 0, np.inf, 0]])
+
+
+def test_code_and_kl(launched):
+    @given_shapes
+    def check(rng, b, d, gap, k, dtype):
+        product = guarded(draws(rng, (b, 2 * d), dtype, 40.0) * rng.choice([1, 1e-4]).astype(dtype))
+        bias, eps = guarded(draws(rng, 2 * d, dtype)), guarded(draws(rng, (b, d), dtype))
+        found = fused.code_and_kl(product, bias, eps)
+        # The definition begins with a sum, whose rounding exp would enlarge: from the code on.
+        code = np.asarray(product) + np.asarray(bias)
+        np.testing.assert_array_equal(np.asarray(found[0]), code)
+        zero = np.zeros(2 * d)
+        _, z, sigma, kl = definition("code_and_kl")(*in64(code), zero, *in64(eps))
+        mu, logvar = in64(code[:, :d], code[:, d:])
+        agree(found[1], z, dtype, 8, np.abs(mu) + sigma * np.abs(in64(eps)[0]))
+        agree(found[2], sigma, dtype, 4)
+        size = (0.5 * (mu**2 + np.abs(np.expm1(logvar)) + np.abs(logvar))).sum(axis=-1)
+        agree(found[3], kl, dtype, 4, size)
+
+    check()
+
+
+def test_code_gradient(launched):
+    @given_shapes
+    def check(rng, b, d, gap, k, dtype):
+        code = draws(rng, (b, 2 * d), dtype, 40.0) * rng.choice([1, 1e-4]).astype(dtype)
+        dz, eps = (guarded(draws(rng, (b, d), dtype)) for _ in range(2))
+        sigma = guarded(np.exp(0.5 * code[:, d:]))
+        dkl = float(np.dtype(dtype).type(rng.uniform(-1, 1)))
+        found = fused.code_gradient(dz, eps, guarded(code), sigma, dkl)
+        wide = in64(dz, eps, code, sigma)
+        expected = definition("code_gradient")(*wide, dkl)
+        through_z = np.abs(np.hstack([wide[0], wide[0] * wide[1] * 0.5 * wide[3]]))
+        through_kl = np.abs(dkl * np.hstack([wide[2][:, :d], 0.5 * np.expm1(wide[2][:, d:])]))
+        agree(found, expected, dtype, 8, through_z + through_kl)
+
+    check()
+
+
+def test_bernoulli_nll_and_gradient(launched):
+    @given_shapes
+    def check(rng, b, d, gap, k, dtype):
+        x = guarded((rng.random((b, d)) < 0.5).astype(dtype))
+        product, bias = guarded(draws(rng, (b, d), dtype, 100.0)), guarded(draws(rng, d, dtype))
+        dnll = float(np.dtype(dtype).type(rng.uniform(-1, 1)))
+        nll, dlogits = fused.bernoulli_nll_and_gradient(x, product, bias, dnll)
+        logits = in64(np.asarray(product) + np.asarray(bias))[0]
+        zero = np.zeros(d)
+        name = "bernoulli_nll_and_gradient"
+        expected = definition(name)(*in64(x), logits, zero, dnll)
+        agree(nll, expected[0], dtype, 4, (np.abs(logits) + 1).sum(axis=-1))
+        # s(l) and x are at most 1. The definition loses |l| roundings in exp(l - softplus(l)).
+        size = np.full((b, d), abs(dnll))
+        agree(dlogits, expected[1], dtype, 8 if dtype == "float32" else 400, size)
+
+    check()
+
+
+def test_batch_means(launched):
+    """In float64 whatever the terms are; the loss of each example is rounded as it always is."""
+
+    @given_shapes
+    def check(rng, b, d, gap, k, dtype):
+        nll, kl = (guarded(draws(rng, b * d, dtype, 100.0)) for _ in range(2))
+        beta, n = float(np.dtype(dtype).type(rng.uniform(0, 2))), b * d + 1 + gap
+        found = fused.batch_means(nll, kl, beta, n)
+        expected = definition("batch_means")(*in64(nll, kl), beta, n)
+        size = np.array([(np.abs(t) / n).sum() for t in in64(nll, kl)])
+        size = np.array([size[0] + beta * size[1], *size])
+        assert found.dtype == np.float64
+        eps = np.finfo(dtype).eps * np.array([2, 0, 0]) + np.finfo(np.float64).eps * len(nll)
+        assert (np.abs(found - expected) <= eps * size).all()
+
+    check()
+
+
 # ---- when a kernel steps aside -------------------------------------------------------------------
 
 
@@ -306,12 +416,17 @@ def test_the_definition_computes_what_a_kernel_was_not_made_for(name, launched, 
         "reparameterize_backward": (z(b), (z(b), z(b))),
         "kl_standard_normal": (z(b), z(b)),
         "kl_standard_normal_backward": (z(4), (z(b), z(b))),
+        "bias_and_relu": (z(b), z(5)),
+        "code_and_kl": (z((4, 10)), z(10), z(b)),
+        "code_gradient": (z(b), z(b), z((4, 10)), z(b), 0.5),
+        "bernoulli_nll_and_gradient": (z(b), z(b), z(5), 0.5),
+        "batch_means": (z(4), z(4), 0.5, 4),
     }.get(name, (z(b), z(b)))
     kernel = getattr(cuda, name)
     assert kernel(*arguments) is not NotImplemented
     flat = [x for a in arguments for x in (a if isinstance(a, tuple) else (a,))]
     used = 3 if name == "bernoulli_nll_backward" else len(flat)  # softplus is not read
-    for i in range(used):
+    for i in (i for i in range(used) if np.ndim(flat[i]) > 0):
         for why, other in aside(flat[i]):
             rest = iter([*flat[:i], other, *flat[i + 1 :]])
             changed = [
@@ -357,6 +472,18 @@ def test_shapes_that_a_kernel_was_not_made_for(rng):
         ("adam_update", z(5), z(4), z(5), z(5), 0.9, 0.9, 0.1, 0.1),
         ("adam_update", *[z(10)[::2]] * 4, 0.9, 0.9, 0.1, 0.1),
         ("adam_update", z(5), z(5).astype("float32"), z(5), z(5), 0.9, 0.9, 0.1, 0.1),
+        ("bias_and_relu", z((4, 5)), z(4)),
+        ("bias_and_relu", z((4, 5)), z((4, 5))),
+        ("bias_and_relu", z((3, 4, 5)), z((4, 5))),
+        ("code_and_kl", z((4, 10)), z(10), z((2, 4, 5))),
+        ("code_and_kl", z((3, 10)), z(10), z((4, 5))),
+        ("code_and_kl", z((4, 10)), z(5), z((4, 5))),
+        ("code_gradient", z((2, 4, 5)), z((2, 4, 5)), z((4, 10)), z((4, 5)), 0.5),
+        ("code_gradient", z((4, 5)), z((4, 5)), z((4, 5)), z((4, 5)), 0.5),
+        ("bernoulli_nll_and_gradient", z((4, 5)), z((2, 4, 5)), z(5), 0.5),
+        ("bernoulli_nll_and_gradient", z((4, 5)), z((4, 5)), z(1), 0.5),
+        ("batch_means", z((4, 5)), z((4, 5)), 0.5, 4),
+        ("batch_means", z(4), z(1), 0.5, 4),
         ("gather", z((4, 5)), np.array([1]), 255.0, np.dtype("float32")),
         ("gather", np.zeros((4, 5), np.uint8), np.array([1], np.int32), 255.0, np.dtype("float32")),
         ("gather", np.zeros((4, 5), np.uint8), np.array([[1]]), 255.0, np.dtype("float32")),
@@ -373,37 +500,49 @@ def test_numpy_arrays_and_others_do_not_reach_them():
 # ---- a whole step --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
 @pytest.mark.parametrize("activation", list(activations.ACTIVATIONS))
-def test_steps_on_kernels_are_the_definitions_steps(activation, launched, monkeypatch, rng):
-    """Three steps of Adam in float64, from the pixels on: data, model and optimizer."""
+def test_steps_on_kernels_are_the_definitions_steps(
+    activation, together, launched, monkeypatch, rng
+):
+    """Three steps of Adam in float64, from the pixels on: data, model and optimizer.
+
+    With a kernel for each function of the model's own text, and with those of fused.py.
+    """
     seed, images = int(rng.integers(2**31)), rng.integers(0, 17, (9, 30), dtype=np.uint8)
     order, eps = rng.permutation(9), rng.standard_normal((3, 7, 4))
+    step = fused.loss_and_grad if together else sv.VAE.loss_and_grad
 
-    def train():
+    def train(step=sv.VAE.loss_and_grad):
         options = {"activation": activation, "dtype": "float64", "rng": seed}
-        model = sv.VAE(30, hidden=(140,), latent_dim=4, **options)
+        model = sv.VAE(30, hidden=(140,), latent_dim=4, beta=0.7, **options)
         adam, losses = sv.Adam(model.params, lr=0.01), []
         launched.clear()  # a model looks at its parts when it is built
         for noise in eps:
             x = datasets.gather(images, order[:7], 16.0, np.dtype("float64"))
-            losses.append(float(model.loss_and_grad(x, noise).loss))
+            losses.append(np.array(step(model, x, noise), np.float64))
             adam.step()
         return losses, np.array(model.params.value)
 
-    losses, value = train()
+    losses, value = train(step)
     own = {f"{activation}_backward"} & set(KERNELS)  # an activation need not have one
-    expected = own | {
-        "gather",
-        "reparameterize",
-        "reparameterize_backward",
-        "bernoulli_nll",
-        "bernoulli_nll_backward",
-        "kl_standard_normal",
-        "kl_standard_normal_backward",
-        "adam_update",
-    }
+    if together:
+        expected = {"code_and_kl", "code_gradient", "bernoulli_nll_and_gradient", "batch_means"}
+        twice = own | ({"bias_and_relu"} if activation == "relu" else set())
+        expected |= twice
+    else:
+        expected = own | {
+            "reparameterize",
+            "reparameterize_backward",
+            "bernoulli_nll",
+            "bernoulli_nll_backward",
+            "kl_standard_normal",
+            "kl_standard_normal_backward",
+        }
+        twice = own
+    expected |= {"gather", "adam_update"}
     assert set(launched) == expected  # none stepped aside
-    assert len(launched) == 3 * (len(expected) + len(own))  # two hidden layers, so two activations
+    assert len(launched) == 3 * (len(expected) + len(twice))  # two hidden layers
     monkeypatch.setattr(kernels, "find", lambda name, x: None)
     losses_by_definition, value_by_definition = train()
     # 1e-12 is some thousand roundings; Adam makes a gradient near its eps, 1e-8, that much larger.

@@ -235,6 +235,22 @@ def test_what_needs_a_posterior_says_so(x, measure, what):
         measure(sv.Autoencoder(5), [x])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "measure",
+    [
+        evaluation.elbo,
+        lambda model, x: evaluation.importance_weighted_bound(model, x, 3),
+        evaluation.kl_of_dimensions,
+        evaluation.active_units,
+    ],
+    ids=["elbo", "bound", "kl", "active"],
+)
+def test_data_without_a_batch_are_refused(measure):
+    with pytest.raises(sv.InputError, match=r"^batches holds no example: expected at least one$"):
+        measure(sv.VAE(3, (4,), 2), iter([]))
+
+
 def test_a_forward_that_does_not_give_one_loss_an_example_is_refused(x):
     """As where a subclass draws K times and its forward knows nothing of it."""
 

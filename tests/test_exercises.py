@@ -433,6 +433,19 @@ def test_ctrl_c_ends_a_check_and_leaves_all_whole(tmp_path):
     assert (tmp_path / "exercises" / "progress.json").read_text() == before
 
 
+def test_an_endless_answer_ends_although_nobody_waits_for_it(tmp_path):
+    path = tmp_path / "01_relu.py"
+    path.write_text("print('judging', flush=True)\nwhile True: pass\n")
+    code = f"from scratchvae.exercises.judging import judge; judge({str(path)!r}, limit=5)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "judging\n"
+    process.kill()
+    process.communicate(timeout=60)  # until nobody holds the other end of the pipe
+
+
 def test_an_exported_course_is_judged_by_pytest(exercise, tmp_path):
     code, text = exercise("export", "course")
     assert code == 0

@@ -17,7 +17,7 @@ from scratchvae import checkpoint, evaluation, iwae, parallel
 from scratchvae.backend import asnumpy, get_backend
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_model
-from scratchvae.run import OptionError, Options
+from scratchvae.run import Options
 
 LIKELIHOODS = [
     {"likelihood": "bernoulli"},
@@ -495,26 +495,3 @@ def test_a_schedule_of_beta_is_refused(images):
     )
     with pytest.raises(sv.InputError, match=r"beta is 0\.0: importance weights have no KL term"):
         trainer.run(1)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"samples": 5}, "samples is 5: expected 1 with the objective elbo"),
-        ({"objective": "iwae", "samples": 0}, "samples is 0: expected a positive integer"),
-        ({"objective": "iwae", "model": "ae"}, "model is ae: expected vae with the objective iw"),
-        ({"objective": "iwae", "beta": 2}, "beta is 2.0: expected 1 with the objective iwae"),
-        ({"objective": "iwae", "warm_up": 3}, "warm_up is 3.0: expected 0 with the objective iw"),
-        ({"objective": "iwae", "free_bits": 1}, "free_bits is 1.0: expected 0 with the objective"),
-    ],
-)
-def test_options_without_a_meaning_are_one_sentence(options, sentence, capsys, tmp_path):
-    with pytest.raises(OptionError, match=f"^{sentence}"):
-        Options(**options)
-    given = [(f"--{k.replace('_', '-')}", str(v)) for k, v in options.items()]
-    assert main(["train", *sum(given, ()), "--out", str(tmp_path / "r")]) == 2
-    name = sentence.split()[0]
-    spelled = sentence.replace(name, f"--{name.replace('_', '-')}", 1)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"scratchvae train: {spelled}")

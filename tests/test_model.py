@@ -246,6 +246,88 @@ def test_a_change_of_sizes_or_of_a_parameters_kind_is_refused_too(change, x):
         model.loss_and_grad(x)
 
 
+class Wrapped:
+    """A layer inside a list, whose parameters nobody names."""
+
+    def __init__(self, inner):
+        self.parts = {"inner": [inner]}
+
+    def forward(self, x):
+        return self.parts["inner"][0].forward(x)
+
+    def backward(self, dy, cache):
+        return self.parts["inner"][0].backward(dy, cache)
+
+
+def test_a_parameter_that_is_not_named_would_not_train_and_is_refused():
+    layer = sv.Linear(6, 4, dtype="float64")
+    with pytest.raises(
+        sv.InputError, match=r"^encoder\.parts\['inner'\]\[0\]\.W is a Parameter that"
+    ):
+        sv.VAE(6, encoder=Wrapped(layer), **OPTIONS)
+
+    class Own(sv.VAE):
+        def __init__(self, *sizes, **options):
+            self.gamma = sv.Parameter(np.ones(3))
+            super().__init__(*sizes, **options)
+
+    with pytest.raises(sv.InputError, match=r"^gamma is a Parameter that no named_"):
+        Own(6, **OPTIONS)
+    model = sv.VAE(6, **OPTIONS)
+    model.likelihood.scale = sv.Parameter(np.ones(3))
+    with pytest.raises(sv.InputError, match=r"^likelihood\.scale is a Parameter that no"):
+        model.gather()
+    exec("class Made: pass", namespace := {})  # of the module builtins, as it seems
+    model.likelihood.scale = namespace["Made"]()
+    model.likelihood.scale.inner = sv.Parameter(np.ones(3))
+    with pytest.raises(sv.InputError, match=r"^likelihood\.scale\.inner is a Parameter that no"):
+        model.gather()
+
+
+def test_constants_and_other_models_may_be_held_without_a_name(x):
+    layer = sv.Linear(6, 4, dtype="float64")
+    for _, p in layer.named_parameters():
+        p.value.flags.writeable = False
+    model = sv.VAE(6, encoder=Wrapped(layer), **OPTIONS)
+    assert model.params.names == [
+        n for n in sv.VAE(6, **OPTIONS).params.names if n[:7] == "decoder"
+    ]
+    model.loss_and_grad(x)
+    model.teacher = sv.VAE(6, **OPTIONS)
+    model.trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
+    model.encoder = dense(6, 4)  # the optimizer holds the parameters of before
+    model.gather()
+
+
+@pytest.mark.parametrize("named", [{"W": 1}, [3], 5])
+def test_names_without_parameters_are_refused(named):
+    layer = Wrapped(sv.Linear(6, 4, dtype="float64"))
+    layer.named_parameters = lambda: named
+    with pytest.raises(sv.InputError, match=r"^named_parameters of a part does not "):
+        sv.VAE(6, encoder=layer, **OPTIONS)
+
+
+def test_the_terms_must_be_one_number_for_each_example(x):
+    class Averaged(sv.VAE):
+        def kl(self, mu, logvar):
+            kl, cache = sv.VAE.kl(mu, logvar)
+            return kl.mean(), cache
+
+    with pytest.raises(
+        sv.InputError,
+        match=r"^forward gives a kl of shape \(\) for 4 examples: expected one number",
+    ):
+        Averaged(6, **OPTIONS).loss_and_grad(x)
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    model = sv.VAE(6, **OPTIONS)
+    model.params["encoder.2.b"].value[1] = np.inf
+    with pytest.raises(sv.NonFiniteError, match=r"is not written: encoder\.2\.b is not finite$"):
+        model.save(tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("use", ["save", "state", "load"])
 def test_what_does_not_see_a_change_is_not_saved(use, tmp_path, x):
     model = sv.VAE(6, **OPTIONS)
@@ -537,7 +619,9 @@ def test_options_that_would_not_build_the_model_again_have_no_kind():
 
     changed = sv.VAE(6, (3,), 2)
     changed.encoder.layers.insert(1, sv.Activation("tanh"))
-    for model in (Own(6), changed, sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))):
+    replaced = sv.VAE(6, (3,), 2)
+    replaced.kl = lambda mu, logvar: sv.VAE.kl(2 * mu, logvar)
+    for model in (Own(6), changed, replaced, sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))):
         assert model.config()["kind"] is None
         json.dumps(model.config())
     assert Own(6).config()["class"] == "Own"

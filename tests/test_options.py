@@ -7,6 +7,7 @@ option without a row fails a test, and so does a row that passes where its optio
 import argparse
 import json
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import standin
+from ranks import Communicator
 from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
-from scratchvae import activations, checkpoint, cli, demo_tools, plots
+from scratchvae import activations, checkpoint, cli, demo_tools, distributed, explorer, plots
 from scratchvae.backend import asnumpy
 from scratchvae.evaluation import importance_weighted_bound
 from scratchvae.gradcheck import Report
@@ -384,6 +386,25 @@ def noise(do):
     assert (device != cpu).all()
 
 
+@acts("train --shards")
+def shards(do):
+    """Each part is a call of its own."""
+    for n, rows in (0, [16, 16, 4]), (2, [8, 8, 8, 8, 2, 2]):
+        assert [len(step.x) for step in do.train("--shards", n).steps] == rows
+
+
+@acts("train --distributed")
+def in_a_world(do):
+    """What many ranks then do is for test_distributed.py and test_distributed_mpi.py."""
+    comm = Communicator(0, 1, threading.Barrier(1), [None])
+    do.patch.setattr(distributed, "world", lambda: comm)
+    do.patch.setattr(distributed, "threads_of_rank", lambda comm: 1)
+    do.train()
+    assert comm.calls == []
+    do.train("--distributed")
+    assert comm.calls == ["Barrier"]  # the one before the end of MPI
+
+
 @acts("train --out")
 def out(do):
     for name in "a", "b/c":
@@ -679,6 +700,53 @@ def drawn_device(do):
     for name, backend in ("cpu", "numpy"), ("cuda", "cupy"):
         model = shown(do, "figures", run, "--device", name, out=None)[0]
         assert model.backend.name == backend
+
+
+def explored(do, run, *options, out=None):
+    """Return the run whose page `explore` writes."""
+    seen = []
+    with do.patch.context() as patch:
+        patch.setattr(explorer, "page", lambda run: seen.append(run) or "a page")
+        do("explore", run.out, *(("--out", out) if out else ()), *options)
+    path = Path(out or f"{run.out}/explorer.html")
+    assert path.exists()
+    assert path.read_text() == "a page"
+    return seen[0]
+
+
+@acts("explore run_folder")
+def explored_folder(do):
+    a, b = (explored(do, do.train("--seed", n)).model for n in (1, 2))
+    assert (a.params.value != b.params.value).any()
+
+
+@acts("explore --data")
+def explored_data(do):
+    run = do.train()
+    do.save("y.npy", 100, 6)
+    assert len(explored(do, run, "--data", "y.npy").trainer.dataset.test) == 10
+
+
+@acts("explore --best")
+def explored_best(do):
+    a, b = with_another_best(do)
+    best, other = explored(do, a, "--best").model, explored(do, b).model
+    np.testing.assert_array_equal(best.params.value, other.params.value)
+
+
+@acts("explore --out")
+def explored_out(do):
+    run = do.train()
+    for name in "a.html", "b.html":
+        explored(do, run, out=name)
+
+
+@acts("explore --device")
+def explored_device(do):
+    run = do.train()
+    do.use_device()
+    for name, backend in ("cpu", "numpy"), ("cuda", "cupy"):
+        assert explored(do, run, "--device", name).model.backend.name == backend
 
 
 # --- sample, demo and gradcheck ------------------------------------------------------------------

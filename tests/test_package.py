@@ -33,10 +33,10 @@ FLOORS = [
     ["vae"],
     ["conditional"],
     ["optimizers", "schedules", "evaluation", "iwae", "gradcheck", "datasets", "zoo"],
-    ["plots", "tables", "parallel", "finite"],
+    ["plots", "tables", "fused", "parallel", "finite"],
     ["training"],
     ["run", "demo_tools"],
-    ["exercises"],
+    ["exercises", "explorer"],
     ["cli"],
     ["__init__", "__main__"],
 ]

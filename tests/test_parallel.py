@@ -160,6 +160,35 @@ def test_what_changes_in_the_model_changes_in_every_part(rng, seed, cores):
             np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)
 
 
+class Weighted(sv.VAE):
+    """Weighs the KL by an array of numbers, of which there is one."""
+
+    weights = np.ones(1)
+
+    def kl(self, mu, logvar):
+        kl, cache = sv.VAE.kl(mu, logvar)
+        return self.weights * kl, cache
+
+    def kl_backward(self, dkl, cache):
+        return sv.VAE.kl_backward(self.weights * dkl, cache)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: setattr(m, "beta", np.float32(3)), lambda m: setattr(m, "weights", np.full(1, 3.0))],
+    ids=["a number of NumPy", "an array"],
+)
+def test_numbers_of_numpy_reach_every_part_too(rng, seed, cores, change):
+    cores(2)
+    model = Weighted(12, (9,), 3, dtype="float64", rng=seed)
+    x = rng.random((6, 12))
+    eps = model.draw_eps(6, rng)
+    with parallel.in_parts(model, 6) as loss_and_grad:
+        change(model)
+        found = loss_and_grad(x, eps)
+        np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)  # see above
+
+
 class Headed(sv.VAE):
     """Reaches a layer of the encoder by another name, too, and adds a penalty to its gradient."""
 
@@ -212,9 +241,19 @@ class Locked(sv.Linear):
         self.lock = threading.Lock()  # which cannot be copied
 
 
+def of_what_differs(p):
+    """A layer around p whose gradient is 0 for an image of one colour."""
+    layer = around(p)
+    forward, backward = layer.forward, layer.backward
+    layer.forward = lambda x: forward(x - x.mean(axis=1, keepdims=True))
+    layer.backward = lambda dy, x: (d := backward(dy, x)) - d.mean(axis=1, keepdims=True)
+    return layer
+
+
 def unusual(seed):
     own = {"rng": seed, "dtype": "float64"}
     yield around(sv.Parameter(np.ones(12)))
+    yield of_what_differs(sv.Parameter(np.ones(12)))
     yield Locked(12, 12, **own)
 
 

@@ -71,6 +71,13 @@ def test_exchanging_an_array_is_refused_with_advice(what):
         assert np.array_equal(getattr(owner, what), before)
 
 
+def test_a_value_is_a_copy_so_that_what_is_kept_beside_it_is_seen_not_to_move(rng):
+    a = rng.normal(size=3)
+    one, two = sv.Parameter(a), sv.Parameter(a)
+    one.value += 1
+    np.testing.assert_array_equal(two.value, a)
+
+
 def test_writing_in_place_is_welcome():
     w, _, params = two()
     w.grad += 2.0

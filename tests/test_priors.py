@@ -21,7 +21,7 @@ from scratchvae.backend import asnumpy, get_backend
 from scratchvae.cli import main
 from scratchvae.datasets import Dataset
 from scratchvae.gradcheck import check, check_model
-from scratchvae.run import OptionError, Options
+from scratchvae.run import Options
 
 
 def mixture(rng, components=4, latent_dim=3, spread=1.0, **own):
@@ -779,24 +779,3 @@ def test_a_prior_that_was_changed_afterwards_is_noticed(rng, x, prior):
     model.prior = sv.MixturePrior(3, 3)
     with pytest.raises(sv.InputError, match="for codes of 3 numbers: expected one for 2"):
         model.gather()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"components": 5}, "components is 5: expected 1 with the prior normal, which is one Gau"),
-        ({"prior": "mixture", "components": 0}, "components is 0: expected a positive integer"),
-        ({"prior": "mixture", "model": "ae"}, "model is ae: expected vae with the prior mixture, "),
-        ({"prior": "mixture", "free_bits": 1}, "free_bits is 1.0: expected 0 with the prior mixt"),
-    ],
-)
-def test_options_without_a_meaning_are_one_sentence(options, sentence, capsys, tmp_path):
-    with pytest.raises(OptionError, match=f"^{sentence}"):
-        Options(**options)
-    given = [(f"--{k.replace('_', '-')}", str(v)) for k, v in options.items()]
-    assert main(["train", *sum(given, ()), "--out", str(tmp_path / "r")]) == 2
-    name = sentence.split()[0]
-    spelled = sentence.replace(name, f"--{name.replace('_', '-')}", 1)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"scratchvae train: {spelled}")

@@ -10,6 +10,7 @@ import pytest
 
 import scratchvae as sv
 from scratchvae import checkpoint
+from scratchvae.cli import main
 from scratchvae.run import CHOICES, LAST, OptionError, Options, build_model
 
 QUICK = {"hidden": (8,), "epochs": 2}
@@ -90,6 +91,33 @@ def test_an_option_that_cannot_be_used_is_named(option, value, expected):
     assert "\n" not in spelled
     again = pickle.loads(pickle.dumps(raised.value))  # as when a worker process raises it
     assert (type(again), str(again)) == (sv.InputError, str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"samples": 5}, "samples is 5: expected 1 with the objective elbo"),
+        ({"objective": "iwae", "samples": 0}, "samples is 0: expected a positive integer"),
+        ({"objective": "iwae", "model": "ae"}, "model is ae: expected vae with the objective iw"),
+        ({"objective": "iwae", "beta": 2}, "beta is 2.0: expected 1 with the objective iwae"),
+        ({"objective": "iwae", "warm_up": 3}, "warm_up is 3.0: expected 0 with the objective iw"),
+        ({"objective": "iwae", "free_bits": 1}, "free_bits is 1.0: expected 0 with the objective"),
+        ({"components": 5}, "components is 5: expected 1 with the prior normal, which is one Gau"),
+        ({"prior": "mixture", "components": 0}, "components is 0: expected a positive integer"),
+        ({"prior": "mixture", "model": "ae"}, "model is ae: expected vae with the prior mixture, "),
+        ({"prior": "mixture", "free_bits": 1}, "free_bits is 1.0: expected 0 with the prior mixt"),
+    ],
+)
+def test_options_without_a_meaning_are_one_sentence(options, sentence, capsys, tmp_path):
+    with pytest.raises(OptionError, match=f"^{sentence}"):
+        Options(**options)
+    given = [(f"--{k.replace('_', '-')}", str(v)) for k, v in options.items()]
+    assert main(["train", *sum(given, ()), "--out", str(tmp_path / "r")]) == 2
+    name = sentence.split()[0]
+    spelled = sentence.replace(name, f"--{name.replace('_', '-')}", 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"scratchvae train: {spelled}")
 
 
 # --- runs

@@ -158,6 +158,27 @@ TRAIN = ("train", "houses.csv", "--likelihood", "gaussian", "--variance", "share
 TRAIN += ("--latent", "2", "--lr", "0.01")
 
 
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ('year,"price, in dollars"', ["year", "price, in dollars"]),
+        ("", ["x_0", "x_1"]),  # columns without names: numbers above them would be a row of data
+    ],
+)
+def test_samples_of_a_table_have_the_names_of_its_columns(run, rng, above, expected):
+    x = rng.normal(size=(30, 2))
+    np.savetxt("t.csv", x, delimiter=",", header=above, comments="")
+    train = ("train", "t.csv", "--likelihood", "gaussian", "--hidden", "4", "--epochs", "1")
+    assert run(*train, "--out", "r") == 0
+    assert run("sample", "r", "-n", "5", "--out", "s.csv") == 0
+    data = sv.datasets.load("s.csv")
+    assert (data.columns, len(data.train) + len(data.test)) == (tuple(expected), 5)
+    # Resumed, it still knows them.
+    assert run("train", "--resume", "--out", "r", "--epochs", "2") == 0
+    assert run("sample", "r", "-n", "5", "--out", "s.csv") == 0
+    assert sv.datasets.load("s.csv").columns == tuple(expected)
+
+
 def test_a_run_that_standardises_gives_numbers_in_the_datas_units(run, houses, capsys):
     assert run(*TRAIN, "--standardize", "--epochs", "2", "--out", "r") == 0
     assert run("sample", "r", "-n", "50", "--out", "s.npy") == 0

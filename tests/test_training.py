@@ -1,5 +1,7 @@
 """The loop: what it counts, when it stops, and that stopping and resuming changes nothing."""
 
+import pickle
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -221,6 +223,26 @@ def test_an_optimizer_of_other_parameters_is_refused(rng, seed):
     model, other = (sv.VAE(6, hidden=(), latent_dim=2, rng=seed) for _ in range(2))
     with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
         Trainer(model, sv.Adam(other.params), make_dataset(rng))
+    trainer = Trainer(model, sv.Adam(model.params), make_dataset(rng))
+    trainer.model = other
+    with pytest.raises(sv.InputError, match="the optimizer moves the parameters of another model"):
+        trainer.run(1)
+
+
+def test_a_class_is_no_model(rng):
+    with pytest.raises(
+        sv.InputError, match=r"^model is <class .*VAE'>: expected one such as sv\.VAE"
+    ):
+        Trainer(sv.VAE, None, make_dataset(rng))
+
+
+def test_a_trainer_can_be_pickled_and_goes_on_bitwise(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    again = pickle.loads(pickle.dumps(trainer))
+    for t in trainer, again:
+        t.run(2)
+    np.testing.assert_array_equal(again.model.params.value, trainer.model.params.value)
 
 
 @pytest.mark.parametrize("optimizer", [sv.Adam, lambda model: model.params])

@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))  # where scratchvae is, installed or not
 
 import scratchvae as sv
 from scratchvae import backend as backends
-from scratchvae import datasets, free_bits, gaussian, likelihoods, optimizers
+from scratchvae import datasets, free_bits, fused, gaussian, likelihoods, optimizers
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.backend import asnumpy, get_backend
 from scratchvae.evaluation import importance_weighted_bound
@@ -108,8 +108,21 @@ def apart(found: Any, expected: np.ndarray) -> float:
     return error if math.isfinite(error) else math.inf
 
 
+def together(rng: np.random.Generator) -> Iterator[tuple[Callable, list[Any]]]:
+    """Yield every function of `fused` with arguments of a training step's shapes."""
+    z = rng.standard_normal
+    b, d, latent = 64, 784, 20
+    code, sigma = z((b, 2 * latent)), np.exp(z((b, latent)))
+    yield fused.bias_and_relu, [z((b, 400)), z(400)]
+    yield fused.code_and_kl, [code, z(2 * latent), z((b, latent))]
+    yield fused.code_gradient, [z((b, latent)), z((b, latent)), code, sigma, 0.7]
+    bits = (rng.random((b, d)) < 0.2).astype(float)
+    yield fused.bernoulli_nll_and_gradient, [bits, 4 * z((b, d)), z(d), 0.7]
+    yield fused.batch_means, [rng.uniform(100, 200, b), rng.uniform(0, 20, b), 0.7, b]
+
+
 def parity(small: bool) -> dict:
-    """Every pair, Adam and the batch against NumPy: float64 to 1e-12, float32 to 1e-5."""
+    """Every function of a step against NumPy: float64 to 1e-12, float32 to 1e-5."""
     worst: dict[str, float] = {}
     backend, rng = get_backend("cupy"), np.random.default_rng()
     for dtype, most in (("float64", 1e-12), ("float32", 1e-5)):
@@ -125,6 +138,15 @@ def parity(small: bool) -> dict:
             found = y, *as_tuple(f_backward(backend.asarray(dy), cache))
             error = max(apart(a, b) for a, b in zip(found, expected, strict=True))
             require(error <= most, f"{name} in {dtype} differs by {error:.1e}, more than {most}")
+            worst[dtype] = max(worst[dtype], error)
+        for f, args in together(rng):
+            numbers = [a.astype(dtype) if isinstance(a, np.ndarray) else a for a in args]
+            moved = [backend.asarray(a) if isinstance(a, np.ndarray) else a for a in numbers]
+            args = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in numbers]
+            results = zip(as_tuple(f(*moved)), as_tuple(f(*args)), strict=True)
+            error = max(apart(a, b) for a, b in results)
+            text = f"{f.__name__} in {dtype} differs by {error:.1e}, more than {most}"
+            require(error <= most, text)
             worst[dtype] = max(worst[dtype], error)
     return {"largest relative difference": worst}
 
@@ -163,12 +185,18 @@ def model_gradients(most: float, activation: str) -> dict:
     rng = np.random.default_rng()
     x, eps = rng.random((64, 784), dtype=np.float32), rng.standard_normal((64, 20)).astype("f4")
     here, there = models("float32", activation=activation)
-    terms, found = here.loss_and_grad(x, eps), there.loss_and_grad(x, eps)
-    error = max(apart(a, np.asarray(b)) for a, b in zip(found, terms, strict=True))
-    for name in here.params.names:
-        error = max(error, apart(there.params[name].grad, here.params[name].grad))
-    require(error <= most, f"loss or gradient differs by {error:.1e}, more than {most}")
-    return {"largest relative difference": error}
+    terms, errors = here.loss_and_grad(x, eps), {}
+    for way, loss_and_grad in {
+        "by the model's own text": there.loss_and_grad,
+        "as it is trained": functools.partial(fused.loss_and_grad, there),
+    }.items():
+        found = loss_and_grad(x, eps)
+        error = max(apart(a, np.asarray(b)) for a, b in zip(found, terms, strict=True))
+        for name in here.params.names:
+            error = max(error, apart(there.params[name].grad, here.params[name].grad))
+        require(error <= most, f"{way}, loss or gradient differs by {error:.1e}, more than {most}")
+        errors[way] = error
+    return {"largest relative difference": errors}
 
 
 def float32_model(small: bool) -> dict:

@@ -6,7 +6,8 @@ and keeps their folders beside its output, until the package or the data change.
 ``{value}`KL(1.5, 0.5):.2f` `` puts the value of a Python expression into a sentence; the names that
 it may use are those of `names`. ``{answer-figure} gaussian`` puts in a figure; each of them is
 drawn here once, as it stands before anybody touches it, so that it says something without
-JavaScript too, and ``_static/answer.js`` moves its parts.
+JavaScript too, and ``_static/answer.js`` moves its parts. Decoder and plane are in files of the
+package, scratchvae/explorer/latent.*, which ``scratchvae explore`` makes its pages with.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.logging import getLogger
 
 import scratchvae as sv
+from scratchvae import explorer
 from scratchvae.gaussian import kl_per_dimension, log_density
 
 HERE = Path(__file__).parent
@@ -59,9 +61,8 @@ templates = jinja2.Environment(
 # ---- the models ----------------------------------------------------------------------------------
 
 
-@functools.cache
-def load_model(name: str, folder: Path) -> Any:
-    """Return the trained model of `RUNS` with this name, from `folder` if it is there.
+def trained(name: str, folder: Path) -> Path:
+    """Return where in `folder` the run of `RUNS` with this name is, trained if it is not there.
 
     It is kept until the options, the package or the data change.
     """
@@ -70,7 +71,13 @@ def load_model(name: str, folder: Path) -> Any:
         getLogger(__name__).info("answer: training the model %r ...", name)
         sv.run.new(RUNS[name], out).train()
 
-    return sv.load(kept(folder, name, repr(RUNS[name]).encode(), train))
+    return kept(folder, name, repr(RUNS[name]).encode(), train)
+
+
+@functools.cache
+def load_model(name: str, folder: Path) -> Any:
+    """Return the trained model of `RUNS` with this name."""
+    return sv.load(trained(name, folder))
 
 
 # ---- the numbers ---------------------------------------------------------------------------------
@@ -215,11 +222,8 @@ def pulls_figure(folder: Path) -> dict[str, Any]:
 
     def network(name: str) -> dict[str, Any]:
         model = load_model(name, folder)
-        weights = [model.params[key].value for key in model.params.names if "decoder." in key]
-        flat = np.concatenate([w.ravel() for w in weights]).astype("<f4")
         return {
-            "hidden": model.decoder.layers[0].n_out,
-            "weights": base64.b64encode(flat.tobytes()).decode(),
+            "decoder": explorer.describe(model),
             "codes": codes(model, images),
             "others": codes(model, others),
         }
@@ -235,7 +239,7 @@ def pulls_figure(folder: Path) -> dict[str, Any]:
         "ae": world(
             "ae", "Autoencoder: the code is a point", plane.format("the point"), 12, [-10, 10]
         ),
-        # "</" cannot occur in base64 or in numbers, so this may stand inside a <script>.
+        # "</" occurs in none of these texts and numbers, so this may stand inside a <script>.
         "data": json.dumps(
             {
                 "eps": eps.tolist(),
@@ -277,8 +281,6 @@ def decoder_figure(folder: Path) -> dict[str, Any]:
     """The latent plane, its test codes, and a decoded digit."""
     model, digits = load_model("vae", folder), sv.datasets.load("digits")
     mu, _ = model.encode(sv.datasets.to_float(digits.test, digits.scale, model.dtype))  # (M, 2)
-    weights = [model.params[name].value for name in model.params.names if "decoder." in name]
-    flat = np.concatenate([w.ravel() for w in weights]).astype("<f4")
     codes = mu.astype(float).round(3).tolist()
     z = (0.0, 0.0)
     return {
@@ -286,11 +288,10 @@ def decoder_figure(folder: Path) -> dict[str, Any]:
         "pixels": model.decode([z])[0].tolist(),
         "log_density": _text(-math.log(2 * math.pi), 2),
         "nearest": digits.test_labels[np.hypot(*mu.T).argmin()],
-        # "</" cannot occur in base64 or in numbers, so this may stand inside a <script>.
+        # "</" occurs in none of these texts and numbers, so this may stand inside a <script>.
         "data": json.dumps(
             {
-                "hidden": model.decoder.layers[0].n_out,
-                "weights": base64.b64encode(flat.tobytes()).decode(),
+                "decoder": explorer.describe(model),
                 "codes": codes,
                 "labels": digits.test_labels.tolist(),
             }
@@ -393,8 +394,21 @@ class Figure(SphinxDirective):
 
 def _add_script(app: Any, pagename: str, *_: Any) -> None:
     if pagename == "answer":
-        app.add_css_file("answer.css")
-        app.add_js_file("answer.js", loading_method="defer")
+        for name in ("latent", "answer"):
+            app.add_css_file(f"{name}.css")
+            app.add_js_file(f"{name}.js", loading_method="defer")
+
+
+def _share_files(app: Any, config: Any) -> None:
+    config.html_static_path += [str(explorer.HERE / f"latent.{kind}") for kind in ("css", "js")]
+
+
+def _write_explorer(app: Any, exception: Exception | None) -> None:
+    """Write the page that guide/explore.md leads to."""
+    if exception is None and app.builder.format == "html":
+        run = sv.run.open(trained("vae", Figure.folder))
+        path = Path(app.outdir, "_static", "explorer.html")
+        path.write_text(explorer.page(run), encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -402,5 +416,7 @@ def setup(app: Any) -> dict[str, Any]:
     Value.folder = Figure.folder = Path(app.outdir).parent / "answer"
     app.add_role("value", Value())
     app.add_directive("answer-figure", Figure)
+    app.connect("config-inited", _share_files)
     app.connect("html-page-context", _add_script)
+    app.connect("build-finished", _write_explorer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,7 @@
 
 ``{derivation} kl-grad-mu``  a row: its content left, the lines that ``# [kl-grad-mu]`` opens right
 ``{step}``                   a row without code
+``{drawn} kl``               a figure of figures.py beside the pages, and its content as the caption
 ``{tests}``                  the tests of all labels of the page; or of the labels that it holds, a
                              line each, and single tests: tests/test_vae.py::test_sample
 ``{traceability}``           every label with its equation, its lines and its tests
@@ -9,18 +10,24 @@
 ``{reading-order} gaussian`` the named files of the package with their lines and minutes
 
 Lines and tests are read from the sources (labels.py), whose own pages stand below source/. A label
-that has no equation, no code, no test or no page is an error of the build.
+that has no equation, no code, no test or no page is an error of the build. Wherever a page shows a
+comment ``# [kl-grad-mu]``, the label links to its equation; the API names the equations of each
+function.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
+import io
 import re
+import runpy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import labels
+import matplotlib.pyplot
 import promises
 from docutils import nodes
 from pygments import highlight
@@ -37,6 +44,14 @@ logger = getLogger(__name__)
 
 class Box(nodes.General, nodes.Element):
     """A div; docutils' own container would be laid out by the theme."""
+
+
+class Fold(nodes.General, nodes.Element):
+    """Something long behind its ``summary``, which opens it."""
+
+
+class Drawing(nodes.General, nodes.Element):
+    """A figure: SVG in ``panels``, and its caption."""
 
 
 class TestsOfPage(nodes.General, nodes.Element):
@@ -101,10 +116,10 @@ class Derivation(SphinxDirective):
             )
             place += [nodes.Text(" in "), owner]
         lines = nodes.literal_block(block.code, block.code, language="python", linenos=True)
-        lines["highlight_args"] = {"linenostart": block.first}
+        # Each line in a span of its own: one that is too long continues under itself.
+        lines["highlight_args"] = {"linenostart": block.first, "linespans": f"line-{label}"}
         self.set_source_info(lines)
-        proofs = nodes.paragraph("", "Tests", classes=["code-place"])
-        return [place, lines, proofs, list_of(docname, tests)]
+        return [place, lines, folded(docname, tests)]
 
 
 class Step(SphinxDirective):
@@ -114,6 +129,60 @@ class Step(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return [Box("", *self.parse_content_to_nodes(), classes=["derivation-step"])]
+
+
+class Drawn(SphinxDirective):
+    """``{drawn} kl``: the panels that docs/derivations/figures.py draws, with a caption."""
+
+    has_content = True
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name, path = self.arguments[0], Path(self.env.srcdir, "derivations", "figures.py")
+        self.env.note_dependency(str(path))
+        draw = figures(path).get(name)
+        if draw is None:
+            message = "There is no figure %s in docs/derivations/figures.py."
+            logger.error(message, name, location=self.get_location())
+            return []
+        panels = [as_svg(figure, name) for figure in draw()]
+        return [Drawing("", *self.parse_content_to_nodes(), panels=panels)]
+
+
+@functools.cache
+def figures(path: Path) -> dict[str, Any]:
+    return runpy.run_path(str(path))["FIGURES"] if path.exists() else {}
+
+
+def as_svg(figure: Any, name: str) -> str:
+    """Return a matplotlib figure as SVG in the font and the colours of the page around it."""
+    out, style = io.StringIO(), {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9}
+    with matplotlib.rc_context(style):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    matplotlib.pyplot.close(figure)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    used = set(re.findall(r"#([mp]\w+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg[svg.find("<svg") :])
+    # "font: 700 9px 'DejaVu Sans'"
+    svg = re.sub(r"font: (?:(\d+) )?([\d.]+)px [^;\"]+", r"font-weight: \1; font-size: \2px", svg)
+    svg = svg.replace("font-weight: ; ", "")
+    for drawn, shown in COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    # Text and lines that name no colour are black to SVG.
+    return re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        r'<svg viewBox="\1" fill="currentColor" aria-hidden="true">',
+        svg,
+        count=1,
+    )
+
+
+COLOURS = {
+    "#000000": "currentColor",
+    "#0000ff": "var(--figure-one)",
+    "#ff0000": "var(--figure-two)",
+    "#808080": "var(--pst-color-text-muted)",
+}
 
 
 class TestsDirective(SphinxDirective):
@@ -201,6 +270,12 @@ def list_of(
     return items
 
 
+def folded(docname: str, tests: list[labels.Test]) -> Fold:
+    """Return links to tests behind their number."""
+    summary = f"{len(tests)} tests" if len(tests) != 1 else "1 test"
+    return Fold("", list_of(docname, tests), summary=summary)
+
+
 def equation_reference(builder: Any, docname: str, label: str) -> nodes.Node:
     """Return a reference to an equation: Eq. 3, or on another page Eq. 3 of the log density."""
     domain, contnode = builder.env.domains.math_domain, nodes.inline()
@@ -245,7 +320,7 @@ def tests_table(app: Any, docname: str, node: TestsOfPage) -> list[nodes.Node]:
             logger.error("No page has the label [%s].", label, location=node)
             continue
         reference = paragraph(equation_reference(app.builder, docname, label))
-        rows.append([reference, list_of(docname, found.tests.get(label, []))])
+        rows.append([reference, folded(docname, found.tests.get(label, []))])
     if rows:
         text = "Were one of these equations wrong in the code, these tests would fail:"
         shown = [nodes.paragraph("", text), table(["Equation", "Tests"], rows)]
@@ -315,8 +390,14 @@ def minutes(lines: int) -> int:
 class Equations(MathDomain):
     """Sphinx's own, but a reference to an equation of another page says which page.
 
-    A page's head says how it is called there, ``equations_of: the log density``.
+    A page's head says how it is called there, ``equations_of: the log density``. Equations are
+    objects of the search: their labels are found.
     """
+
+    def get_objects(self) -> Iterable[tuple[str, str, str, str, str, int]]:
+        """Yield name, shown name, kind, page, anchor and priority (0 is the highest)."""
+        for label, (docname, _) in self.equations.items():
+            yield label, label, "equation", docname, anchor_of(label), 0
 
     def resolve_xref(
         self, env: Any, fromdocname: str, builder: Any, typ: str, target: str, *rest: Any
@@ -351,6 +432,72 @@ def short_title(env: Any, docname: str) -> str:
                 if page == docname and title:
                     return title
     return env.titles[docname].astext()
+
+
+# ---- from a label to its equation ----------------------------------------------------------------
+
+# In a listing, as Pygments writes it: a comment that is a label, or a string in a mark of a test.
+IN_LISTING = re.compile(
+    r'(?P<before><span class="c1"># \[|<span class="s2">")(?P<label>[\w-]+)(?P<after>\]|"</span>)'
+)
+
+
+def anchor_of(label: str) -> str:
+    return nodes.make_id(f"equation-{label}")
+
+
+def link_labels(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
+    """Make every label in the listings of a page a link to its equation."""
+
+    def linked(line: re.Match[str]) -> str:
+        return IN_LISTING.sub(link_to_equation, line[0])
+
+    def link_to_equation(match: re.Match[str]) -> str:
+        before, label, after = match["before"], match["label"], match["after"]
+        if label not in app.env.derivations:
+            return match[0]
+        page, _ = app.env.derivations[label]
+        uri = app.builder.get_relative_uri(pagename, page) if page != pagename else ""
+        return f'{before}<a href="{uri}#{anchor_of(label)}">{label}</a>{after}'
+
+    if "body" in context:
+        context["body"] = re.sub(r".*(?:# \[|proves).*", linked, context["body"])
+
+
+def name_equations(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Add to a docstring of the API which equations its code implements."""
+
+    def documented_at(block: labels.Block) -> str:
+        """Return the name of the function, or of what is around it where that is private."""
+        public = re.sub(r"\.?\b_.*", "", block.owner)
+        return f"{block.module}.{public}".rstrip(".")
+
+    blocks = app.env.labels.blocks
+    if mine := [label for label, block in blocks.items() if documented_at(block) == name]:
+        lines += ["", "Implements " + ", ".join(f":eq:`{label}`" for label in mine) + "."]
+
+
+def break_title(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
+    """Let a title such as scratchvae.gaussian break behind a dot, so that no word does."""
+    if pagename.startswith("api/") and "body" in context:
+        context["body"] = re.sub(
+            r"<h1>[\w.]+", lambda h1: h1[0].replace(".", ".<wbr>"), context["body"], count=1
+        )
+
+
+def contents_beside(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
+    """Put the contents of a derivation, the page before and the page after at its side."""
+    if not pagename.startswith("derivations/") or "</h1>" not in context.get("body", ""):
+        return
+    around = "".join(
+        f'<p>{word}: <a href="{context[way]["link"]}">{context[way]["title"]}</a></p>'
+        for word, way in (("Before", "prev"), ("Next", "next"))
+        if context.get(way)
+    )
+    nav = f'<nav class="beside" aria-label="This page">{context["toc"]}{around}</nav>'
+    context["body"] = context["body"].replace("</h1>", f"</h1>\n{nav}", 1)
 
 
 # ---- the events ----------------------------------------------------------------------------------
@@ -429,14 +576,35 @@ def depart_box(translator: Any, node: Box) -> None:
     translator.body.append("</div>\n")
 
 
+def visit_drawing(translator: Any, node: Drawing) -> None:
+    translator.body.append(
+        f'<figure class="drawn"><div>{"".join(node["panels"])}</div><figcaption>'
+    )
+
+
+def depart_drawing(translator: Any, node: Drawing) -> None:
+    translator.body.append("</figcaption></figure>\n")
+
+
+def visit_fold(translator: Any, node: Fold) -> None:
+    translator.body.append(f'<details class="fold"><summary>{node["summary"]}</summary>')
+
+
+def depart_fold(translator: Any, node: Fold) -> None:
+    translator.body.append("</details>\n")
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.add_config_value("derivations_root", "..", "env")  # of the project, from conf.py
     app.add_config_value("derivations_package", "scratchvae", "env")
     app.add_config_value("derivations_tests", "tests", "env")
     app.add_config_value("derivations_incomplete", False, "env")  # pages are still missing
     app.add_node(Box, html=(visit_box, depart_box))
+    app.add_node(Fold, html=(visit_fold, depart_fold))
     app.add_directive("derivation", Derivation)
+    app.add_node(Drawing, html=(visit_drawing, depart_drawing))
     app.add_directive("step", Step)
+    app.add_directive("drawn", Drawn)
     app.add_directive("tests", TestsDirective)
     app.add_directive("traceability", TraceabilityDirective)
     app.add_directive("promises", PromisesDirective)
@@ -449,5 +617,9 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("missing-reference", resolve_owner)
     app.connect("doctree-resolved", name_once)
     app.connect("doctree-resolved", fill_tables)
+    app.connect("autodoc-process-docstring", name_equations, priority=900)  # behind numpydoc
+    app.connect("html-page-context", link_labels)
+    app.connect("html-page-context", contents_beside)
+    app.connect("html-page-context", break_title)
     app.connect("html-collect-pages", source_pages)
-    return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 1}
+    return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 2}

@@ -90,6 +90,8 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
         translator.body.append(f'<span class="eqno">({number})')
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
+        label, target = translator.encode(node["label"]), node["ids"][0]
+        translator.body.append(f'<a class="equation-label" href="#{target}">{label}</a>')
     translator.body.append("</div>\n")
     raise nodes.SkipNode
 

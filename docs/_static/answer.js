@@ -1,55 +1,26 @@
-// Moves the figures of answer.md, which docs/_ext/answer.py has drawn as they stand at first.
+// Moves the figures of answer.md, which docs/_ext/answer.py has drawn as they stand at first. The
+// decoder, the plane and the cloud are those of scratchvae/explorer/latent.js, which is loaded before.
 "use strict";
 
-const say = (number, decimals) => {
-  const text = number.toFixed(decimals);
-  return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
+// ---- The gradient through the decoder -----------------------------------------------------------
+
+// dx from dy, for the layers that a decoder of this page has; forward they are in latent.js.
+const BACKWARD = {
+  linear({ W }, x, dy) {
+    const dx = new Float64Array(x.length), n = dy.length;
+    for (let i = 0; i < x.length; i++) for (let j = 0; j < n; j++) dx[i] += dy[j] * W[i * n + j];
+    return dx;
+  },
+  activation: (_, x, dy) => dy.map((d, i) => (x[i] > 0 ? d : 0)), // relu lets nothing else through
 };
-
-// A draw from N(0, 1), by Box and Muller; 1 - random() is never 0.
-const drawNormal = () =>
-  Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-
-// A finger that takes hold of this part of a drawing is not to scroll the page. The style
-// `touch-action: none` should suffice, but not all browsers heed it inside an SVG.
-function holdPage(part) {
-  part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
-}
-
-// ---- The decoder, and the gradient through it ---------------------------------------------------
-
-// Linear, relu, Linear: what `weights` holds, as float32 in base64.
-function readDecoder({ weights, hidden }) {
-  const bytes = Uint8Array.from(atob(weights), (c) => c.charCodeAt(0));
-  const flat = new Float32Array(bytes.buffer);
-  let start = 0;
-  const take = (n) => flat.subarray(start, (start += n));
-  return { hidden, w1: take(2 * hidden), b1: take(hidden), w2: take(hidden * 64), b2: take(64) };
-}
-
-// The mean of p(x|z) for each pixel, and what the gradient needs of the way there.
-function decode({ hidden, w1, b1, w2, b2 }, z) {
-  const h = new Float64Array(hidden), logits = Float64Array.from(b2);
-  for (let j = 0; j < hidden; j++) {
-    h[j] = Math.max(0, z[0] * w1[j] + z[1] * w1[hidden + j] + b1[j]);
-    if (h[j] > 0) for (let d = 0; d < 64; d++) logits[d] += h[j] * w2[64 * j + d];
-  }
-  return { h, logits, mean: Array.from(logits, (l) => 1 / (1 + Math.exp(-l))) };
-}
 
 // -log p(x|z) in nats, and its gradient with respect to z.
 function reconstruct(decoder, z, x) {
-  const { hidden, w1, w2 } = decoder, { h, logits, mean } = decode(decoder, z);
+  const { inputs, output: logits, mean } = decode(decoder, z);
   let nll = 0;
-  const dz = [0, 0], dlogits = mean.map((p, d) => p - x[d]);
   logits.forEach((l, d) => (nll += Math.max(l, 0) - l * x[d] + Math.log1p(Math.exp(-Math.abs(l)))));
-  for (let j = 0; j < hidden; j++) {
-    if (h[j] === 0) continue; // relu lets nothing through
-    let dh = 0;
-    for (let d = 0; d < 64; d++) dh += dlogits[d] * w2[64 * j + d];
-    dz[0] += dh * w1[j];
-    dz[1] += dh * w1[hidden + j];
-  }
+  let dz = mean.map((p, d) => p - x[d]); // at first that of the logits
+  for (let i = inputs.length - 1; i >= 0; i--) dz = BACKWARD[decoder.layers[i].kind](decoder.layers[i], inputs[i], dz);
   return { nll, dz };
 }
 
@@ -57,26 +28,20 @@ function reconstruct(decoder, z, x) {
 
 const NATS = 60; // the length of the bars; as in docs/_ext/answer.py
 const PIXELS = document.createElement("canvas");
+const DIGIT = { height: 8, width: 8, channels: 1, low: 0, high: 1 };
 
 // A row of decoded images as an address for <img>.
 function strip(images) {
   PIXELS.width = 9 * images.length - 1;
   PIXELS.height = 8;
-  const context = PIXELS.getContext("2d");
-  images.forEach((image, i) =>
-    image.forEach((p, d) => {
-      const grey = Math.round(255 * (1 - p));
-      context.fillStyle = `rgb(${grey},${grey},${grey})`;
-      context.fillRect(9 * i + (d % 8), Math.floor(d / 8), 1, 1);
-    }),
-  );
+  images.forEach((image, i) => paint(PIXELS.getContext("2d"), image, DIGIT, 9 * i));
   return PIXELS.toDataURL();
 }
 
 function startWorld(world, { eps, images, ...kinds }) {
   const find = (selector) => world.querySelector(selector);
   const isCloud = world.dataset.kind === "vae";
-  const models = kinds[world.dataset.kind].map((m) => ({ ...m, decoder: readDecoder(m) }));
+  const models = kinds[world.dataset.kind].map((m) => ({ ...m, decoder: readDecoder(m.decoder) }));
   const svg = find("svg"), scale = Number(svg.dataset.scale);
   const names = isCloud ? ["mu1", "mu2", "sigma1", "sigma2"] : ["mu1", "mu2"];
   const sliders = names.map((name) => find(`input.${name}`));
@@ -124,24 +89,8 @@ function startWorld(world, { eps, images, ...kinds }) {
 
   function show() {
     const { nll, kl, pull } = loss(), sigma = code.slice(2);
-    const place = (selector, attributes) => {
-      for (const part of world.querySelectorAll(selector))
-        for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
-    };
-    const x = scale * code[0], y = -scale * code[1];
-    place("ellipse.posterior", { cx: x, cy: y, rx: scale * sigma[0], ry: scale * sigma[1] });
-    place(".mean", { cx: x, cy: y });
-    place(".width", { cx: x + scale * sigma[0] + 22, cy: y });
-    place(".height", { cx: x, cy: y - scale * sigma[1] - 22 });
-    if (isCloud) {
-      const [right, up] = [x + scale * sigma[0], y - scale * sigma[1]];
-      find(".stem").setAttribute("d", `M${right} ${y}h22M${x} ${up}v-22`);
-    }
     const draws = noise.map((e) => [code[0] + sigma[0] * e[0], code[1] + sigma[1] * e[1]]);
-    world.querySelectorAll("circle.z").forEach((dot, i) => {
-      dot.setAttribute("cx", scale * draws[i][0]);
-      dot.setAttribute("cy", -scale * draws[i][1]);
-    });
+    placeCloud(svg, scale, code, draws);
     find(".decoded").src = strip(draws.slice(0, 8).map((z) => decode(models[which()].decoder, z).mean));
     find(".given").src = strip([images[image]]);
     find(".pull.reconstruction").setAttribute("d", arrow(pull.nll));
@@ -210,28 +159,7 @@ function startWorld(world, { eps, images, ...kinds }) {
     next();
   }
 
-  // The hand: a ring follows the pointer that took hold of it.
-  const grips = { mean: [0, 1], width: [2], height: [3] };
-  for (const [name, which] of Object.entries(grips)) {
-    const hit = find(`.hit.${name}`);
-    if (!hit) continue;
-    holdPage(hit);
-    hit.addEventListener("pointerdown", (event) => {
-      stop();
-      hit.setPointerCapture(event.pointerId);
-      event.preventDefault();
-    });
-    hit.addEventListener("pointermove", (event) => {
-      if (!hit.hasPointerCapture(event.pointerId)) return;
-      const box = svg.getBoundingClientRect();
-      const z = [
-        ((event.clientX - box.left) / box.width - 0.5) * (400 / scale),
-        (0.5 - (event.clientY - box.top) / box.height) * (400 / scale),
-      ];
-      for (const i of which) move(i, i < 2 ? z[i] : z[i - 2] - code[i - 2] - 22 / scale);
-      show();
-    });
-  }
+  holdCloud(svg, () => scale, () => code, { hold: stop, move, moved: show });
   sliders.forEach((slider, i) =>
     slider.addEventListener("input", () => {
       stop();
@@ -326,8 +254,8 @@ function startGaussian(figure) {
 function startDecoder(figure) {
   const find = (selector) => figure.querySelector(selector);
   const data = JSON.parse(find("#decoder-data").textContent);
-  const decoder = readDecoder(data);
-  window.scratchvaeDecode = (z) => decode(decoder, z).mean; // for the tests and the console
+  const decoder = readDecoder(data.decoder);
+  window.scratchvaeDecode = (z) => Array.from(decode(decoder, z).mean); // for the tests and the console
   const plane = find(".plane"), sliders = [find("#decoder-z1"), find("#decoder-z2")];
   const pixels = [...figure.querySelectorAll("rect")];
 
@@ -337,10 +265,7 @@ function startDecoder(figure) {
       const grey = Math.round(255 * (1 - p));
       pixels[i].setAttribute("fill", `rgb(${grey},${grey},${grey})`);
     });
-    for (const ring of figure.querySelectorAll(".here, .halo, .hit")) {
-      ring.setAttribute("cx", 200 + 60 * z[0]);
-      ring.setAttribute("cy", 200 - 60 * z[1]);
-    }
+    place(figure, ".here, .halo, .hit", { cx: 200 + 60 * z[0], cy: 200 - 60 * z[1] });
     const square = z[0] ** 2 + z[1] ** 2;
     const distances = data.codes.map((code) => Math.hypot(code[0] - z[0], code[1] - z[1]));
     sliders.forEach((slider, i) => {
@@ -359,18 +284,7 @@ function startDecoder(figure) {
     show();
   }
 
-  // A mouse need not be pressed. A finger that takes hold of the ring draws it along; elsewhere it
-  // moves the ring there, and scrolls the page as it does everywhere.
-  function point(event) {
-    const box = plane.getBoundingClientRect();
-    move([
-      (400 * (event.clientX - box.left) / box.width - 200) / 60,
-      (200 - 400 * (event.clientY - box.top) / box.height) / 60,
-    ]);
-  }
-  holdPage(find(".hit"));
-  plane.addEventListener("pointermove", point);
-  plane.addEventListener("pointerdown", point);
+  followPointer(plane, () => 60, move);
   for (const slider of sliders) slider.addEventListener("input", show);
   find("#decoder-draw").addEventListener("click", () => move([drawNormal(), drawNormal()]));
   for (const part of figure.querySelectorAll(".controls, .with-script")) part.hidden = false;

@@ -7,8 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import json
-import os
+import math
 import pkgutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,28 +171,28 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "verdict.json")
         command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)]
-        command += [sheet.name, str(path.resolve()), str(result)]
+        command += [sheet.name, str(path.resolve()), str(result), str(math.ceil(limit) + 1)]
         try:
-            done = subprocess.run(command, timeout=limit, stdin=subprocess.DEVNULL)
+            # In a session of its own, which Ctrl-C does not reach: `run` kills it then, quietly.
+            done = subprocess.run(
+                command, timeout=limit, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         except subprocess.TimeoutExpired:
             sentence = (
                 f"{path.name} did not end within {limit:g} seconds: is there an endless loop?"
             )
             return Verdict(False, sentence)
-        if done.returncode == 130:
-            raise KeyboardInterrupt
         if not result.exists():
             code = done.returncode
             return Verdict(False, f"{path.name} ended Python itself, with exit code {code}.")
         return Verdict(**json.loads(result.read_text("utf-8")))
 
 
-def main(name: str, path: str, result: str) -> None:
+def main(name: str, path: str, result: str, limit: str) -> None:
     """Judge one file and write the verdict as JSON: what the process of its own does."""
-    try:
-        verdict = judge_here(find(name), Path(path))
-    except KeyboardInterrupt:
-        os._exit(130)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(int(limit))  # ends this process where nobody waits for it any more
+    verdict = judge_here(find(name), Path(path))
     Path(result).write_text(json.dumps(asdict(verdict)), "utf-8")
 
 

@@ -70,6 +70,16 @@ class Exercise:
         raise NotImplementedError
 
 
+def normals(n: int) -> Callable[[np.random.Generator], list[Array]]:
+    """Return what draws n arrays (B, Z) of standard normal numbers; B is never Z."""
+
+    def args(rng: np.random.Generator) -> list[Array]:
+        shape = rng.permutation(np.arange(2, 6))[:2]
+        return [rng.standard_normal(shape) for _ in range(n)]
+
+    return args
+
+
 def get(answer: ModuleType, name: str) -> Any:
     """Return what the reader's module calls `name`."""
     if not hasattr(answer, name):

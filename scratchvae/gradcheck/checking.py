@@ -16,6 +16,7 @@ from scratchvae.backend import Array, RandomSource, asnumpy, get_backend, namesp
 from scratchvae.errors import InputError
 
 from .comparison import TOLERANCE, Comparison, GradientError, Report, Settings
+from .halves import signature
 from .slopes import PATIENCE, STEP, Block, OutOfTime, patience, time_limit
 from .unnamed import unnamed
 
@@ -164,14 +165,11 @@ class Case(NamedTuple):
         named = [e for e in errors if e.report.cause not in ("", "some coordinates")]
         unsure = [e for e in errors if e.report.verdict != "wrong"]
         likeliest = [*unsure, *named, *errors][0]
-        report, blocks = likeliest.report, self.choices[errors.index(likeliest)]
-        names = ", ".join(b.name for b in blocks)
+        names = ", ".join(b.name for b in self.choices[errors.index(likeliest)])
         assumed = f"This takes the gradients to be those of {names}: wrt= says which."
-        raise settings.error(
-            f"{report.message.removeprefix(f'{settings.name}: ')}\n{assumed}",
-            report.cause.replace("some coordinates", ""),
-            **{"error": report.error, "checks": report.checks, "verdict": report.verdict},
-        )
+        message = f"{likeliest.report.message}\n{assumed}"
+        cause = likeliest.report.cause.replace("some coordinates", "")
+        raise GradientError(replace(likeliest.report, message=message, cause=cause))
 
 
 @contextmanager
@@ -344,10 +342,9 @@ class _Pair:
             redrawn = other(self.forward(*args)[1])
             self.settings.require(not redrawn, "noise", REDRAWN.format(name))
             self.settings.require(False, "cache", USED_UP.format(name))
-        flipped = [namespace(a).flip(a) if _floating(a) else a for a in args]
-        scaled = [1.0625 * a if _floating(a) else a for a in args]
-        both = [1.0625 * a if _floating(a) else a for a in flipped]  # a norm sees no flip
-        for moved in (both, flipped, scaled):
+        for scale, flip in ((1.0625, True), (1, True), (1.0625, False)):  # a norm sees no flip
+            other_way = [namespace(a).flip(a) if flip and _floating(a) else a for a in args]
+            moved = [scale * a if _floating(a) else a for a in other_way]
             # Arguments the user never gave may lie outside a domain.
             with suppress(InputError, OutOfTime), time_limit(limit):
                 self.forward(*moved)
@@ -453,9 +450,7 @@ def _with_gradient(
     wrt: Sequence[int | str] | None,
 ) -> list[list[int]]:
     """Return the choices of arguments that the gradients may belong to, the likeliest first."""
-    n, floating = len(given), [i for i, a in enumerate(args) if _floating(a)]
-    usable = [i for i in floating if _usable(args[i])]
-    floating = usable if len(usable) >= n else floating
+    n = len(given)
     if wrt is not None:
         if unknown := [i for i in wrt if isinstance(i, str) and i not in names]:
             raise InputError(f"wrt names {unknown[0]!r}: expected some of {', '.join(names)}")
@@ -463,10 +458,17 @@ def _with_gradient(
     elif n == len(args):
         choices = [list(range(n))]
     else:
-        likely = [i for i in floating if names[i] not in WITHOUT_GRADIENT]
-        some = likely if n == len(likely) else floating
+        usable = [i for i, a in enumerate(args) if _usable(a)]
+        likely = [i for i in usable if names[i] not in WITHOUT_GRADIENT]
+        some = likely if n == len(likely) else usable
         choices = [list(c) for c in itertools.combinations(some, n)][::-1]  # data comes first
-        fits = [c for c in choices if _fits(c, args, given)]
+        fits = [
+            choice
+            for choice in choices
+            if all(
+                g is None or g.shape == args[i].shape for i, g in zip(choice, given, strict=True)
+            )
+        ]
         choices = (fits or choices[:1])[:10]
     if not choices or len(choices[0]) != n or not all(0 <= i < len(args) for i in choices[0]):
         raise InputError(
@@ -474,11 +476,6 @@ def _with_gradient(
             "which ones with wrt="
         )
     return choices
-
-
-def _fits(choice: Sequence[int], args: list[Any], given: list[Array | None]) -> bool:
-    pairs = zip(choice, given, strict=True)
-    return all(g is None or g.shape == args[i].shape for i, g in pairs)
 
 
 def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:
@@ -493,16 +490,8 @@ def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:
 
 
 def _argument_names(forward: Any, n: int) -> list[str]:
-    try:
-        function = getattr(forward, "pyfunc", forward)  # of numpy.vectorize
-        names = list(inspect.signature(function).parameters)[:n]
-    except (TypeError, ValueError):  # some callables written in C have none
-        names = []
-    return names + _numbered("argument", n)[len(names) :]
-
-
-def _numbered(what: str, n: int) -> list[str]:
-    return [f"{what} {i}" for i in range(n)]
+    names = list(signature(forward) or ())[:n]
+    return names + [f"argument {i}" for i in range(len(names), n)]
 
 
 def name_of(f: Any) -> str:

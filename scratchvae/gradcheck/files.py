@@ -66,19 +66,26 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     """
     path, name = _split(target)
     module = _load(path)
+    names = {n: v for n, v in vars(module).items() if n[:2] != "__"}
     candidates = {
         n: c
-        for n, c in _candidates(module)
+        for n, c in _candidates(module, names, "{}", set())
         if getattr(module, _option(n, "args"), "none given") is not None
     }
     # A class is checked through its objects, an abstract one through those of its subclasses.
     functions = [c[0] for c in candidates.values() if not isinstance(c, str)]
     objects = [type(f.__self__ if inspect.ismethod(f) else f) for f in functions]
-    found = [
-        _with_arguments(module, n, c, rng)
-        for n, c in candidates.items()
-        if not (isinstance(c, str) and _is_covered(module, n, objects))
-    ]
+    found: list[Found | Unchecked] = []
+    for n, c in candidates.items():
+        if not isinstance(c, str):
+            try:
+                found.append(_with_arguments(module, n, c, rng))
+            except InputError as error:
+                found.append(Unchecked(n, str(error)))
+            except Exception as error:  # of an attribute
+                found.append(Unchecked(n, f"it raised {type(error).__name__}: {error}"))
+        elif not _is_covered(module, n, objects):
+            found.append(Unchecked(n, c))
     if name:
         found = [item for item in found if item.name == name]
         if not found and name not in vars(module):
@@ -128,18 +135,39 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _candidates(module: ModuleType) -> Candidates:
-    """Yield names with what `check` takes, or with the reason why it cannot."""
-    names = {n: v for n, v in vars(module).items() if n[:2] != "__"}
-    for name, value in names.items():
+def _candidates(
+    module: ModuleType, names: Mapping[Any, Any], label: str, seen: set[int]
+) -> Candidates:
+    """Yield what there is under some names, and in lists, dicts and objects there, however deep.
+
+    `seen` are the objects that another name has.
+    """
+    names = {n: v for n, v in names.items() if id(v) not in seen}
+    seen.update(map(id, names.values()))
+    for n, value in names.items():
         if not inspect.isclass(value):
-            yield from _of_object(module, name, value)
+            yield from _of_object(module, label.format(n), value)
         elif value.__module__ == module.__name__:
-            yield from _of_class(module, name, value)
-    yield from _pairs(module, names, "{}")
-    seen = set(map(id, names.values()))
-    for name, value in names.items():
-        yield from _inside(module, name, value, seen)
+            yield from _of_class(module, label.format(n), value)
+    yield from _pairs(module, names, label)
+    for n, value in names.items():
+        name = label.format(n).replace("{", "{{").replace("}", "}}")  # for `format`
+        held, ending = _held(module, value)
+        yield from _candidates(module, held, name + ending, seen)
+
+
+def _held(module: ModuleType, x: Any) -> tuple[dict[Any, Any], str]:
+    """Return what a list, a dict or an object of the file holds, and what that is called."""
+    if isinstance(x, Mapping):
+        return dict(x), "[{!r}]"
+    if isinstance(x, list | tuple) and len(x) == 2 and halves.may_be_backward(x[1]):
+        return {"forward": x[0], "backward": x[1]}, ""
+    if isinstance(x, list | tuple | set | frozenset):
+        return dict(enumerate(x)), "[{}]"
+    own = isinstance(x, SimpleNamespace) or type(x).__module__ == module.__name__
+    if not own or halves.is_layer(x) or halves.is_model(x):  # what it holds is checked with it
+        return {}, ""
+    return dict(getattr(x, "__dict__", {})), ".{}"
 
 
 def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
@@ -168,33 +196,6 @@ def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
     if type(value).__module__ == module.__name__:
         others = {n: f for n, f in _methods(value).items() if n not in taken}
         yield from _pairs(module, others, name + ".{}")
-
-
-def _inside(module: ModuleType, name: str, value: Any, seen: set[int]) -> Candidates:
-    """Yield what lists, dicts and objects hold, however deep, unless it was seen elsewhere."""
-    name = name.replace("{", "{{").replace("}", "}}")  # for `format`
-    if isinstance(value, Mapping):
-        held, label = dict(value), name + "[{!r}]"
-    elif isinstance(value, list | tuple | set | frozenset):
-        held, label = dict(enumerate(value)), name + "[{}]"
-    elif isinstance(value, SimpleNamespace) or type(value).__module__ == module.__name__:
-        if halves.is_layer(value) or halves.is_model(value):
-            return  # what it holds is checked with it
-        held, label = dict(getattr(value, "__dict__", {})), name + ".{}"
-    else:
-        return
-    held = {n: v for n, v in held.items() if id(v) not in seen and not inspect.isclass(v)}
-    seen.update(map(id, held.values()))
-    for n, v in held.items():
-        yield from _of_object(module, label.format(n), v)
-        yield from _inside(module, label.format(n), v, seen)
-    if isinstance(value, list | tuple) and len(value) == len(held) == 2:
-        second = value[1]
-        if halves.is_function(second) and (
-            halves.gives_gradient("", second) or len(halves.needed(second)) == 2
-        ):
-            held, label = {"forward": value[0], "backward": second}, name
-    yield from _pairs(module, held, label)
 
 
 def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
@@ -256,37 +257,26 @@ def _option(name: str, what: str) -> str:
 
 
 def _with_arguments(
-    module: ModuleType, name: str, functions: tuple[Any, ...] | str, rng: np.random.Generator
-) -> Found | Unchecked:
-    """Return what to check with its arguments, or the reason why there are none."""
-    if isinstance(functions, str):
-        return Unchecked(name, functions)
-    try:
-        return _arguments(module, name, functions, rng)
-    except Exception as error:  # of an attribute
-        return Unchecked(name, f"it raised {type(error).__name__}: {error}")
-
-
-def _arguments(
     module: ModuleType, name: str, functions: tuple[Any, ...], rng: np.random.Generator
-) -> Found | Unchecked:
+) -> Found:
+    """Return what to check with its arguments; raise InputError if there are none."""
     option, f = _option(name, "args"), functions[0]
     given, wrt = getattr(module, option, None), getattr(module, _option(name, "wrt"), None)
     if given is not None:
-        origin = f"{option} of the file"
         if callable(given):
+            takes_rng = bool(inspect.signature(given).parameters)
             try:
-                takes_rng = bool(inspect.signature(given).parameters)
                 given = given(*([rng] if takes_rng else []))
             except (Exception, SystemExit) as error:
-                where = origin.replace("the file", str(module.__file__))
-                return Unchecked(name, f"{where} raised {type(error).__name__}: {error}")
+                what = f"{option} of {module.__file__} raised {type(error).__name__}"
+                raise InputError(f"{what}: {error}") from error
         args = given if isinstance(given, Mapping | Sequence) else [given]
-        problem = _problem(functions, args) if halves.times_dy in functions else ""
-        return Unchecked(name, problem) if problem else Found(name, functions, args, origin, wrt)
+        if halves.times_dy in functions and (problem := _problem(functions, args)):
+            raise InputError(problem)
+        return Found(name, functions, args, f"{option} of the file", wrt)
     if halves.is_model(f):
         if not hasattr(f, "data_dim"):
-            return Unchecked(name, f"it has no data_dim: give it data as {option}")
+            raise InputError(f"it has no data_dim: give it data as {option}")
         x = rng.integers(0, 2, (SHAPE[0], f.data_dim)).astype(np.float64)  # (B, D)
         return Found(name, functions, [x], f"x {x.shape} of random bits")
     names, shape = halves.needed(getattr(f, "forward", f)), (SHAPE[0], getattr(f, "n_in", SHAPE[1]))
@@ -299,7 +289,7 @@ def _arguments(
     hint = f"give it arguments of its own as {option}"
     if halves.times_dy in functions:
         hint += ", or None if it has no gradient"
-    return Unchecked(name, f"{problem} for {origin}: {hint}")
+    raise InputError(f"{problem} for {origin}: {hint}")
 
 
 def _problem(functions: tuple[Any, ...], args: Any) -> str:

@@ -62,6 +62,11 @@ def gives_gradient(name: str, f: Any) -> bool:
     return any(n in gradients or BACKWARD & {*words(n)} for n in returned(f))
 
 
+def may_be_backward(f: Any) -> bool:
+    """Tell whether a function without a name takes what a backward takes."""
+    return is_function(f) and (gives_gradient("", f) or len(needed(f)) == 2)
+
+
 def dy_first(backward: Any) -> Any:
     """Return the backward as a function of (dy, cache), whose arguments may be the other way."""
     names = [n.lower() for n in needed(backward)]
@@ -83,25 +88,25 @@ def is_function(f: Any) -> bool:
     """Tell whether it can be called, with arguments, and is no layer or model."""
     if not callable(f) or inspect.isclass(f) or is_layer(f) or is_model(f):
         return False
-    return _signature(f) is None or bool(_signature(f))
+    return signature(f) != {}
 
 
 def parameters_of(f: Any) -> set[str]:
     """Return the names of all arguments, in lower case."""
-    return {n.lower() for n in _signature(inner(f) or f) or {}}
+    return {n.lower() for n in signature(inner(f) or f) or {}}
 
 
 def needed(f: Any) -> list[str]:
     """Return the names of the arguments without a default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    found = _signature(getattr(f, "pyfunc", f)) or {}  # of a numpy.vectorize
+    found = signature(f) or {}
     return [n for n, p in found.items() if p.kind in kinds and p.default is p.empty]
 
 
-def _signature(f: Any) -> Mapping[str, inspect.Parameter] | None:
+def signature(f: Any) -> Mapping[str, inspect.Parameter] | None:
     """Return the arguments of a function, or None if it does not tell, as some written in C."""
     try:
-        return inspect.signature(f).parameters
+        return inspect.signature(getattr(f, "pyfunc", f)).parameters  # of a numpy.vectorize
     except (TypeError, ValueError):
         return None
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from scratchvae.backend import Array, namespace
+from scratchvae.held import held
 
 from .slopes import OutOfTime, sizes_of, time_limit
 
@@ -20,7 +18,6 @@ REASON = (
     "forward reads it and named_parameters does not name it: name it, or make it read-only, "
     "a.flags.writeable = False, if it is a constant"
 )
-FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # whose objects hold no arrays of a layer
 
 
 def unnamed(
@@ -32,8 +29,10 @@ def unnamed(
     its result moves too. A read-only array is a constant.
     """
     y, found = forward().copy(), {}  # a copy: the owner may hold it
-    for name, a in _held(owner, "", set()):
-        own = not any(_overlap(a, k) for k in known)
+    for name, a in held(owner, _is_array):
+        xp = namespace(a)
+        near = [k for k in known if hasattr(k, "dtype") and xp is namespace(k)]
+        own = not any(xp.may_share_memory(a, k) for k in near)
         if own and getattr(a.flags, "writeable", True) and _moves(a, y, forward, limit):
             found[re.sub(r"\._?value$", "", name)] = REASON  # of a Parameter
     return found
@@ -57,34 +56,8 @@ def _moves(a: Array, y: Array, forward: Callable[[], Array], limit: float) -> bo
         a[...] = old
 
 
-def _held(x: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Array]]:
-    """Yield the float arrays that an object holds, in lists, dicts and other objects too."""
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    if hasattr(x, "dtype"):
-        if getattr(x.dtype, "kind", "") == "f" and hasattr(x, "flags") and x.size:
-            yield name, x
-    elif isinstance(x, Mapping):
-        for key, value in list(x.items()):
-            yield from _held(value, f"{name}[{key!r}]", seen)
-    elif isinstance(x, list | tuple):
-        for i, value in enumerate(x):
-            yield from _held(value, f"{name}[{i}]", seen)
-    elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
-        kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
-        attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})
-        for n, value in attributes.items():
-            if n[:2] != "__":
-                if inspect.ismemberdescriptor(value):  # of __slots__
-                    value = getattr(x, n, None)
-                yield from _held(value, f"{name}.{n}".strip("."), seen)
-
-
-def _is_foreign(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] in FOREIGN
-
-
-def _overlap(a: Array, b: Any) -> bool:
-    xp = namespace(a)
-    return hasattr(b, "dtype") and xp is namespace(b) and bool(xp.may_share_memory(a, b))
+def _is_array(x: Any) -> bool | None:
+    """Tell `held` which objects are float arrays; other arrays hold nothing."""
+    if not hasattr(x, "dtype"):
+        return None
+    return getattr(x.dtype, "kind", "") == "f" and hasattr(x, "flags") and bool(x.size)

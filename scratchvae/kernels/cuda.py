@@ -43,10 +43,10 @@ def _function(cupy: Any, name: str, dtype: Any) -> Any:
     return _module(cupy, dtype).get_function(name)
 
 
-def _launch(name: str, out: Array, blocks: int, *args: Any) -> None:
-    """Launch a kernel for the dtype of `out`; int and float become long long and double."""
+def _launch(name: str, like: Array, blocks: int, *args: Any) -> None:
+    """Launch a kernel for the dtype of `like`; int and float become long long and double."""
     if blocks > 0:  # CUDA takes a launch of no blocks for an error
-        kernel = _function(namespace(out), name, out.dtype)
+        kernel = _function(namespace(like), name, like.dtype)
         kernel((min(blocks, MAX_BLOCKS),), (THREADS,), args)
 
 
@@ -230,3 +230,58 @@ def gather(images: Array, rows: Array | slice, scale: float, dtype: Any) -> Any:
     sizes = len(rows), images.shape[1], len(images), stride, float(scale)
     _launch("gather", x, len(rows), images, rows, x, *sizes)
     return x
+
+
+def _whole(*arrays: Array) -> bool:
+    """Tell whether all have one dtype and no gaps."""
+    return _alike(*arrays) and all(a.flags.c_contiguous for a in arrays)
+
+
+def bias_and_relu(y: Array, b: Array) -> Any:
+    """Do what `fused.bias_and_relu` does, for y (B, n_out) and b (n_out,)."""
+    if y.ndim != 2 or b.shape != y.shape[1:] or not _whole(y, b):
+        return NotImplemented
+    h = namespace(y).empty(y.shape, dtype=y.dtype)
+    _launch("bias_and_relu", h, len(y), y, b, h, *y.shape)
+    return h
+
+
+def code_and_kl(product: Array, b: Array, eps: Array) -> Any:
+    """Do what `fused.code_and_kl` does, for product (B, 2Z), b (2Z,) and eps (B, Z)."""
+    fit = eps.ndim == 2 and b.shape == (2 * eps.shape[1],)
+    if not fit or product.shape != (len(eps), len(b)) or not _whole(product, b, eps):
+        return NotImplemented
+    shapes = product.shape, eps.shape, eps.shape, eps.shape[:1]
+    out = tuple(namespace(eps).empty(shape, dtype=eps.dtype) for shape in shapes)
+    _launch("code_and_kl", eps, len(eps), product, b, eps, *out, *eps.shape)
+    return out
+
+
+def code_gradient(dz: Array, eps: Array, code: Array, sigma: Array, dkl: float) -> Any:
+    """Do what `fused.code_gradient` does, for code (B, 2Z) and the others (B, Z)."""
+    fit = dz.ndim == 2 and dz.shape == eps.shape == sigma.shape
+    if not fit or code.shape != (len(dz), 2 * dz.shape[1]) or not _whole(dz, eps, code, sigma):
+        return NotImplemented
+    dcode = namespace(dz).empty(code.shape, dtype=dz.dtype)
+    _launch("code_gradient", dcode, len(dz), dz, eps, code, sigma, dcode, float(dkl), *dz.shape)
+    return dcode
+
+
+def bernoulli_nll_and_gradient(x: Array, product: Array, b: Array, dnll: float) -> Any:
+    """Do what `fused.bernoulli_nll_and_gradient` does, for x and product (B, D) and b (D,)."""
+    fit = x.ndim == 2 and product.shape == x.shape and b.shape == x.shape[1:]
+    if not fit or not _whole(x, product, b):
+        return NotImplemented
+    nll, dlogits = (namespace(x).empty(shape, dtype=x.dtype) for shape in (x.shape[:1], x.shape))
+    arrays = x, product, b, nll, dlogits
+    _launch("bernoulli_nll_and_gradient", nll, len(x), *arrays, float(dnll), *x.shape)
+    return nll, dlogits
+
+
+def batch_means(nll: Array, kl: Array, beta: float, n: int) -> Any:
+    """Do what `fused.batch_means` does, for nll and kl (B,)."""
+    if nll.ndim != 1 or kl.shape != nll.shape or not _whole(nll, kl):
+        return NotImplemented
+    means = namespace(nll).empty((3,), dtype=np.float64)
+    _launch("batch_means", nll, 1, nll, kl, means, float(beta), int(n), len(nll))
+    return means

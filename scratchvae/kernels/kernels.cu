@@ -163,6 +163,97 @@ KERNEL(kl_standard_normal_backward, const real *dkl, const real *mu, const real 
     }
 }
 
+// ---- fused.py ------------------------------------------------------------------------------------
+
+// h (rows, columns) = relu(y + b). A number that is no number stays what it is.
+KERNEL(bias_and_relu, const real *y, const real *b, real *h, index rows, index columns) {
+    EACH_ROW(r, rows)
+        EACH_THREAD(t) EACH_COLUMN(j, t, columns) {
+            real biased = y[r * columns + j] + b[j];
+            h[r * columns + j] = biased < 0 ? (real)0 : biased;
+        }
+}
+
+// product, b and code hold [mu | logvar], (rows, 2 columns); eps, z and sigma (rows, columns);
+// kl (rows,)
+KERNEL(code_and_kl, const real *product, const real *b, const real *eps,
+       real *code, real *z, real *sigma, real *kl, index rows, index columns) {
+    SHARED double part[THREADS];
+    EACH_ROW(r, rows) {
+        EACH_THREAD(t) {
+            part[t] = 0;
+            EACH_COLUMN(j, t, columns) {
+                index i = r * columns + j, mu = i + r * columns, logvar = mu + columns;
+                real m = product[mu] + b[j], lv = product[logvar] + b[columns + j];
+                real s = exp((real)0.5 * lv);
+                code[mu] = m;
+                code[logvar] = lv;
+                sigma[i] = s;
+                z[i] = m + s * eps[i];
+                part[t] += (real)0.5 * (m * m + expm1(lv) - lv);
+            }
+        }
+        fold(part);
+        EACH_THREAD(t)
+            if (t == 0) kl[r] = (real)part[0];
+    }
+}
+
+// dcode as code above
+KERNEL(code_gradient, const real *dz, const real *eps, const real *code, const real *sigma,
+       real *dcode, double dkl, index rows, index columns) {
+    EACH_ROW(r, rows)
+        EACH_THREAD(t) EACH_COLUMN(j, t, columns) {
+            index i = r * columns + j, mu = i + r * columns, logvar = mu + columns;
+            dcode[mu] = dz[i] + (real)dkl * code[mu];
+            dcode[logvar] = dz[i] * eps[i] * ((real)0.5 * sigma[i]) +
+                            (real)dkl * ((real)0.5 * expm1(code[logvar]));
+        }
+}
+
+// x, product and dlogits (rows, columns), b (columns,), nll (rows,)
+KERNEL(bernoulli_nll_and_gradient, const real *x, const real *product, const real *b,
+       real *nll, real *dlogits, double dnll, index rows, index columns) {
+    SHARED double part[THREADS];
+    EACH_ROW(r, rows) {
+        EACH_THREAD(t) {
+            part[t] = 0;
+            EACH_COLUMN(j, t, columns) {
+                index i = r * columns + j;
+                real l = product[i] + b[j];
+                part[t] += softplus(l) - x[i] * l;
+                dlogits[i] = (real)dnll * (sigmoid(l) - x[i]);
+            }
+        }
+        fold(part);
+        EACH_THREAD(t)
+            if (t == 0) nll[r] = (real)part[0];
+    }
+}
+
+// means (3,) from nll and kl (rows,). One block does it all.
+KERNEL(batch_means, const real *nll, const real *kl, double *means,
+       double beta, index n, index rows) {
+    SHARED double loss[THREADS], reconstruction[THREADS], divergence[THREADS];
+    EACH_THREAD(t) {
+        loss[t] = reconstruction[t] = divergence[t] = 0;
+        EACH_COLUMN(i, t, rows) {
+            loss[t] += nll[i] + (real)beta * kl[i];
+            reconstruction[t] += nll[i];
+            divergence[t] += kl[i];
+        }
+    }
+    fold(loss);
+    fold(reconstruction);
+    fold(divergence);
+    EACH_THREAD(t)
+        if (t == 0) {
+            means[0] = loss[0] / n;
+            means[1] = reconstruction[0] / n;
+            means[2] = divergence[0] / n;
+        }
+}
+
 // ---- optimizers.py -------------------------------------------------------------------------------
 
 // value, g, m and v (n,). change1 and change2 are 1 - beta1 and 1 - beta2.

@@ -11,25 +11,22 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import MODES, WIDTHS, Browser, chromiums, needed
 
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SITE = Path(os.environ.get("SCRATCHVAE_SITE") or DOCS / "_build" / "html").resolve()
-AXE = DOCS / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for path in SITE.rglob("*.html")
     if "_static" not in path.relative_to(SITE).parts
 )
-WIDTHS = (390, 1400)  # a phone and a desktop window, CSS pixels
-MODES = ("light", "dark")
 # WCAG 2.2, criteria 1.4.3 and 1.4.11: contrast of text, and of lines that carry meaning.
 TEXT_CONTRAST, LINE_CONTRAST = 4.5, 3.0
 
@@ -43,93 +40,16 @@ LOOKED_AT = [page for page in PAGES if page not in SOURCES or page in TENTH]
 every_page = pytest.mark.parametrize("page", LOOKED_AT or ["answer.html"])
 
 
-def needed(found, what):
-    """Return `found`, or skip because it is missing; fail where it must not be."""
-    if found:
-        return found
-    if os.environ.get("SCRATCHVAE_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"there is no {what}")
-    pytest.skip(f"there is no {what}")
-
-
-class Browser:
-    """Chromium with what these tests ask of it again and again."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def command(self, name, **options):
-        return self.driver.execute_cdp_cmd(name, options)
-
-    def run(self, script, *args):
-        return self.driver.execute_script(script, *args)
-
-    def open(self, page, width=1400, mode="light", script=True):
-        """Load a page afresh; nothing of an earlier one is left in log or storage."""
-        # Not "mobile": that would widen the window to what overflows, and hide it.
-        self.command(
-            "Emulation.setDeviceMetricsOverride",
-            **{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
-        )
-        features = [{"name": "prefers-color-scheme", "value": mode}]
-        self.command("Emulation.setEmulatedMedia", features=features)
-        self.command("Emulation.setScriptExecutionDisabled", value=not script)
-        self.command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
-        for kind in ("browser", "performance"):
-            self.driver.get_log(kind)
-        self.driver.get((SITE / page).as_uri())
-
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def find_all(self, selector):
-        return self.driver.find_elements("css selector", selector)
-
-    def text(self, selector):
-        return self.find(selector).get_property("textContent").strip()
-
-    def touch(self, kind, *points):
-        """Touch the screen, and wait until the page has drawn what that did."""
-        points = [{"x": x, "y": y} for x, y in points]
-        self.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
-        self.driver.execute_async_script(
-            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-        )
-
-    def set(self, selector, value):
-        """Move a slider as a hand does: its value, then the event."""
-        self.run(
-            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
-            self.find(selector),
-            value,
-        )
-
-
 @pytest.fixture(scope="module")
 def chromium():
     """One Chromium for all tests."""
     needed(PAGES, f"site in {SITE}: build the documentation, or set SCRATCHVAE_SITE")
-    chromium = needed(shutil.which("chromium") or shutil.which("google-chrome"), "chromium")
-    chromedriver = needed(shutil.which("chromedriver"), "chromedriver")
-    needed(importlib.util.find_spec("selenium"), "selenium")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--hide-scrollbars", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # as root it does not start with one
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=chromedriver)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    yield from chromiums()
 
 
 @pytest.fixture
 def browser(chromium):
-    return Browser(chromium)
+    return Browser(chromium, SITE)
 
 
 @pytest.fixture(scope="module")
@@ -152,17 +72,11 @@ def test_a_page_needs_no_network_and_reports_no_error(browser, page):
     # What loads only when it is seen is to load here too.
     browser.run("window.scrollTo(0, document.body.scrollHeight)")
     browser.driver.execute_async_script("setTimeout(arguments[0], 100)")
-    entries = [
-        json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")
-    ]
-    urls = [
-        e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"
-    ]
+    urls = browser.requested()
     assert (SITE / page).as_uri() in urls  # the log does see requests
     here = SITE.as_uri() + "/"
     assert [url for url in urls if not url.startswith((here, "data:", "blob:"))] == []
-    errors = [e["message"] for e in browser.driver.get_log("browser") if e["level"] == "SEVERE"]
-    assert errors == []
+    assert browser.errors() == []
 
 
 # Of the page and of the boxes around its text: those wider inside than outside, and what widens
@@ -200,23 +114,33 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
 @pytest.mark.parametrize("mode", MODES)
 @every_page
 def test_axe_finds_nothing_serious(browser, page, mode):
-    """All of its rules, in both modes."""
-    script = needed(AXE.exists() and AXE.read_text(), f"axe-core in {AXE.parent.parent}: make docs")
     browser.open(page, mode=mode)
-    browser.run(script)
-    # In the middle of a transition a colour is neither the old nor the new one.
-    browser.run("document.getAnimations().forEach((animation) => animation.finish())")
-    # Of what passes one node a rule is enough, instead of megabytes.
-    result = browser.driver.execute_async_script(
-        "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"
+    assert browser.violations() == []
+
+
+def results(browser, words):
+    """Return address and text of what the site's search finds, the first first."""
+    browser.open("search.html?q=" + words.replace("#", "%23").replace(" ", "+"))
+    browser.driver.execute_async_script(
+        """const done = arguments[0], wait = () =>
+        /finished/.test(document.querySelector(".search-summary")?.innerText)
+        ? setTimeout(done, 200) : setTimeout(wait, 50); wait()"""
     )
-    assert result["passes"]  # it did look at something
-    found = [
-        (v["id"], v["help"], [node["target"] for node in v["nodes"]])
-        for v in result["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
-    assert found == []
+    found = browser.find_all("ul.search > li")
+    return [(li.find_element("css selector", "a").get_attribute("href"), li.text) for li in found]
+
+
+@pytest.mark.parametrize("words", ["kl-grad-mu", "# [kl-grad-mu]", "KL-grad-mu "])
+def test_the_search_finds_the_equation_of_a_label_first(browser, words):
+    address, _ = results(browser, words)[0]
+    assert address.endswith("/derivations/kl.html#equation-kl-grad-mu")
+
+
+def test_results_of_the_search_have_excerpts_without_a_network(browser):
+    found = results(browser, "cancellation")
+    assert found
+    excerpts = [text.partition("\n")[2].lower() for _, text in found]
+    assert any("cancellation" in text and len(text) > 60 for text in excerpts)
 
 
 def luminance(rgb):

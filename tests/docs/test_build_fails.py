@@ -30,6 +30,8 @@ OURS = (
     "tables.py",
     "doctests.py",
     "docstrings.py",
+    "excerpts.py",
+    "search.js",
 )
 
 FILES = {
@@ -179,6 +181,20 @@ def test_the_whole_site_is_built(site):
     assert page.count(f'href="../source/tests/test_square.py.html#L-{test}"') == 3
     source = (site.root / "site/source/tests/test_square.py.html").read_text(encoding="utf-8")
     assert f'id="L-{test}"' in source
+    # From every listing and the API to the equation, which shows its label.
+    assert '<a class="equation-label" href="#equation-square">square</a>' in page
+    assert '# [<a href="#equation-square">square</a>]' in page
+    assert "<summary>1 test</summary>" in page
+    to_equation = '<a href="../../derivations/square.html#equation-square">square</a>'
+    assert to_equation in source  # the mark of the test
+    code = (site.root / "site/source/scratchvae/square.py.html").read_text(encoding="utf-8")
+    assert f"# [{to_equation}]" in code
+    api = (site.root / "site/api/square.html").read_text(encoding="utf-8")
+    assert re.search(r'Implements <a .*href="../derivations/square.html#equation-square"', api)
+    # The search knows the equation, and has the text of every page without loading it.
+    assert '"equation"' in (site.root / "site/searchindex.js").read_text(encoding="utf-8")
+    excerpts = (site.root / "site/_static/excerpts.js").read_text(encoding="utf-8")
+    assert "times itself; the sum" in excerpts
     assert 'id="equation-square"' in page
     assert '<span class="eqno">(1)' in page
     assert 'class="katex-display"' in page
@@ -223,6 +239,14 @@ BREAKS = {
     "a list of tests with none": (
         ("docs/index.md", "See {eq}`square`", ":::{tests}\n:::\n\nSee {eq}`square`"),
         ("docs/index.md", ":::{tests}", "No test is named here, and the page has no label."),
+    ),
+    "a figure that nobody draws": (
+        ("docs/index.md", "See ", ":::{drawn} square\nA square.\n:::\n\nSee "),
+        (
+            "docs/index.md",
+            ":::{drawn}",
+            "There is no figure square in docs/derivations/figures.py.",
+        ),
     ),
     "an unknown test in a list": (
         (PAGE, ":::{tests}\n", ":::{tests}\ntests/test_square.py::test_cube\n"),

@@ -208,6 +208,38 @@ def test_what_a_label_lacks_is_said_with_file_and_line(
     assert sentence in found.problems[0][1]
 
 
+DERIVATIONS = EXTENSIONS.parent / "derivations"
+
+
+def pages_in_order():
+    names = re.findall(r"<([\w-]+)>$", (DERIVATIONS / "index.md").read_text("utf-8"), re.MULTILINE)
+    return {name: (DERIVATIONS / f"{name}.md").read_text(encoding="utf-8") for name in names}
+
+
+def test_every_derivation_has_its_place_and_a_figure():
+    pages = pages_in_order()
+    assert {*pages, "index"} == {path.stem for path in DERIVATIONS.glob("*.md")}
+    without = [n for n, text in pages.items() if "{drawn}" not in text and "<svg" not in text]
+    assert without == []
+
+
+def test_a_derivation_uses_what_came_before_or_says_that_it_comes_later():
+    pages = pages_in_order()
+    home = {
+        label: place
+        for place, text in enumerate(pages.values())
+        for label in re.findall(r"\$\$ \(([\w-]+)\)$", text, re.MULTILINE)
+    }
+    silent = [
+        (name, label)
+        for place, (name, text) in enumerate(pages.items())
+        for sentence in re.split(r"(?<=[.?!])\s", text.partition("\n## Where it goes wrong")[0])
+        for label in re.findall(r"\{eq\}`([\w-]+)`", sentence)
+        if home[label] > place and "later" not in sentence
+    ]
+    assert silent == []
+
+
 def test_every_label_has_a_derivation(labels):
     """That it is a whole one is checked where the pages are built."""
     root = EXTENSIONS.parents[1]

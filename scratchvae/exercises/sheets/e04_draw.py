@@ -31,17 +31,11 @@ def reparameterize_backward(dz, cache):
 # --- what judges it
 
 from scratchvae import gaussian
-from scratchvae.exercises.kinds import Derive
-
-
-def _args(rng):
-    shape = rng.integers(2, 6, 2)
-    return [rng.standard_normal(shape) for _ in range(3)]
-
+from scratchvae.exercises.kinds import Derive, normals
 
 exercise = Derive(
     pair=(gaussian.reparameterize, gaussian.reparameterize_backward),
-    args=_args,
+    args=normals(3),
     wrt=("mu", "logvar"),
     usual=(
         (

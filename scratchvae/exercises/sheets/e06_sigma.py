@@ -33,18 +33,12 @@ def find_the_bug(reparameterize):
 # --- what judges it
 
 from scratchvae import gaussian, zoo
-from scratchvae.exercises.kinds import Repair, of_zoo, require_sampler
-
-
-def _args(rng):
-    shape = rng.integers(2, 6, 2)
-    return [rng.standard_normal(shape) for _ in range(3)]
-
+from scratchvae.exercises.kinds import Repair, normals, of_zoo, require_sampler
 
 exercise = Repair(
     pair=(gaussian.reparameterize, gaussian.reparameterize_backward),
     bug=of_zoo(zoo.SigmaIsExpLogvar, "reparameterize"),
-    args=_args,
+    args=normals(3),
     wrt=("mu", "logvar"),
     meaning=require_sampler,
     hints=(

@@ -30,17 +30,11 @@ def kl_standard_normal_backward(dkl, cache):
 # --- what judges it
 
 from scratchvae import gaussian
-from scratchvae.exercises.kinds import Derive
-
-
-def _args(rng):
-    shape = rng.permutation(np.arange(2, 6))[:2]  # B is not Z
-    return [rng.standard_normal(shape) for _ in range(2)]
-
+from scratchvae.exercises.kinds import Derive, normals
 
 exercise = Derive(
     pair=(gaussian.kl_standard_normal, gaussian.kl_standard_normal_backward),
-    args=_args,
+    args=normals(2),
     wrt=("mu", "logvar"),
     usual=(
         (

@@ -31,18 +31,12 @@ def find_the_bug(kl_standard_normal):
 # --- what judges it
 
 from scratchvae import gaussian, zoo
-from scratchvae.exercises.kinds import Repair, of_zoo, require_divergence
-
-
-def _args(rng):
-    shape = rng.permutation(np.arange(2, 6))[:2]
-    return [rng.standard_normal(shape) for _ in range(2)]
-
+from scratchvae.exercises.kinds import Repair, normals, of_zoo, require_divergence
 
 exercise = Repair(
     pair=(gaussian.kl_standard_normal, gaussian.kl_standard_normal_backward),
     bug=of_zoo(zoo.KLLogvarAdded, "kl"),
-    args=_args,
+    args=normals(2),
     wrt=("mu", "logvar"),
     meaning=require_divergence,
     hints=(

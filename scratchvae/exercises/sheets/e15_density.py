@@ -32,12 +32,7 @@ def log_density_backward(dlogp, cache):
 # --- what judges it
 
 from scratchvae import gaussian
-from scratchvae.exercises.kinds import Derive
-
-
-def _args(rng):
-    shape = rng.permutation(np.arange(2, 6))[:2]  # B is not Z
-    return [rng.standard_normal(shape) for _ in range(3)]
+from scratchvae.exercises.kinds import Derive, normals
 
 
 def _no_normaliser(dlogp, z, mu, logvar):
@@ -52,7 +47,7 @@ def _all_same_sign(dlogp, z, mu, logvar):
 
 exercise = Derive(
     pair=(gaussian.log_density, gaussian.log_density_backward),
-    args=_args,
+    args=normals(3),
     wrt=("z", "mu", "logvar"),
     usual=(
         (

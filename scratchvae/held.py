@@ -1,0 +1,59 @@
+"""What an object holds: in its attributes, and in lists, dicts and other objects there."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # nobody's layers: not looked into
+
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
+
+
+def held(x: Any, wanted: Callable[[Any], bool | None]) -> Iterator[tuple[str, Any]]:
+    """Yield what is wanted in x, each once, after its name, such as ``layers[0].W``.
+
+    Parameters
+    ----------
+    x : object
+    wanted : function
+        Returns True for what is to be yielded, False for what is to be passed over with all that
+        it holds, and None for what is to be looked into.
+    """
+    yield from _held(x, "", wanted, set())
+
+
+def _held(
+    x: Any, name: str, wanted: Callable[[Any], bool | None], seen: set[int]
+) -> Iterator[tuple[str, Any]]:
+    if id(x) in seen:
+        return
+    seen.add(id(x))
+    verdict = wanted(x)
+    if verdict is not None:
+        if verdict:
+            yield name, x
+    elif isinstance(x, Mapping):
+        for key, value in list(x.items()):
+            yield from _held(value, f"{name}[{key!r}]", wanted, seen)
+    elif isinstance(x, list | tuple):
+        for i, value in enumerate(x):
+            yield from _held(value, f"{name}[{i}]", wanted, seen)
+    elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
+        kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
+        attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})
+        for n, value in attributes.items():
+            if n[:2] != "__":
+                if inspect.ismemberdescriptor(value):  # of __slots__
+                    value = getattr(x, n, None)
+                yield from _held(value, f"{name}.{n}".strip("."), wanted, seen)
+
+
+def _is_foreign(x: Any) -> bool:
+    kind = type(x)
+    if kind.__module__ == "builtins":  # also of a class that `exec` made without a __name__
+        return not kind.__flags__ & HEAP_TYPE
+    return kind.__module__.partition(".")[0] in FOREIGN

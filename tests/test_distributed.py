@@ -1,0 +1,485 @@
+"""Training on many ranks reaches what one process does. The ranks here are threads, see ranks.py.
+
+That MPI's own ranks do: test_distributed_mpi.py.
+"""
+
+import sys
+from itertools import pairwise
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import standin
+from ranks import Communicator, all_well, on_ranks
+from threadpoolctl import threadpool_limits
+
+import scratchvae as sv
+from scratchvae import cli, distributed
+from scratchvae.backend import asnumpy
+from scratchvae.checkpoint import load
+from scratchvae.datasets import Dataset
+from scratchvae.distributed import AgreedError, Ranks
+from scratchvae.errors import NonFiniteError, RanksDifferError
+from scratchvae.run import LAST, METRICS
+from scratchvae.training import Trainer
+
+N = 53  # examples: a prime, so that no batch and no number of ranks divides it
+
+
+@pytest.fixture
+def seed(rng):
+    return int(rng.integers(2**32))
+
+
+@pytest.fixture
+def dataset(rng):
+    images = rng.integers(0, 256, (N, 12), dtype=np.uint8)
+    labels = np.arange(N) % 3
+    return Dataset("random", images, images[:9], labels, labels[:9], 255.0, (3, 4))
+
+
+def trainer(dataset, seed, comm=None, *, shards=0, kind=sv.VAE, dtype="float64", **options):
+    """Return a trainer whose batches have 17 rows, the last one 2: fewer than 4 ranks."""
+    of_model = {k: options.pop(k) for k in ("samples", "classes", "backend") if k in options}
+    model = kind(12, (9,), 3, dtype=dtype, rng=seed, **of_model)
+    how = {"batch_size": 17, "seed": seed, "comm": comm, "shards": shards}
+    return Trainer(model, sv.Adam(model.params, 1e-2), dataset, **(how | options))
+
+
+def trained(*args, epochs=2, **options):
+    """Return the parameters after training, and the metrics without the seconds."""
+    t = trainer(*args, **options)
+    t.run(epochs)
+    metrics = [{k: v for k, v in line.items() if k != "seconds"} for line in t.metrics]
+    return asnumpy(t.model.params.value).copy(), metrics
+
+
+KINDS = [
+    {},
+    {"dtype": "float32"},
+    {"kind": sv.Autoencoder},
+    {"kind": sv.IWAE, "samples": 3},  # whose noise is (K, B, Z)
+    {"kind": sv.ConditionalVAE, "classes": 3},
+    {"binarize": "dynamic"},  # draws for every pixel
+]
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_shards_give_the_same_bits_on_every_number_of_ranks(options, dataset, seed):
+    with threadpool_limits(1, "blas"):
+        alone, metrics = trained(dataset, seed, shards=4, **options)
+    for size in 1, 2, 4:
+        for found, lines in all_well(
+            on_ranks(size, lambda comm: trained(dataset, seed, comm, shards=4, **options))
+        ):
+            np.testing.assert_array_equal(found, alone)
+            assert lines == metrics
+
+
+@pytest.mark.parametrize("options", [k for k in KINDS if k.get("dtype") != "float32"])
+@pytest.mark.parametrize("shards", [0, 12])
+def test_ranks_train_as_one_process_does(shards, options, dataset, seed):
+    alone, metrics = trained(dataset, seed, **options)
+    for size in 2, 3, 4:
+        results = all_well(
+            on_ranks(size, lambda comm: trained(dataset, seed, comm, shards=shards, **options))
+        )
+        for found, lines in results:
+            np.testing.assert_array_equal(found, results[0][0])
+            # Sums of some dozen float64 numbers in another order, through eight steps of Adam,
+            # which divides by a root of them: far below 1e-6, far above 1e-16.
+            np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)
+            for line, expected in zip(lines, metrics, strict=True):
+                assert line == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_rank_and_none_are_the_same_bits_as_without_a_communicator(dataset, seed):
+    """And take no collective at all."""
+    alone, metrics = trained(dataset, seed)
+
+    def one(comm):
+        result = trained(dataset, seed, comm)
+        assert comm.calls == []
+        return result
+
+    (found,) = all_well(on_ranks(1, one))
+    np.testing.assert_array_equal(found[0], alone)
+    assert found[1] == metrics
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 128, 1023])
+def test_the_ranks_rows_are_the_batch_each_once_and_alike_in_number(n):
+    for size in 1, 2, 3, 8:
+        rows = [on_rank(r, size).rows(n) for r in range(size)]
+        assert (rows[0].start, rows[-1].stop) == (0, n)
+        assert all(a.stop == b.start for a, b in pairwise(rows))
+        lengths = [r.stop - r.start for r in rows]
+        assert max(lengths) - min(lengths) <= 1
+
+
+def on_rank(rank, size):
+    return Ranks(Communicator(rank, size, None, None))
+
+
+def test_a_step_sends_the_gradient_once_and_a_few_numbers(dataset, seed):
+    """Twice in the mode of shards: to be added, and as a sum; as an all-reduce does inside."""
+
+    def calls(comm, shards):
+        t, step = trainer(dataset, seed, comm, shards=shards), []
+
+        def note(terms):
+            step.append(list(comm.calls))
+
+        t.run(1, on_step=note)
+        first, second = step[:2]
+        return second[len(first) :]
+
+    for shards, expected in (
+        (0, ["allgather", "Allreduce", "Allreduce"]),  # whether to stop; gradient; terms
+        (4, ["allgather", "Alltoall", "Allgather", "Allgather"]),
+    ):
+        for found in all_well(on_ranks(2, lambda comm: calls(comm, shards))):  # noqa: B023
+            assert found == expected
+
+
+# --- stops and resumption
+
+
+@pytest.mark.parametrize("shards", [0, 12])
+def test_a_stop_on_one_rank_stops_all_and_any_number_of_ranks_goes_on(shards, dataset, seed, rng):
+    whole, _ = trained(dataset, seed, epochs=3, shards=shards)
+    states, sizes = None, [2, 1, 4, 3]
+    for size in sizes:
+        after, who = int(rng.integers(1, 4)), int(rng.integers(size))
+        print(f"{size} ranks, rank {who} stops after {after} steps")
+
+        def go_on(comm, state=states, after=after, who=who, last=size == sizes[-1]):
+            t = trainer(dataset, seed, comm, shards=shards)
+            if state is not None:
+                t.restore(*state, "memory")
+            steps = []
+
+            def step(terms):
+                steps.append(terms)
+                t.stop = not last and comm.rank == who and len(steps) == after
+
+            t.run(3, on_step=step)
+            assert last or len(steps) == after
+            return t.state()
+
+        states = all_well(on_ranks(size, go_on))[0]
+    arrays, values = states
+    assert values["epoch"] == 3
+    found = np.concatenate([a.ravel() for k, a in arrays.items() if k[:9] != "optimizer"])
+    if shards:
+        np.testing.assert_array_equal(found, whole)
+    else:  # as above, in 12 steps
+        np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-9)
+
+
+def test_a_run_in_shards_does_not_go_on_in_another_number_of_them(dataset, seed):
+    t = trainer(dataset, seed, shards=4)
+    t.run(1)
+    for shards in 0, 8:
+        with pytest.raises(sv.InputError, match=f"shards was 4, and is {shards} here"):
+            trainer(dataset, seed, shards=shards).restore(*t.state(), "memory")
+
+
+# --- what differs between ranks
+
+
+@pytest.mark.parametrize("what", ["parameter", "optimizer", "rng"])
+def test_ranks_that_come_apart_end_the_run_on_all_of_them(what, dataset, seed):
+    def run(comm):
+        t = trainer(dataset, seed, comm)
+
+        def spoil(terms):
+            if comm.rank == 1 and t.epoch == 1:
+                if what == "parameter":
+                    t.model.params.value[3] = np.nextafter(t.model.params.value[3], 9)  # one bit
+                elif what == "optimizer":
+                    next(iter(t.optimizer.state.values()))[0] += 1e-12
+                else:
+                    t.model.rng.random()
+
+        t.run(3, on_step=spoil)
+
+    for error in on_ranks(3, run):
+        assert isinstance(error, RanksDifferError)
+        assert str(error).startswith(
+            "epoch 2: the parameters of rank 1 are not those of rank 0 any more, as after a fault"
+        )
+
+
+def test_a_run_that_came_apart_leaves_its_last_good_epoch(dataset, seed, tmp_path, rng):
+    np.save(tmp_path / "x.npy", rng.integers(0, 256, (40, 6), dtype=np.uint8))
+    options = sv.run.Options(str(tmp_path / "x.npy"), hidden=(4,), epochs=3, batch_size=16)
+
+    def run(comm):
+        r = sv.run.new(options, tmp_path / "run", comm=comm)
+
+        def spoil(terms):
+            if comm.rank == 1 and r.trainer.epoch == 2:
+                r.model.params.value[0] += 1
+
+        r.train(on_step=spoil)
+
+    first, second = on_ranks(2, run)
+    assert isinstance(first, RanksDifferError)
+    assert isinstance(second, RanksDifferError)
+    assert str(first).endswith(f"{tmp_path / 'run' / LAST} is intact")
+    assert load(tmp_path / "run" / LAST)[1]["epoch"] == 2
+
+
+def other(train, test):
+    return {"dataset": Dataset("other", train, test, None, None, 255.0, (3, 4))}
+
+
+DIFFERENT = {
+    "data": lambda d: other(d.train ^ 1, d.test),
+    "seed": lambda d: {"seed": 99},
+    "batch_size": lambda d: {"batch_size": 16},
+    "shards": lambda d: {"shards": 8},
+    "binarize": lambda d: {"binarize": "threshold"},
+    "examples": lambda d: other(d.train[:50], d.test),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_ranks_with_different_data_or_options_all_raise_the_same_sentence(what, dataset, seed):
+    def run(comm):
+        options = {"dataset": dataset, "seed": 5, "shards": 4, "batch_size": 17}
+        t = trainer(comm=comm, **(options | (DIFFERENT[what](dataset) if comm.rank else {})))
+        t.run(1)
+
+    found = on_ranks(2, run)
+    assert [type(error) for error in found] == [AgreedError] * 2
+    assert len({str(error) for error in found}) == 1
+    assert str(found[0]).startswith(f"rank 1 was given other values than rank 0: {what} is ")
+
+
+def test_ranks_that_want_another_number_of_epochs_all_raise_the_same_sentence(dataset, seed):
+    found = on_ranks(2, lambda comm: trainer(dataset, seed, comm).run(1 + comm.rank))
+    assert {str(error) for error in found} == {
+        "rank 1 was given other values than rank 0: epochs is 2 there and 1 here; expected the "
+        "same on each"
+    }
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all(dataset, seed):
+    def run(comm):
+        t = trainer(dataset, seed, comm)
+        if comm.rank == 1:
+            t._loss = t.model.loss_and_grad
+            t.model.loss_and_grad = lambda *a, **k: t._loss(*a, **k)._replace(loss=np.nan)
+        t.run(1)
+
+    for error in on_ranks(2, run):
+        assert isinstance(error, NonFiniteError)
+        assert str(error).startswith("step 1 (epoch 1): ")
+
+
+# --- arguments
+
+
+def test_more_ranks_than_examples_are_refused(seed, rng):
+    for error in on_ranks(4, lambda comm: trainer(rng.random((3, 12)), seed, comm)):
+        assert str(error) == (
+            "there are 4 ranks, and 2 training examples: a rank would have nothing to do, so start "
+            "fewer"
+        )
+
+
+@pytest.mark.parametrize("shards", [-1, 1.5, True, "4", None])
+def test_shards_are_a_number(shards, dataset, seed):
+    with pytest.raises(sv.InputError, match=r"^shards is "):
+        trainer(dataset, seed, shards=shards)
+
+
+def test_shards_that_the_ranks_do_not_divide_are_refused(dataset, seed):
+    for error in on_ranks(3, lambda comm: trainer(dataset, seed, comm, shards=4)):
+        assert str(error) == "shards is 4, for 3 ranks: expected a number that 3 divides, or 0"
+
+
+def test_what_is_no_communicator_is_refused(dataset, seed):
+    for comm in 4, "MPI", object():
+        with pytest.raises(sv.InputError, match=r"^comm is .*: expected a communicator such as"):
+            trainer(dataset, seed, comm)
+
+
+# --- together
+
+
+def test_all_ranks_leave_a_block_together_or_none_does():
+    def run(comm, bad, error):
+        with Ranks(comm).together():
+            if comm.rank == bad:
+                raise error
+        return "left"
+
+    assert on_ranks(3, lambda comm: run(comm, None, None)) == ["left"] * 3
+    for bad, error, sentence in (
+        (0, sv.InputError("no such file"), "no such file"),
+        (2, sv.InputError("no such file"), "rank 2: no such file"),
+        (1, MemoryError("full"), "rank 1: MemoryError('full')"),
+    ):
+        found = on_ranks(3, lambda comm: run(comm, bad, error))  # noqa: B023
+        assert [type(e) for e in found] == [AgreedError] * 3
+        assert {str(e) for e in found} == {sentence}
+
+
+# --- runs
+
+
+def test_only_the_first_rank_of_a_run_writes(tmp_path, rng):
+    np.save(tmp_path / "x.npy", rng.integers(0, 256, (40, 6), dtype=np.uint8))
+    options = sv.run.Options(
+        str(tmp_path / "x.npy"), hidden=(4,), epochs=2, batch_size=16, shards=4
+    )
+    alone = sv.run.new(options, tmp_path / "alone")
+    alone.train()
+
+    def run(comm):
+        # Folders of their own, so that one sees who writes.
+        r = sv.run.new(options, tmp_path / f"rank{comm.rank}", comm=comm)
+        r.train()
+        return r.finished
+
+    assert all_well(on_ranks(2, run)) == [True, True]
+    assert {p.name for p in tmp_path.iterdir()} == {"x.npy", "alone", "rank0"}
+    assert (tmp_path / "rank0" / METRICS).exists()
+    found, expected = (load(tmp_path / d / LAST)[0] for d in ("rank0", "alone"))
+    for name, a in expected.items():
+        np.testing.assert_array_equal(found[name], a)
+
+
+# --- a device
+
+
+class Info(dict):
+    Get = dict.get
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+def test_gradients_of_a_device_go_through_the_host(shards, dataset, seed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    backend = sv.backend.get_backend("cupy", "host")  # the noise of the CPU
+    alone, _ = trained(dataset, seed, shards=shards)
+
+    def run(comm):
+        found, _ = trained(dataset, seed, comm, shards=shards, backend=backend)
+        assert not any(standin.cupy.ndarray in kind.__mro__ for kind in comm.seen)
+        t = trainer(dataset, seed, comm, shards=shards, backend=backend)
+        assert t.ranks.describe(t.model).endswith(", through the host.")
+        return found
+
+    # The stand-in computes one rank at a time: its counters are not made for threads.
+    for found in all_well(on_ranks(2, run)):
+        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)  # as above
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+def test_an_mpi_that_reads_the_device_is_given_its_arrays(shards, dataset, seed, monkeypatch):
+    """After the host has waited for the stream that writes them, each time."""
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    waits = []
+    stream = SimpleNamespace(synchronize=lambda: waits.append(1))
+    monkeypatch.setattr(standin.cupy.cuda, "get_current_stream", lambda: stream, raising=False)
+    backend = sv.backend.get_backend("cupy", "host")
+    alone, _ = trained(dataset, seed, shards=shards, epochs=1)
+
+    def run(comm):
+        comm.Get_info = lambda: Info({"mpi_memory_alloc_kinds": "mpi,system,cuda:device"})
+        t = trainer(dataset, seed, comm, shards=shards, backend=backend)
+        t.run(1)
+        large = {"Alltoall", "Allgather"} if shards else {"Allreduce"}
+        given = [k for name, k in zip(comm.calls, comm.seen, strict=True) if name in large]
+        # Every other one is the terms of the loss, which are numbers of the host.
+        on_device = [kind for kind in given if kind is not np.ndarray]
+        assert len(on_device) == len(given) - 4 == (8 if shards else 4)  # four steps
+        assert t.ranks.describe(t.model).endswith(", from GPU to GPU.")
+        return asnumpy(t.model.params.value)
+
+    for found in all_well(on_ranks(2, run)):
+        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)  # as above
+    assert len(waits) >= 2 * 4
+
+
+def test_an_mpi_that_reads_the_device_is_recognised():
+    class Comm:
+        def __init__(self, kinds):
+            self.kinds = kinds
+
+        def Get_info(self):
+            return Info(self.kinds)
+
+    key = "mpi_memory_alloc_kinds"
+    assert distributed.reads_device(Comm({key: "mpi,system,cuda:device"}))
+    assert not distributed.reads_device(Comm({key: "mpi,system"}))
+    assert not distributed.reads_device(Comm({}))
+    assert not distributed.reads_device(object())
+
+
+# --- the command line
+
+
+def test_without_mpi4py_one_sentence_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    for rank, code in (None, 2), ("0", 2), ("1", 0):
+        if rank is not None:
+            monkeypatch.setenv("PMI_RANK", rank)
+        assert cli.main(["train", "--distributed"]) == code
+        sentence = (
+            "scratchvae train: mpi4py is not installed: expected it with an MPI library, as after "
+            "pip install mpi4py mpich\n"
+        )
+        assert capsys.readouterr().err == ("" if code == 0 else sentence)
+
+
+def test_a_misspelt_option_is_said_once(monkeypatch, capsys):
+    words = ["train", "--distributed", "--latnt", "3"]
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "did you mean --latent?" in capsys.readouterr().err
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err == ""
+
+
+def mpi4py_of(monkeypatch, comm):
+    """Put a module in the place of mpi4py.MPI."""
+    package, mpi = ModuleType("mpi4py"), ModuleType("mpi4py.MPI")
+    package.MPI, mpi.COMM_WORLD, mpi.COMM_TYPE_SHARED = mpi, comm, 7
+    mpi.Get_library_version = lambda: "MPICH Version:      5.0.2\nand more\0"
+    for module in package, mpi:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_the_mpiexec_of_another_library_is_found(monkeypatch):
+    """Each rank would be alone, and all would write the same folder."""
+    comm = SimpleNamespace(size=1)
+    mpi4py_of(monkeypatch, comm)
+    for size in None, "1":
+        if size:
+            monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", size)
+        assert distributed.world() is comm
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    with pytest.raises(sv.InputError) as error:
+        distributed.world()
+    assert str(error.value) == (
+        "mpiexec started 4 processes, and MPI knows of 1: expected the mpiexec of the library that "
+        "mpi4py has loaded, MPICH Version: 5.0.2"
+    )
+
+
+def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
+    for cores, bound, beside, threads in (8, 8, 1, 8), (8, 8, 3, 2), (2, 2, 4, 1), (8, 3, 2, 3):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(
+            "os.sched_getaffinity", lambda pid, n=bound: set(range(n)), raising=False
+        )
+        comm = SimpleNamespace(Split_type=lambda kind, n=beside: SimpleNamespace(size=n))
+        mpi4py_of(monkeypatch, comm)
+        assert distributed.threads_of_rank(comm) == threads
