@@ -73,7 +73,7 @@ for variance in (1.0, 0.1, "shared", "per-dimension"):
     if variance == "per-dimension":
         sigma = d.backend.xp.exp(output[:, D:] / 2)  # (8, D)
     else:
-        sigma = np.exp(float(model.likelihood.logvar.value[0]) / 2)
+        sigma = np.exp(float(model.likelihood.one_logvar()[0]) / 2)
     eps = d.backend.standard_normal(np.random.default_rng(3), means.shape, model.dtype)
     all_means += [*means]
     draws += [*(means + sigma * eps)]
