@@ -26,7 +26,7 @@ help:
 	@echo 'make test-all run the slow ones too, and those that need PyTorch, JAX, CuPy or MPI'
 	@echo 'make fuzz     damage data files and checkpoints, kill runs: 30,000 cases, 20 minutes'
 	@echo 'make docs     build the documentation: docs/_build/html/index.html, readable offline'
-	@echo '              DEMOS=no  without running the demos, in a minute'
+	@echo '              DEMOS=no  without running the demos'
 	@echo 'make mutants  plant errors, see that the tests find them: what changed; ARGS=--all is long'
 	@echo 'make claims   make each equation wrong by 1%, see that every test of it fails: 5 minutes'
 	@echo 'make benchmark time a training step against PyTorch, JAX and the bare products: 25 minutes'

@@ -73,7 +73,7 @@ for variance in (1.0, 0.1, "shared", "per-dimension"):
     if variance == "per-dimension":
         sigma = d.backend.xp.exp(output[:, D:] / 2)  # (8, D)
     else:
-        sigma = np.exp(float(model.likelihood.logvar.value[0]) / 2)
+        sigma = np.exp(float(model.likelihood.one_logvar()[0]) / 2)
     eps = d.backend.standard_normal(np.random.default_rng(3), means.shape, model.dtype)
     all_means += [*means]
     draws += [*(means + sigma * eps)]
@@ -85,7 +85,7 @@ for variance in (1.0, 0.1, "shared", "per-dimension"):
     titles.append(f"variance {shown}")
     nats = f"{nll.mean():.2f} ± {nll.std() / len(nll) ** 0.5:.2f}"
     numbers = (f"{value:.3f}" for value in (bits[-1], kls[-1], square, sharp[-1], far[-1]))
-    rows.append([shown, nats, *numbers])
+    rows.append([f"{shown}", nats, *numbers])
 head = ["variance", "−log p(x), nats", "bits per pixel", "KL, nats", "squared error per pixel"]
 d.table([*head, "sharpness of samples", "their distance from images"], rows)
 

@@ -108,6 +108,7 @@ def run_all(runs: Path, limit: int) -> Iterator[tuple[Entry, Path]]:
 
 THUMBNAIL = (720, 480)  # pixels, at most: twice the size in which it is seen
 GAP = 20  # white pixels, which part the panels of a figure
+HIGH = 800  # pixels, more than one row of panels has
 
 
 class Picture(NamedTuple):
@@ -146,15 +147,22 @@ class Picture(NamedTuple):
         return f'<img src="figures/{name}" alt="{text}" width="{size[0]}" height="{size[1]}">'
 
 
+def end_of_first(ink: Any, least: float, most: float) -> int:
+    """Return where the first gap between `least` and `most` lies in ink (n,), n if none does."""
+    starts = np.flatnonzero(np.convolve(~ink, np.ones(GAP), "valid") == GAP)
+    starts = starts[(starts >= least) & (starts <= most)]
+    return int(starts[0]) + GAP // 2 if len(starts) else len(ink)
+
+
 def first_panel(image: Image.Image) -> Image.Image:
-    """Return the left part of a wide figure, up to a gap between panels: small, it can be read."""
-    white = (np.asarray(image.convert("L")) > 250).all(axis=0)  # (W,)
-    starts = np.flatnonzero(np.convolve(white, np.ones(GAP), "valid") == GAP)
-    least, most = 0.9 * image.height, 1.9 * image.height
-    ends = starts[(starts >= least) & (starts <= most)]
-    if image.width <= most or len(ends) == 0:
-        return image
-    return image.crop((0, 0, int(ends[0]) + GAP // 2, image.height))
+    """Return the upper row of a high figure, and of a wide one the left part: small, it is read."""
+    ink = np.asarray(image.convert("L")) < 250  # (H, W)
+    wide, high = image.size
+    if high > HIGH:
+        high = end_of_first(ink.any(axis=1), high / 3, 2 * high / 3)
+    if wide > 1.9 * high:
+        wide = end_of_first(ink[:high].any(axis=0), 0.9 * high, 1.9 * high)
+    return image.crop((0, 0, wide, high))
 
 
 def publish(folder: Path, site: Path) -> list[Picture]:

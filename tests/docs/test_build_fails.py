@@ -608,6 +608,9 @@ def test_a_thumbnail_is_the_first_panel_of_a_wide_figure(monkeypatch):
     assert gallery.first_panel(figure((10, 40), (70, 150), (180, 390))).size == (160, 100)
     assert gallery.first_panel(figure((10, 150), (160, 390))).size == (400, 100)
     assert gallery.first_panel(figure((10, 150), (180, 390), height=300)).size == (400, 300)
+    two_rows = figure((10, 150), (180, 390), height=900)
+    two_rows.paste(255, (0, 440, 400, 470))
+    assert gallery.first_panel(two_rows).size == (400, 450)
 
 
 def test_pictures_link_to_the_file_and_say_what_they_show(site_with_a_demo):
