@@ -442,6 +442,28 @@ def test_kinks_that_no_single_step_seems_to_cross(rng):
     assert check(*pair, args, rng=rng).ok
 
 
+def test_kinks_whose_jumps_cancel_along_a_direction_accuse_nobody(rng):
+    """As two units of a ReLU layer, one of them subtracted: only the jump that is left is seen.
+
+    One direction in 30 or so takes for smooth what has another slope than backward's, and there are
+    200. No entry is wrong, so none of them may accuse.
+    """
+    x = rng.uniform(0.5, 1, 1000)
+    x[[10, 13]] = 0  # of so many only some are looked at, and halving a direction parts these two
+
+    def forward(x):
+        return x.sum() + 0.5 * (abs(x[10]) - abs(x[13])), x
+
+    def backward(dy, x):
+        dx = np.ones_like(x)
+        dx[[10, 13]] += 0.5, -0.5
+        return dy * dx
+
+    report = verdict_on(forward, backward, [x], rng=rng, directions=200)
+    assert (report.verdict, report.cause) == ("cannot tell", "kinks")
+    assert "None of the entries looked at is wrong by itself" in report.message
+
+
 def test_a_wrong_gradient_beside_a_kink_is_still_wrong(rng):
     (x,) = off_zero(rng)
     x[1, 2] = 0
@@ -634,20 +656,33 @@ def test_one_wrong_entry_among_many_that_sums_mix(f, backward, rng):
     assert f"for x[{k[0]}, {k[1]}] backward gives" in report.message
 
 
+def batch_norm(x):
+    """Take the variance for E x^2 - m^2, which loses its digits."""
+    m = x.mean(axis=0)
+    s = np.sqrt((x * x).mean(axis=0) - m * m)
+    return (x - m) / s, ((x - m) / s, s)
+
+
+def batch_norm_backward(dy, cache):
+    y, s = cache
+    return (dy - dy.mean(axis=0) - y * (dy * y).mean(axis=0)) / s
+
+
 def test_a_variance_that_cancels_is_no_kink(rng):
-    """E x^2 - m^2 loses its digits, and to large steps what it gives looks like a kink."""
-
-    def batch_norm(x):
-        m = x.mean(axis=0)
-        s = np.sqrt((x * x).mean(axis=0) - m * m)
-        return (x - m) / s, ((x - m) / s, s)
-
-    def backward(dy, cache):
-        y, s = cache
-        return (dy - dy.mean(axis=0) - y * (dy * y).mean(axis=0)) / s
-
-    report = verdict_on(batch_norm, backward, [1e4 + rng.standard_normal((8, 4))])
+    """To large steps what it gives looks like one."""
+    report = verdict_on(batch_norm, batch_norm_backward, [1e4 + rng.standard_normal((8, 4))])
     assert (report.verdict, report.cause) == ("cannot tell", "rounding")
+
+
+@pytest.mark.parametrize("seed", [2, 19, 20, None])
+def test_a_variance_without_digits_accuses_nobody(seed, rng):
+    """The smallest steps do not move it, and to the largest ones y stands still at 1 or -1.
+
+    With the seeds given, a checker that believes either is wrong about a right gradient.
+    """
+    seed = int(rng.integers(2**32)) if seed is None else seed
+    x = 1e6 + np.random.default_rng(seed).standard_normal((8, 4))
+    assert verdict_on(batch_norm, batch_norm_backward, [x], rng=seed).verdict == "cannot tell"
 
 
 # ------------------------------------------------------------------------------- the contract

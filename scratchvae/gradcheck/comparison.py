@@ -134,6 +134,139 @@ class Judged(NamedTuple):
     reason: str  # what keeps it from being decided: "kink", "rounding", "curvature", "domain"
 
 
+class Line:
+    """One direction, which may be a coordinate: what backward says of the slope, and the steps.
+
+    `floor` is how wide an interval may be that is not small against this very slope.
+    """
+
+    def __init__(
+        self, forward: Forward, moves: Moves, label: str, tolerance: float, floor: float
+    ) -> None:
+        self.moves, self.label, self.tolerance = moves, label, tolerance
+        where = asnumpy(moves.v) != 0
+        v, g, x = (asnumpy(a)[where] for a in (moves.v, moves.block.grad, moves.block.value))
+        # The size of the slope is that of its terms, which may cancel.
+        self.g, self.size = float((g * v).sum()), float(np.linalg.norm(g * v))
+        self.floor = min(floor, 0.01 * self.size)  # never above the slope itself
+        self.many = len(v) > 1
+        slack = EPSILON * float(np.linalg.norm(np.where(np.isfinite(g), g, 0) * x))
+        self.ladder = Ladder(forward, moves, slack)
+        self.seen: dict[int, Slope] = {}
+
+    def judge(self, hurry: bool = False) -> Judged:
+        """Compare by the first steps, then smaller and then larger ones, until some decide.
+
+        Those know the slope to the tolerance; if none do, the narrowest interval decides. In a
+        `hurry`, where the block is known to be wrong, two that agree decide against backward.
+        """
+        slope = self.ladder.slope(0)
+        if slope and self._agrees(slope, self.tolerance):
+            return self._judged(slope, "right")
+        self.ladder.forward.measure_noise()
+        for i in self.ladder.order():
+            slope = self.ladder.slope(i)
+            if slope is None:
+                continue
+            self.seen[i] = slope
+            if self._agrees(slope, self.tolerance):
+                return self._confirmed(slope)
+            if (hurry or not math.isfinite(self.g)) and self._another():
+                return self._judged(slope, "wrong")
+        if not self.seen:
+            return self._judged(None, "cannot tell", "domain")
+        best = min(self.seen.values(), key=lambda s: s.width)
+        if self._agrees(best, RESOLVED * self.tolerance, self.floor):
+            return self._confirmed(best)
+        visible = best.row.any() or abs(self.g) * self.moves.unit > self.ladder.forward.tiny
+        if math.isfinite(self.g) and visible and self._excluded():
+            return self._judged(best, "wrong")
+        # A kink at x is seen by most steps that know anything, a jump by all. Where steps agree on
+        # one slope, smaller ones would decide but for rounding.
+        kinked = sum(s.kinked for s in self.seen.values() if s.informed)
+        smooth = sum(s.consistent and not s.kinked for s in self.seen.values())
+        if kinked > max(smooth, 2) or all(s.kinked for s in self.seen.values()):
+            return self._judged(best, "cannot tell", "kink")
+        rounding = smooth or best.rounding >= best.curvature
+        return self._judged(best, "cannot tell", "rounding" if rounding else "curvature")
+
+    def _confirmed(self, slope: Slope) -> Judged:
+        # Small steps see nothing of what moves by leaps, as a part in float32 does.
+        return self._judged(slope, "cannot tell" if self._another() else "right", "curvature")
+
+    def _judged(self, slope: Slope | None, verdict: str, reason: str = "") -> Judged:
+        """Return the verdict with the error relative to the slope, or to the secants if it is 0.
+
+        Of a right slope it is relative to the interval's width too: the tolerance at most.
+        """
+        value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
+        scale = max(abs(self.g), abs(value), self.size)
+        if not self.size:
+            scale = max(abs(value), self.ladder.secant())
+        scale += width / self.tolerance if verdict == "right" else 0.0
+        error = abs(self.g - value) / scale if scale else 0.0
+        error = error if math.isfinite(self.g - value) else math.inf
+        return Judged(
+            Check(self.label, self.g, value, error, width), self.moves, verdict, slope, reason
+        )
+
+    def _agrees(self, slope: Slope, share: float, floor: float = 0.0) -> bool:
+        """Tell whether g lies in the interval, which is no more than a share of the slope."""
+        inside = abs(self.g - slope.value) <= slope.width + self.tolerance * self.size
+        if not (math.isfinite(self.g) and inside):
+            return False
+        if self.size or floor:
+            largest = max(self.size, abs(slope.value))
+        else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
+            largest = math.inf if self.ladder.never_moves() else self.ladder.secant()
+        return slope.width <= max(share * largest, floor)
+
+    def _another(self) -> bool:
+        """Tell whether two steps in a row know another slope; a single one may by chance."""
+        g = self.g if math.isfinite(self.g) else 0.0
+        pairs = [(a, self.seen[i + 1]) for i, a in self.seen.items() if i + 1 in self.seen]
+        return any(
+            100 * max(a.width, b.width, abs(a.value - b.value))
+            < min(abs(a.value - g), abs(b.value - g))
+            for a, b in pairs
+        )
+
+    def _excluded(self) -> bool:
+        """Tell whether g lies beyond the best interval, and no step that knows a slope disagrees.
+
+        Where small steps see another slope than large ones, as within a leap of rounding, they do
+        not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
+        steps than the best count only if rounding leaves them something to say, such as that it is
+        not what the best one says.
+        """
+        # [finite-differences-verdict]
+        finest = min(self.seen, key=lambda i: self.seen[i].width)
+        best = self.seen[finest]
+        evidence = [
+            s
+            for i, s in self.seen.items()
+            if (s.informed or (s.consistent and (i < finest or s.apart(best))))
+            and not (self.many and i < finest and s.kinked)  # kinks farther away
+        ]
+        if not (best.informed or best.consistent):
+            return False  # steeper and steeper
+        if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
+            return False  # leaps: to large steps a slope, to small ones none
+
+        def beyond(s: Slope) -> bool:
+            outside = s.distance(self.g) > self.tolerance * self.size
+            return outside and (s.value > self.g) == (best.value > self.g)
+
+        standing = best.row.any() and abs(best.value) <= best.width
+        if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
+            return False  # y stands still to large steps, which leap over all that noise leaves
+        # If two say the same, rougher ones need not exclude g; but to stand still says little.
+        sure = best.row.any() and self._another()
+        return beyond(best) and all(
+            beyond(s) or (sure and not s.kinked and not s.apart(best)) for s in evidence
+        )
+
+
 class Comparison:
     """The gradients of some blocks beside the forward pass.
 
@@ -151,10 +284,8 @@ class Comparison:
         arrays: Mapping[str, Array],
     ) -> None:
         self.settings, self.blocks, self.sizes, self.arrays = settings, blocks, sizes, arrays
-        self.forward = Forward(evaluate, dy, settings.step)
-        # A change as small as this may be rounding of the largest numbers around.
-        values = [*arrays.values(), *(b.value for b in blocks), self.forward.y]
-        self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
+        some = [b for b in blocks if b.value.size]
+        self.forward = Forward(evaluate, dy, settings.step, some, [*arrays.values()], settings.rng)
 
     def report(self) -> Report:
         """Compare block by block; return the report or raise with the diagnosis."""
@@ -172,12 +303,12 @@ class Comparison:
         error = max(c.error for c in checks)
         failed = [b for b in blocks if any(j.verdict != "right" for j in found[b.name])]
         findings = [self._look_at(b, found[b.name]) for b in failed]
-        wrong = [f for f in findings if f.verdict == "wrong"]
+        wrong = [f for f in findings if f.worst.verdict == "wrong"]
         dy = self.forward.dy.reshape(self.forward.shape)
         narrow = [
             (b.name, sentence)
             for b in blocks
-            if any(j.check.shows_an_error(1e-10) for j in found[b.name])
+            if any(_shows_an_error(j.check) for j in found[b.name])
             and (sentence := float32_digits(asnumpy(b.grad), dy))
         ]
         if wrong:
@@ -193,201 +324,67 @@ class Comparison:
 
     # --- measuring
 
-    def _judge(
-        self,
-        label: str,
-        moves: Moves,
-        g: float,
-        size: float,
-        slack: float,
-        floor: float = 0.0,
-        hurry: bool = False,
-    ) -> Judged:
-        """Compare the slope g along one direction; `size` is that of its terms, which may cancel.
-
-        An interval has to be small against that, or else below the `floor` of its block. The first
-        steps are a hundredth of the argument, then smaller and then larger ones are taken, until
-        some know the slope to the tolerance; if none do, the narrowest interval decides. In a
-        `hurry`, where the block is known to be wrong, two that agree decide against g.
-        """
-        ladder, tolerance = Ladder(self.forward, moves, slack), self.settings.tolerance
-        many, seen = bool(np.count_nonzero(asnumpy(moves.v)) > 1), dict[int, Slope]()
-
-        def judged(slope: Slope | None, verdict: str, reason: str = "") -> Judged:
-            value, width = (slope.value, slope.width) if slope else (math.nan, math.inf)
-            wide = width / tolerance if verdict == "right" else 0.0
-            check = Check(label, g, value, self._error(g, value, wide, size, ladder), width)
-            return Judged(check, moves, verdict, slope, reason)
-
-        slope = ladder.slope(0)
-        if slope and self._agrees(slope, g, size, tolerance, 0.0, ladder):
-            return judged(slope, "right")
-        self.forward.measure_noise([b for b in self.blocks if b.value.size], self.settings.rng)
-        for i in ladder.order():
-            slope = ladder.slope(i)
-            if slope is None:
-                continue
-            seen[i] = slope
-            another = self._another(g, seen)
-            if self._agrees(slope, g, size, tolerance, 0.0, ladder):
-                # Small steps see nothing of what moves by leaps, as a part in float32 does.
-                return judged(slope, "cannot tell" if another else "right", "curvature")
-            if another and (hurry or not math.isfinite(g)):
-                return judged(slope, "wrong")
-        if not seen:
-            return judged(None, "cannot tell", "domain")
-        best = min(seen.values(), key=lambda s: s.width)
-        if self._agrees(best, g, size, RESOLVED * tolerance, floor, ladder):
-            return judged(best, "cannot tell" if self._another(g, seen) else "right", "curvature")
-        visible = best.row.any() or abs(g) * moves.unit > self.tiny
-        if math.isfinite(g) and visible and self._excluded(g, size, many, seen):
-            return judged(best, "wrong")
-        # A kink at x is seen by most steps that know anything, a jump by all. Where steps agree on
-        # one slope, smaller ones would decide but for rounding.
-        known = [s for s in seen.values() if s.informed]
-        kinked = sum(s.kinked for s in known)
-        smooth = sum(s.consistent and not s.kinked for s in known)
-        if kinked > max(smooth, 2) or all(s.kinked for s in seen.values()):
-            return judged(best, "cannot tell", "kink")
-        rounding = smooth or best.rounding >= best.curvature
-        return judged(best, "cannot tell", "rounding" if rounding else "curvature")
-
-    def _another(self, g: float, seen: dict[int, Slope]) -> bool:
-        """Tell whether two steps in a row know another slope; a single one may by chance."""
-        for i, a in seen.items():
-            b = seen.get(i + 1, a)
-            apart = min(abs(s.value - (g if math.isfinite(g) else 0.0)) for s in (a, b))
-            if b is not a and 100 * max(a.width, b.width, abs(a.value - b.value)) < apart:
-                return True
-        return False
-
-    def _excluded(self, g: float, size: float, many: bool, seen: dict[int, Slope]) -> bool:
-        """Tell whether g lies beyond the best interval, and no step that knows a slope disagrees.
-
-        Where small steps see another slope than large ones, as within a leap of rounding, they do
-        not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
-        steps than the best count only if rounding leaves them something to say.
-        """
-        # [finite-differences-verdict]
-        finest = min(seen, key=lambda i: seen[i].width)
-        best = seen[finest]
-        evidence = [
-            s
-            for i, s in seen.items()
-            if (s.informed or (i < finest and s.consistent))
-            and not (many and i < finest and s.kinked)  # kinks farther away
-        ]
-        if not (best.informed or best.consistent):
-            return False  # steeper and steeper
-        if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
-            return False  # leaps: to large steps a slope, to small ones none
-        if many and any(s.kinked for s in [best, *evidence]):
-            return False  # of the kinks that a direction meets the jumps may cancel
-
-        def beyond(s: Slope) -> bool:
-            outside = s.distance(g) > self.settings.tolerance * size
-            return outside and (s.value > g) == (best.value > g)
-
-        # If two say the same, rougher ones need not exclude g; but to stand still says little.
-        sure = best.row.any() and self._another(g, seen)
-        return beyond(best) and all(
-            beyond(s) or (sure and not s.kinked and s.distance(best.value) <= 0) for s in evidence
-        )
-
-    def _agrees(
-        self, slope: Slope, g: float, size: float, share: float, floor: float, ladder: Ladder
-    ) -> bool:
-        """Tell whether g lies in the interval, which is no more than a share of the slope."""
-        if not (
-            math.isfinite(g)
-            and abs(g - slope.value) <= slope.width + self.settings.tolerance * size
-        ):
-            return False
-        if size or floor:
-            largest = max(size, abs(slope.value))
-        else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
-            largest = ladder.secant()
-            if ladder.never_moves():
-                return True
-        return slope.width <= max(share * largest, floor)
-
-    def _error(self, g: float, value: float, wide: float, size: float, ladder: Ladder) -> float:
-        """Return the error relative to the slope, or, where that is 0, to the secants around it.
-
-        Of a right slope it is relative to what is `wide` too, so that it is the tolerance at most.
-        """
-        if not math.isfinite(g - value):
-            return math.inf
-        scale = max(abs(g), abs(value), size) if size else max(abs(value), ladder.secant())
-        return abs(g - value) / (scale + wide) if scale + wide else 0.0
-
-    def _slopes(self, block: Block) -> list[Judged]:
-        """Along every coordinate of a small block, along random directions of a large one."""
-        g = asnumpy(block.grad)
-        if block.value.size <= SMALL or not np.isfinite(g).all():
-            some = np.argwhere(~np.isfinite(g) | (block.value.size <= SMALL))[:SMALL]
-            sizes = np.abs(np.where(np.isfinite(g), g, 0)) * sizes_of(block.value)
-            floors = FLOOR * self.settings.tolerance * sizes.max() / sizes_of(block.value)
-            return [self._coordinate(block, tuple(i), float(floors[tuple(i)])) for i in some]
-        # One direction for all would hide an error in what is small: entries of alike sizes each.
-        weights = np.abs(g) * sizes_of(block.value)
-        largest = weights.max()
-        with np.errstate(divide="ignore"):
-            decades = np.log10(largest / np.where(weights > 0, weights, 1)) if largest else 0 * g
-        group = np.where(weights > 0, np.minimum(decades // 2, 5), -1)
-        where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
-        moves = [direction(block, some, self.settings.rng) for some in where]
-        size = max(float(np.linalg.norm(g * asnumpy(v))) for v in moves)
-        floor = FLOOR * self.settings.tolerance * size
-        return [self._along(block, v, floor, f"direction {n}") for n, v in enumerate(moves, 1)]
+    def _judge(self, moves: Moves, label: str, floor: float = 0.0, hurry: bool = False) -> Judged:
+        line = Line(self.forward, moves, label, self.settings.tolerance, floor)
+        return line.judge(hurry)
 
     def _coordinate(
         self, block: Block, index: tuple[Any, ...], floor: float = 0.0, hurry: bool = False
     ) -> Judged:
-        # Of another shape it is compared with nothing: the slope alone is wanted.
-        g = float(block.grad[index]) if block.grad.shape == block.value.shape else math.nan
-        floor = min(floor, 0.01 * abs(g))  # never above the slope itself
-        moves = coordinate(block, index)
-        return self._judge(_label(block, index), moves, g, abs(g), 0.0, floor, hurry)
+        label = f"{block.name}[{', '.join(str(int(i)) for i in index)}]" if index else block.name
+        return self._judge(coordinate(block, index), label, floor, hurry)
 
-    def _along(
-        self, block: Block, v: Array, floor: float = 0.0, label: str = "", hurry: bool = False
-    ) -> Judged:
-        """Along a direction that moves many entries."""
-        terms = asnumpy(block.grad * v).ravel()
-        moved = asnumpy(block.grad * block.value)[asnumpy(v) != 0]
-        slack = EPSILON * float(np.linalg.norm(moved))  # x + h v is rounded
-        size, g = float(np.linalg.norm(terms)), float(terms.sum())
-        name = f"{block.name}, {label}"
-        floor = min(floor, 0.01 * size)
-        return self._judge(name, Moves(block, v), g, size, slack, floor, hurry)
+    def _slopes(self, block: Block) -> list[Judged]:
+        """Along every coordinate of a small block, along random directions of a large one."""
+        g, sizes = asnumpy(block.grad), sizes_of(block.value)
+        finite, share = np.isfinite(g), FLOOR * self.settings.tolerance
+        weights = np.abs(np.where(finite, g, 0)) * sizes
+        largest = weights.max()
+        if block.value.size <= SMALL or not finite.all():
+            some = np.argwhere(~finite | (block.value.size <= SMALL))[:SMALL]
+            floors = share * largest / sizes
+            return [self._coordinate(block, tuple(i), float(floors[tuple(i)])) for i in some]
+        # One direction for all would hide an error in what is small: entries of alike sizes each.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            decades = np.log10(largest / weights)
+        group = np.where(weights > 0, np.minimum(np.floor(decades / 2), 5), -1)
+        where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
+        moves = [direction(block, self.settings.rng, some) for some in where]
+        floor = share * max(float(np.linalg.norm(g * asnumpy(m.v))) for m in moves)
+        return [
+            self._judge(m, f"{block.name}, direction {n}", floor) for n, m in enumerate(moves, 1)
+        ]
 
-    def _seek(self, block: Block, v: Array) -> tuple[Any, ...]:
-        """Return the index of an entry that is wrong, halving the direction v that showed it."""
-        low, high, v_ = 0, block.value.size, asnumpy(v).ravel()
+    def _seek(self, moves: Moves) -> tuple[Any, ...]:
+        """Return the index of an entry that is wrong, halving the direction that showed it."""
+        shape, v = moves.v.shape, asnumpy(moves.v)
+        low, high = 0, v.size
         while high - low > 1:
             middle = (low + high) // 2
-            half = np.zeros_like(v_)
-            half[low:middle] = v_[low:middle]
-            half_ = namespace(block.value).asarray(half.reshape(block.value.shape))
-            wrong = half.any() and self._along(block, half_, hurry=True).verdict == "wrong"
+            places = np.arange(v.size).reshape(shape)
+            half = np.where((low <= places) & (places < middle), v, 0)
+            half_ = moves._replace(v=namespace(moves.v).asarray(half))
+            wrong = half.any() and self._judge(half_, "", hurry=True).verdict == "wrong"
             low, high = (low, middle) if wrong else (middle, high)
-        return np.unravel_index(low, block.value.shape)
+        return np.unravel_index(low, shape)
 
     def _look_at(self, block: Block, found: list[Judged]) -> _Finding:
         """Find out in which coordinates a block is wrong, and measure what is right there."""
         shape, size = block.value.shape, block.value.size
-        worst = max(found, key=_rank)
+        worst, looked = max(found, key=_rank), found
         where = list(np.ndindex(shape)) if size <= FULL else []
         if size > FULL:
             some = self.settings.rng.choice(size, SMALL // 2, replace=False)
-            where = [np.unravel_index(k, shape) for k in some]
-            if worst.verdict == "wrong":
-                where.append(self._seek(block, worst.moves.v))
-        hurry = worst.verdict == "wrong"
-        looked = found
+            where = [self._seek(worst.moves)] if worst.verdict == "wrong" else []
+            where += [np.unravel_index(k, shape) for k in some]
         if len(found) != size:
-            looked = [self._coordinate(block, i, hurry=hurry) for i in where]
+            looked = []
+            for i in where:
+                hurry = any(j.verdict == "wrong" for j in looked)
+                looked.append(self._coordinate(block, i, hurry=hurry))
+        if all(j.verdict != "wrong" for j in looked) and worst.verdict == "wrong":
+            # No direction accuses alone: where the jumps of kinks cancel along it, it looks smooth.
+            worst = worst._replace(verdict="cannot tell", reason="kinks")
         worst = max([*looked, worst], key=_rank)
         return _Finding(self._evidence(block, where, looked), worst, looked)
 
@@ -428,9 +425,6 @@ class Comparison:
         cause, sentence = explain(e)
         lines = [f"the gradient of {e.name} is wrong: {self._numbers(finding.worst.check)}."]
         lines += [sentence] if sentence else []
-        if all(j.verdict != "wrong" for j in finding.looked):
-            n, size = len(finding.looked), e.value.size
-            lines.append(f"Only some of its {size:,} entries are: none of {n} looked at is.")
         left_out = [j.check.name for j in finding.looked if j.verdict == "cannot tell"]
         if left_out:
             lines.append(f"Left out, since the forward pass does not decide: {_few(left_out)}.")
@@ -443,23 +437,22 @@ class Comparison:
 
     def _cannot_tell(self, finding: _Finding) -> tuple[str, str]:
         """Say why the forward pass does not decide, and what to do."""
-        undecided = [j for j in (finding.worst, *finding.looked) if j.verdict == "cannot tell"]
-        e, worst = finding.evidence, undecided[0]
-        reason, advice = worst.reason, _ADVICE[worst.reason]
-        if self.forward.is_float32:
-            reason, advice = "precision", _ADVICE["precision"]
+        worst = finding.worst
+        reason = "precision" if self.forward.is_float32 else worst.reason
         some = [j for j in finding.looked if j.verdict == "cannot tell" and j.reason == reason]
         names = [f"{j.check.name} = {j.moves.x:.4g}" for j in some] or [worst.check.name]
-        head = f"cannot tell whether the gradient of {e.name} is right: "
-        text = f"{head}{self._numbers(worst.check)}.\n{advice.format(_few(names))}"
-        return reason, text
+        head = f"cannot tell whether the gradient of {finding.evidence.name} is right: "
+        advice = _ADVICE[reason].format(_few(names))
+        return reason, f"{head}{self._numbers(worst.check)}.\n{advice}"
 
     def _wrong_shape(self, block: Block) -> GradientError:
         """Say how a gradient came to its shape."""
         cause = sentence = ""
         if block.value.size <= FULL:
             where = list(np.ndindex(block.value.shape))
-            looked = [self._coordinate(block, i, hurry=True) for i in where]
+            # Compared with nothing: the slopes alone are wanted.
+            unknown = block._replace(grad=np.full(block.value.shape, math.nan))
+            looked = [self._coordinate(unknown, i, hurry=True) for i in where]
             cause, sentence = explain(self._evidence(block, where, looked))
         shapes = f"has shape {block.grad.shape}: expected {block.value.shape}"
         hint = "" if sentence else " (wrt= says which arguments have a gradient)"
@@ -470,6 +463,8 @@ class Comparison:
 _ADVICE = {
     "kink": "The forward pass has a kink or a jump at {0}: the slopes from its two sides differ. "
     "Check at other arguments.",
+    "kinks": "None of the entries looked at is wrong by itself. Kinks whose jumps cancel look so "
+    "along {0}, and so may an error in a few entries. Check at other arguments.",
     "rounding": "Rounding hides it: moving {0} changes the result by too few of its digits. Take "
     "arguments and results of about unit size, or a larger step=.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
@@ -488,23 +483,13 @@ class _Finding(NamedTuple):
     worst: Judged
     looked: list[Judged]  # the coordinates that were looked at
 
-    @property
-    def verdict(self) -> str:
-        """That of the block: no direction accuses it alone where coordinates are undecided.
-
-        Of the kinks that a direction meets the jumps may cancel, and it then looks smooth.
-        """
-        looked = {j.verdict for j in self.looked}
-        wrong = "wrong" in looked or (self.worst.verdict == "wrong" and "cannot tell" not in looked)
-        return "wrong" if wrong else "cannot tell"
-
 
 def _rank(j: Judged) -> tuple[int, float]:
     return ("right", "cannot tell", "wrong").index(j.verdict), j.check.error
 
 
-def _label(block: Block, index: tuple[Any, ...]) -> str:
-    return f"{block.name}[{', '.join(str(int(i)) for i in index)}]" if index else block.name
+def _shows_an_error(c: Check) -> bool:
+    return abs(c.analytic - c.numerical) > 4 * c.width + 1e-10 * abs(c.analytic)
 
 
 def _few(names: list[str]) -> str:

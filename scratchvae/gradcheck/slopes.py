@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from scratchvae.backend import Array, asnumpy, namespace
+from scratchvae.backend import Array, RandomSource, asnumpy, namespace
 
 Numbers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -54,10 +54,6 @@ class Check(NamedTuple):
     error: float
     width: float = 0.0
 
-    def shows_an_error(self, share: float) -> bool:
-        """Tell whether there is one of that share of the slope, however small, beyond the width."""
-        return abs(self.analytic - self.numerical) > 4 * self.width + share * abs(self.analytic)
-
 
 class Block(NamedTuple):
     """An argument or a parameter, and the gradient that backward gives for it."""
@@ -80,11 +76,11 @@ class Slope(NamedTuple):
     """An interval for the slope of f = sum(dy * y), and what makes it wide."""
 
     value: float
+    row: Numbers  # (y.size,): the slope of every output
     curvature: float
     rounding: float
     kink: float
     noise: float  # what more there may be, by the coarser scales: nothing is called wrong within it
-    row: Numbers  # (y.size,): the slope of every output
 
     @property
     def width(self) -> float:
@@ -107,6 +103,10 @@ class Slope(NamedTuple):
     def kinked(self) -> bool:
         """Whether the two sides differ by more than rounding or curvature may make them."""
         return self.kink > self.rounding + self.curvature
+
+    def apart(self, other: Slope) -> bool:
+        """Tell whether it and another interval have no slope in common."""
+        return abs(self.value - other.value) > self.width + self.noise + other.width
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
@@ -152,8 +152,17 @@ def patience(seconds: float) -> float:
 class Forward:
     """The forward pass as a function of the blocks, which it moves and puts back."""
 
-    def __init__(self, evaluate: Callable[[], Array], dy: Array, step: float) -> None:
+    def __init__(
+        self,
+        evaluate: Callable[[], Array],
+        dy: Array,
+        step: float,
+        blocks: Sequence[Block] = (),
+        arrays: Sequence[Array] = (),
+        rng: RandomSource = None,
+    ) -> None:
         self.evaluate, self.step, self.shape = evaluate, step, dy.shape
+        self.blocks, self.rng = blocks, np.random.default_rng(rng)
         self.dy = asnumpy(dy).ravel()
         start = time.perf_counter()
         self.y = asnumpy(evaluate()).ravel().astype(np.float64)
@@ -164,6 +173,9 @@ class Forward:
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
         self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
         self.noise: list[tuple[float, Numbers]] = []  # of y, within a reach in units of size
+        # A change as small as this may be rounding of the largest numbers around.
+        values = [*arrays, *(b.value for b in blocks), self.y]
+        self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
 
     def change(self, moves: Sequence[Moves], t: float) -> Numbers | None:
         """Return y(x + t v) - y(x), or None where the forward pass is not defined."""
@@ -185,7 +197,7 @@ class Forward:
                 m.block.value[...] = value
         return y - self.y if y.shape == self.y.shape and np.isfinite(y).all() else None
 
-    def measure_noise(self, blocks: Sequence[Block], rng: np.random.Generator) -> None:
+    def measure_noise(self) -> None:
         """Measure what rounding shows of itself along one direction of all blocks, at four scales.
 
         Over tiny steps any smooth f is a polynomial, so that what a fit of one leaves is rounding:
@@ -195,9 +207,9 @@ class Forward:
         """
         if self.noise:
             return
-        moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), rng)) for b in blocks]
+        moves = [direction(b, self.rng) for b in self.blocks]
         for spacing in (2.0**-34, 2.0**-27, 2.0**-20, 2.0**-13):
-            t = np.sort(rng.uniform(1, 13, 13))
+            t = np.sort(self.rng.uniform(1, 13, 13))
             some = [self.change(moves, spacing * k) for k in t]
             values = np.array([c for c in some if c is not None])  # (13, y.size)
             noise = 0 * self.y
@@ -209,15 +221,24 @@ class Forward:
             self.noise.append((13 * spacing, noise))
 
     def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
-        """Return by how much y may be off, by the finest scale and by all up to `reach`."""
-        noises = [self.rounding, *(noise for scale, noise in self.noise if scale <= reach)]
+        """Return by how much y may be off, by the finest scale and by all up to `reach`.
+
+        Somewhat smaller steps know no more than the finest scale; far smaller ones are those of an
+        entry that is small beside the others, which that scale moves by far more than its size.
+        """
+        noises = [self.rounding, *(n for scale, n in self.noise[:1] if scale <= 100 * reach)]
+        noises += [n for scale, n in self.noise[1:] if scale <= reach]
         return np.max(noises[:2], axis=0), np.max(noises, axis=0)
 
 
 class Ladder:
-    """The slope along one direction, by smaller and smaller steps."""
+    """The slope along one direction, by smaller and smaller steps.
 
-    def __init__(self, forward: Forward, moves: Moves, slack: float = 0.0) -> None:
+    `slack` is by how much f is off since x is rounded: x + h v here, and x itself by a forward pass
+    that multiplies it.
+    """
+
+    def __init__(self, forward: Forward, moves: Moves, slack: float) -> None:
         self.forward, self.moves, self.slack = forward, moves, slack
         self.found: dict[int, tuple[float, Numbers, Numbers] | None] = {}
 
@@ -261,44 +282,41 @@ class Ladder:
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
         step = np.where(still >= h[0], still, h[2])
         # What never moves has no part in the slope, whatever it does where others move.
-        moves = still < max(step for step, *_ in filter(None, self.found.values()))
+        moves = still < self.taken()[-1][0]
         rounding, noise = finest / step, np.where(moves, noise / step, 0)
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
-        # Arguments are rounded too: x + h v here, and x by a forward pass that multiplies it.
-        of_x = (self.slack + self.forward.epsilon * abs(self.moves.x * value)) / float(h[2, 0])
         parts = [float((weights * part).sum()) for part in (curvature, rounding, kink, noise)]
-        parts[1] += of_x
-        return Slope(value, parts[0], parts[1], parts[2], parts[3], row)
+        parts[1] += self.slack / float(h[2, 0])
+        return Slope(value, row, *parts)
+
+    def taken(self, within: int = FARTHEST) -> list[tuple[float, Numbers, Numbers]]:
+        """Return the steps taken at which y is defined, the smallest first, up to one of them."""
+        some = [self.found[i] for i in sorted(self.found, reverse=True) if i >= within]
+        return [rung for rung in some if rung is not None]
 
     def still(self) -> Numbers:
         """Return, for every output, the largest step up to which it does not move at all."""
         still, moved = np.zeros(self.forward.y.shape), np.zeros(self.forward.y.shape, bool)
-        for i in sorted(self.found, reverse=True):
-            rung = self.found[i]
-            if rung is not None:
-                h, up, down = rung
-                moved |= (up != 0) | (down != 0)
-                still[~moved] = h
+        for h, up, down in self.taken():
+            moved |= (up != 0) | (down != 0)
+            still[~moved] = h
         return still
 
     def secant(self) -> float:
         """Return the size of the secants' slopes, by the first steps that move anything, else 0."""
-        largest = 0.0
-        for i in sorted(self.found, reverse=True):
-            rung = self.found[i]
-            if rung is not None and i > FARTHEST and (i >= 0 or not largest):
-                h, up, down = rung
-                sizes = np.maximum(np.abs(up), np.abs(down)) / h
-                largest = max(largest, float((np.abs(self.forward.dy) * sizes).sum()))
-        return largest
+        dy = np.abs(self.forward.dy)
+        first, all_ = (
+            [float(dy @ np.maximum(np.abs(up), np.abs(down))) / h for h, up, down in self.taken(k)]
+            for k in (0, FARTHEST + 1)
+        )
+        return max(first, default=0.0) or next(filter(None, all_), 0.0)
 
     def never_moves(self) -> bool:
         """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
-        return FARTHEST in self.found and not any(
-            rung is not None and (rung[1].any() or rung[2].any()) for rung in self.found.values()
-        )
+        moved = any(up.any() or down.any() for _, up, down in self.taken())
+        return FARTHEST in self.found and not moved
 
 
 def extrapolate(values: Numbers, q: float) -> tuple[Numbers, Numbers]:
@@ -323,11 +341,13 @@ def sizes_of(value: Array) -> Numbers:
     return np.asarray(np.maximum(x, median))
 
 
-def direction(block: Block, where: Numbers, rng: np.random.Generator) -> Array:
+def direction(block: Block, rng: np.random.Generator, where: Numbers | bool = True) -> Moves:
     """Return a random direction of some entries, each relative to its size, about 8 in length."""
+    shape = block.value.shape
+    where = np.broadcast_to(where, shape)
     scale = min(1.0, (64 / max(int(where.sum()), 1)) ** 0.5)
-    v = rng.uniform(0.5, 1, where.shape) * rng.choice([-1.0, 1.0], where.shape) * where
-    return namespace(block.value).asarray(scale * sizes_of(block.value) * v)
+    v = rng.uniform(0.5, 1, shape) * rng.choice([-1.0, 1.0], shape) * where
+    return Moves(block, namespace(block.value).asarray(scale * sizes_of(block.value) * v))
 
 
 def coordinate(block: Block, index: tuple[Any, ...]) -> Moves:

@@ -12,7 +12,7 @@ from scratchvae.backend import RandomSource, asnumpy
 
 from .checking import make_settings, name_of, prepared, prepared_model
 from .comparison import TOLERANCE
-from .slopes import STEP, Forward, Moves, direction
+from .slopes import STEP, Forward, direction
 
 STEPS = tuple(10 ** (-k / 2) for k in range(2, 13))  # 0.1 to 1e-6
 
@@ -79,8 +79,7 @@ def taylor(
         context = prepared(settings, f, pair_and_args, wrt)
     with context as case:
         forward = Forward(case.evaluate, case.dy, STEP)
-        blocks = case.choices[0]
-        moves = [Moves(b, direction(b, np.ones(b.value.shape, bool), settings.rng)) for b in blocks]
+        moves = [direction(b, settings.rng) for b in case.choices[0]]
         slope = sum(float(asnumpy(m.block.grad * m.v).sum()) for m in moves)
         found = [(h, forward.change(moves, h)) for h in STEPS]
     # f(x + h v) - f(x), at those steps at which f is defined
