@@ -258,7 +258,7 @@ class Line:
             return outside and (s.value > self.g) == (best.value > self.g)
 
         standing = best.row.any() and abs(best.value) <= best.width
-        if standing and 2 * sum(map(beyond, self.seen.values())) < len(self.seen):
+        if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
             return False  # y stands still to large steps, which leap over all that noise leaves
         # If two say the same, rougher ones need not exclude g; but to stand still says little.
         sure = best.row.any() and self._another()
