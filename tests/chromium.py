@@ -124,5 +124,6 @@ def chromiums():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(executable_path=chromedriver)
     driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(600)  # axe-core takes long where the machine has much else to do
     yield driver
     driver.quit()

@@ -344,7 +344,8 @@ def test_a_posterior_is_dragged_and_its_draws_go_with_it(browser, digits, rng):
 
     data = shown(browser, digits)
     choose(browser, "cloud")
-    i = int(rng.integers(data["n"]))
+    # One in the middle, whose handles have room on their usual side.
+    i = int(rng.choice(np.flatnonzero(abs(floats(data["mu"]).reshape(-1, 2)).max(axis=1) < 1)))
     type_number(browser, "#image", i + 1)
     mu, sigma = code_of(digits, i)
     scale = scale_of(browser)
@@ -378,6 +379,10 @@ def test_a_posterior_is_dragged_and_its_draws_go_with_it(browser, digits, rng):
     assert browser.run(strip) != before
     drag(browser.find("#cloud .hit.width"), 15, 0).perform()
     assert cloud()[2] == pytest.approx(encoded[2] + 15 / unit, abs=2 / unit)
+
+    browser.set("#z-1", 10)  # at the right edge, where the handle stands on the left
+    x, handle = (drawn(browser, f"#cloud .handle.{k}", "cx")[0, 0] for k in ("mean", "width"))
+    assert handle < x
 
     code, width = (np.array(browser.run(f"return state.{name}")) for name in ("z", "width"))
     kl, _ = sv.gaussian.kl_standard_normal(code[None], 2 * np.log(width)[None])

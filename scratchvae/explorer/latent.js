@@ -123,14 +123,15 @@ function pointAt(svg, scale, event) {
 const GRIP = 22; // how far from the outline its two handles stand
 
 // Show the cloud [mu1, mu2, sigma1, sigma2]: its outline at one sigma, its draws and its handles. A
-// point has no sigma, and one draw.
+// point has no sigma, and one draw. A handle that would be beyond the edge stands on the other side.
 function placeCloud(svg, scale, [mu1, mu2, sigma1 = 0, sigma2 = 0], draws) {
-  const x = scale * mu1, y = -scale * mu2, right = x + scale * sigma1, up = y - scale * sigma2;
-  place(svg, "ellipse.posterior", { cx: x, cy: y, rx: right - x, ry: y - up });
+  const x = scale * mu1, y = -scale * mu2, rx = scale * sigma1, ry = scale * sigma2;
+  const [sideX, sideY] = [x + rx, -y + ry].map((end) => (end + GRIP > 195 ? -1 : 1));
+  place(svg, "ellipse.posterior", { cx: x, cy: y, rx, ry });
   place(svg, ".mean", { cx: x, cy: y });
-  place(svg, ".width", { cx: right + GRIP, cy: y });
-  place(svg, ".height", { cx: x, cy: up - GRIP });
-  place(svg, ".stem", { d: `M${right} ${y}h${GRIP}M${x} ${up}v${-GRIP}` });
+  place(svg, ".width", { cx: x + sideX * (rx + GRIP), cy: y });
+  place(svg, ".height", { cx: x, cy: y - sideY * (ry + GRIP) });
+  place(svg, ".stem", { d: `M${x + sideX * rx} ${y}h${sideX * GRIP}M${x} ${y - sideY * ry}v${-sideY * GRIP}` });
   svg.querySelectorAll("circle.z").forEach((dot, i) => {
     dot.setAttribute("cx", scale * draws[i][0]);
     dot.setAttribute("cy", -scale * draws[i][1]);
@@ -153,7 +154,7 @@ function holdCloud(svg, scale, code, { hold, move, moved }) {
     hit.addEventListener("pointermove", (event) => {
       if (!hit.hasPointerCapture(event.pointerId)) return;
       const z = pointAt(svg.closest("svg"), scale(), event);
-      for (const i of which) move(i, i < 2 ? z[i] : z[i - 2] - code()[i - 2] - GRIP / scale());
+      for (const i of which) move(i, i < 2 ? z[i] : Math.abs(z[i - 2] - code()[i - 2]) - GRIP / scale());
       moved();
     });
   }
