@@ -152,7 +152,7 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
 
     Notes
     -----
-    Burda et al. (see `importance_weighted_bound`), section 5.1: Var_x(E_q[z_j]) > 0.01.
+    Burda et al. (see `importance_weighted_bound`) call them active: Var_x(E_q[z_j]) > 0.01.
     """
     zeros = model.backend.xp.zeros
     sums, squares, n = zeros(model.latent_dim), zeros(model.latent_dim), 0
