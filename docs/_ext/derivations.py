@@ -449,8 +449,9 @@ def anchor_of(label: str) -> str:
 def link_labels(app: Any, pagename: str, template: str, context: Any, doctree: Any) -> None:
     """Make every label in the listings of a page a link to its equation."""
 
-    def linked(line: re.Match[str]) -> str:
-        return IN_LISTING.sub(link_to_equation, line[0])
+    def linked(line: str) -> str:
+        marked = "# [" in line or "proves" in line
+        return IN_LISTING.sub(link_to_equation, line) if marked else line
 
     def link_to_equation(match: re.Match[str]) -> str:
         before, label, after = match["before"], match["label"], match["after"]
@@ -461,7 +462,7 @@ def link_labels(app: Any, pagename: str, template: str, context: Any, doctree: A
         return f'{before}<a href="{uri}#{anchor_of(label)}">{label}</a>{after}'
 
     if "body" in context:
-        context["body"] = re.sub(r".*(?:# \[|proves).*", linked, context["body"])
+        context["body"] = "\n".join(map(linked, context["body"].split("\n")))
 
 
 def name_equations(
