@@ -178,6 +178,10 @@ class Trainer:
         self._unread: dict[int, Array] = {}
         self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what an epoch makes for itself, and what no file can hold."""
+        return {name: value for name, value in vars(self).items() if name != "_loss_and_grad"}
+
     def __repr__(self) -> str:
         return (
             f"Trainer({self.model!r}, {self.optimizer!r}, {self.dataset!r}, "
