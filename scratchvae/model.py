@@ -193,8 +193,12 @@ class Model:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
         return x
 
-    def require_terms(self, terms: Any, n: int) -> None:
-        """Raise InputError unless each of the terms that `forward` gave has n numbers, (n,)."""
+    def require_terms(self, terms: Any, n: int | None = None) -> None:
+        """Raise InputError unless each of the terms that `forward` gave is one for each example.
+
+        If their number n is not given, it is that of the losses.
+        """
+        n = terms.loss.size if n is None else n
         for name, term in terms._asdict().items():
             if term.shape != (n,):
                 raise InputError(

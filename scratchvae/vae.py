@@ -220,7 +220,7 @@ class Autoencoder(Model):
         """
         self.check_parts()
         terms, cache = self.forward(x, eps)  # (B,) each
-        self.require_terms(terms, len(x))
+        self.require_terms(terms)
         xp, n = self.backend.xp, batch_size or len(terms.loss)
         self.params.forget_gradient()
         # [batch-mean]

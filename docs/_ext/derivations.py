@@ -475,6 +475,8 @@ def name_equations(
         public = re.sub(r"\.?\b_.*", "", block.owner)
         return f"{block.module}.{public}".rstrip(".")
 
+    if app.config.derivations_incomplete:
+        return  # the page of the equation may still have to be written
     blocks = app.env.labels.blocks
     if mine := [label for label, block in blocks.items() if documented_at(block) == name]:
         lines += ["", "Implements " + ", ".join(f":eq:`{label}`" for label in mine) + "."]

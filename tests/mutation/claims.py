@@ -50,7 +50,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "cosine": ("«0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))»",),
     "doubly-reparameterized": ("«weights[..., None] * dz»",),
     "finite-differences-interval": ("«(up - down) / (2 * h)»",),
-    "finite-differences-verdict": ("s.distance(«g»)",),
+    "finite-differences-verdict": ("s.distance(«self.g»)",),
     "free-bits": ("«namespace(mu).maximum(kl, free).sum(axis=-1)»",),
     "free-bits-grad": ("«dmu * charged», «dlogvar * charged»",),
     "gaussian-nll": ("return «-logp»",),
