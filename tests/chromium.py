@@ -38,7 +38,7 @@ class Browser:
     def run(self, script, *args):
         return self.driver.execute_script(script, *args)
 
-    def open(self, page, width=1400, mode="light", script=True):
+    def open(self, page, width=1400, mode="light", script=True, query=""):
         """Load a page afresh; nothing of an earlier one is left in log or storage."""
         # Not "mobile": that would widen the window to what overflows, and hide it.
         self.command(
@@ -51,7 +51,7 @@ class Browser:
         self.command("Storage.clearDataForOrigin", origin="file://", storageTypes="all")
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
-        self.driver.get((self.folder / page).as_uri())
+        self.driver.get((self.folder / page).as_uri() + query)
 
     def find(self, selector):
         return self.driver.find_element("css selector", selector)

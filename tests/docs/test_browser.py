@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import numpy as np
 import pytest
@@ -120,10 +121,11 @@ def test_axe_finds_nothing_serious(browser, page, mode):
 
 def results(browser, words):
     """Return address and text of what the site's search finds, the first first."""
-    browser.open("search.html?q=" + words.replace("#", "%23").replace(" ", "+"))
+    browser.open("search.html", query="?q=" + quote_plus(words))
     browser.driver.execute_async_script(
-        """const done = arguments[0], wait = () =>
-        /finished/.test(document.querySelector(".search-summary")?.innerText)
+        """const done = arguments[0], latest = Date.now() + 60000, wait = () =>
+        (/finished/.test(document.querySelector(".search-summary")?.innerText)
+         && document.querySelector("ul.search .context")) || Date.now() > latest
         ? setTimeout(done, 200) : setTimeout(wait, 50); wait()"""
     )
     found = browser.find_all("ul.search > li")
@@ -140,7 +142,8 @@ def test_results_of_the_search_have_excerpts_without_a_network(browser):
     found = results(browser, "cancellation")
     assert found
     excerpts = [text.partition("\n")[2].lower() for _, text in found]
-    assert any("cancellation" in text and len(text) > 60 for text in excerpts)
+    # The search goes by the stem of a word.
+    assert any("cancel" in text and len(text) > 60 for text in excerpts)
 
 
 def luminance(rgb):
