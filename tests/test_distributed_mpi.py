@@ -105,21 +105,24 @@ def alone(data, folder, shards, dtype):
     return parameters(folder)
 
 
+def on_ranks(mpi, n, folder, data, shards, dtype):
+    """Train on n ranks; return the parameters."""
+    job = mpi(n, *worker(folder, data, shards, dtype))
+    assert job.returncode == 0, job.stderr
+    return parameters(folder)
+
+
 def test_200_steps_in_shards_are_the_same_bits_on_1_2_and_4_ranks(mpi, data, tmp_path):
     expected = alone(data, tmp_path / "alone", 4, "float32")
     for n in SIZES:
-        job = mpi(n, *worker(tmp_path / str(n), data, 4, "float32"))
-        assert job.returncode == 0, job.stderr
-        for name, a in parameters(tmp_path / str(n)).items():
+        for name, a in on_ranks(mpi, n, tmp_path / str(n), data, 4, "float32").items():
             np.testing.assert_array_equal(a, expected[name])
 
 
 def test_200_steps_by_all_reduce_are_those_of_one_process(mpi, data, tmp_path):
     expected = alone(data, tmp_path / "alone", 0, "float64")
     for n in SIZES:
-        job = mpi(n, *worker(tmp_path / str(n), data, 0, "float64"))
-        assert job.returncode == 0, job.stderr
-        for name, a in parameters(tmp_path / str(n)).items():
+        for name, a in on_ranks(mpi, n, tmp_path / str(n), data, 0, "float64").items():
             # What is promised. Sums in another order differ by 1e-16 at every step, and the steps
             # do not make that much more.
             error = np.linalg.norm(a - expected[name]) / np.linalg.norm(expected[name])

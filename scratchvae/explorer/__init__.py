@@ -27,9 +27,7 @@ HERE = Path(__file__).parent
 MAX_POINTS = 1000  # of the test data; more of them hide one another
 MAX_VALUES = 1_000_000  # of the examples that lie in the page, as long as there are MIN_POINTS
 MIN_POINTS = 50
-MAX_FLOAT32 = (
-    2**15
-)  # entries of a matrix that is stored as it is; a larger one takes half the space
+MAX_FLOAT32 = 2**15  # entries of an array stored as it is; a larger one takes half the space
 MAX_WEIGHTS = 2**24  # 45 MB: a browser takes no pleasure in more
 
 
@@ -77,8 +75,11 @@ def describe(model: Any) -> dict[str, Any]:
             )
     units = model.standardization and dict(zip(("mean", "std"), model.standardization, strict=True))
     return {
-        **{"layers": layers, "binary": model.likelihood.binary, "size": model.data_dim},
-        **{"classes": model.classes or 0, "units": units},
+        "layers": layers,
+        "binary": model.likelihood.binary,
+        "size": model.data_dim,
+        "classes": model.classes or 0,
+        "units": units,
     }
 
 
@@ -138,16 +139,19 @@ def _collect(run: Run) -> dict[str, Any]:
     if examples.min() < 0 or examples.max() > 1:
         low, high = float(examples.min()), float(examples.max())
     data: dict[str, Any] = {
-        **{
-            "model": _in_words(run),
-            "examples": Path(dataset.name).name,
-            "of": len(mu),
-            "n": len(rows),
-        },
-        **{"latent": model.latent_dim, "order": np.argsort(-share, kind="stable").tolist()},
-        **{"by": by, "share": share.round(4).tolist()},
-        **{"mu": _packed(mu[rows]), "labels": labels, "decoder": describe(model)},
-        **{"sigma": _packed(np.exp(0.5 * rest[0][rows])) if rest else None, "prior": None},
+        "model": _in_words(run),
+        "examples": Path(dataset.name).name,
+        "of": len(mu),
+        "n": len(rows),
+        "latent": model.latent_dim,
+        "order": np.argsort(-share, kind="stable").tolist(),
+        "by": by,
+        "share": share.round(4).tolist(),
+        "mu": _packed(mu[rows]),
+        "labels": labels,
+        "decoder": describe(model),
+        "sigma": _packed(np.exp(0.5 * rest[0][rows])) if rest else None,
+        "prior": None,
     }
     if shape[0] == 1:  # a table; the columns between the values that they have
         ends = examples.min(axis=0), examples.max(axis=0)  # (D,) each
