@@ -35,7 +35,7 @@ from .finite import require_finite, require_finite_state, slower
 from .formats import is_frame
 from .notebook import table
 from .optimizers import Optimizer
-from .parallel import noise_of
+from .parallel import LossAndGrad, noise_of
 from .schedules import Schedule, constant
 from .standardization import advice
 from .vae import Autoencoder, Terms
@@ -178,10 +178,6 @@ class Trainer:
         self._unread: dict[int, Array] = {}
         self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what an epoch makes for itself, and what no file can hold."""
-        return {name: value for name, value in vars(self).items() if name != "_loss_and_grad"}
-
     def __repr__(self) -> str:
         return (
             f"Trainer({self.model!r}, {self.optimizer!r}, {self.dataset!r}, "
@@ -263,10 +259,10 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
         start, before = time.perf_counter(), self.seconds
-        with self.ranks.in_parts(self.model, self.batch_size) as self._loss_and_grad:
+        with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
             while self.batch < self.batches_per_epoch and not self._stopped():
                 rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-                terms = self._step(rows)
+                terms = self._step(rows, loss_and_grad)
                 self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
                 self.batch += 1
                 self.seconds = before + time.perf_counter() - start
@@ -274,7 +270,7 @@ class Trainer:
         self.check()
         self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
 
-    def _step(self, rows: Array) -> Terms:
+    def _step(self, rows: Array, loss_and_grad: LossAndGrad) -> Terms:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
         optimizer.lr = float(self.schedule(now))
@@ -283,7 +279,7 @@ class Trainer:
         mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share
         x = self._batch(rows, mine)  # (B, D)
         eps = noise_of(model.draw_eps(len(rows), model.rng), mine)
-        terms = self._loss_and_grad(x, eps, len(rows))
+        terms = loss_and_grad(x, eps, len(rows))
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)
