@@ -279,11 +279,12 @@ class Ladder:
         gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
         finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
-        finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
-        step = np.where(still >= h[0], still, h[2])
         # What never moves has no part in the slope, whatever it does where others move.
         moves = still < self.taken()[-1][0]
-        rounding, noise = finest / step, np.where(moves, noise / step, 0)
+        noise, finest = np.where(moves, [noise, finest], [0 * noise, self.forward.rounding])
+        finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
+        step = np.where(still >= h[0], still, h[2])
+        rounding, noise = finest / step, noise / step
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
