@@ -52,7 +52,7 @@ class Communicator:
 
 def on_ranks(size, function, kind=Communicator):
     """Return what `function(comm)` returns, or the exception that it raises, on each rank."""
-    barrier, board, results = threading.Barrier(size, timeout=120), [None] * size, [None] * size
+    barrier, board, results = threading.Barrier(size, timeout=20), [None] * size, [None] * size
 
     def one(rank):
         try:
