@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import __version__, checkpoint, datasets, distributed
+from . import __version__, checkpoint, distributed
 from .backend import (
     Backend,
     asnumpy,
@@ -563,19 +563,12 @@ def encode(args: argparse.Namespace) -> int:
     if args.out.suffix not in ARRAYS:
         raise InputError(f"--out {args.out}: expected a name that ends in {', '.join(ARRAYS)}")
     run = _opened(args)
-    data, model = run.trainer.dataset, run.model
-    x, y = (data.train, data.train_labels) if args.train else (data.test, data.test_labels)
-    x = asnumpy(model.rows(x, y, data.scale))  # (N, D), with the labels if the model is given them
-    rng, codes = np.random.default_rng(run.options.seed), []
-    for i in range(0, len(x), 1000):
-        batch = model.backend.asarray(x[i : i + 1000])
-        batch = datasets.to_float(batch, data.scale, model.dtype)  # (<=1000, D)
-        code = model.encode(datasets.binarize(batch, run.options.binarize, rng, model.backend))
-        codes.append([asnumpy(part) for part in (code if model.has_posterior else (code,))])
-    names = ("mu", "logvar") if model.has_posterior else ("z",)
-    parts = (np.concatenate(part) for part in zip(*codes, strict=True))  # (N, Z) each
-    _write_arrays(args.out, dict(zip(names, parts, strict=True)) | ({} if y is None else {"y": y}))
-    print(f"Wrote {args.out}: {len(x):,} codes of {model.latent_dim} dimensions")
+    data, codes = run.trainer.dataset, run.trainer.codes(args.train)  # (N, Z) each
+    y = data.train_labels if args.train else data.test_labels
+    names = ("mu", "logvar") if run.model.has_posterior else ("z",)
+    _write_arrays(args.out, dict(zip(names, codes, strict=True)) | ({} if y is None else {"y": y}))
+    number, latent_dim = codes[0].shape
+    print(f"Wrote {args.out}: {number:,} codes of {latent_dim} dimensions")
     return 0
 
 

@@ -414,11 +414,26 @@ class Trainer:
 
     def test_batches(self) -> Iterator[Array]:
         """Yield the test data as floats, up to 1,000 rows at a time, binarised alike each time."""
+        return self._in_order(self._test)
+
+    def codes(self, train: bool = False) -> list[np.ndarray[Any, Any]]:
+        """Return the codes of the test data, or of the training data, as arrays of the host.
+
+        They are mu and logvar, (N, Z) each, or z alone where the model has no posterior. The pixels
+        are those of `test_batches`, and drawn likewise for the training data.
+        """
+        model, codes = self.model, []
+        for x in self._in_order(self._train if train else self._test):
+            code = model.encode(x) if model.has_posterior else (model.encode(x),)
+            codes.append([asnumpy(part) for part in code])  # (B, Z) each
+        return [np.concatenate(part) for part in zip(*codes, strict=True)]
+
+    def _in_order(self, images: Array) -> Iterator[Array]:
         self.dataset.require_whole()
         rng = np.random.default_rng([self.seed, 0, TEST_PIXELS])
         rows = rows_at_once(self.dataset.data_dim)
-        for i in range(0, len(self._test), rows):
-            yield self._floats(self._test, slice(i, i + rows), rng)  # (<=1000, D)
+        for i in range(0, len(images), rows):
+            yield self._floats(images, slice(i, i + rows), rng)  # (<=1000, D)
 
     def _batch(self, rows: Array, mine: slice) -> Array:
         """Return those rows of the training data, of a whole batch, that this process takes."""

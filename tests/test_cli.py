@@ -1308,6 +1308,15 @@ def test_codes_of_the_training_data_and_of_an_autoencoder(run, stopped):
     assert "expected a name that ends in .npy, .npz" in refused(run("encode", "r", "--out", "c"))
 
 
+def test_codes_are_of_the_pixels_that_evaluation_draws(run):
+    options = ["--binarize", "dynamic", "--seed", "3"]
+    assert run("train", "digits", *QUICK, *options, "--out", "r")[0] == 0
+    assert run("encode", "r", "--out", "c.npy")[0] == 0
+    trainer = sv.run.open("r").trainer
+    expected = [trainer.model.encode(x)[0] for x in trainer.test_batches()]
+    np.testing.assert_array_equal(np.load("c.npy"), np.concatenate(expected))
+
+
 # --- numbers in JSON are JSON ---
 
 

@@ -180,7 +180,7 @@ def test_a_demo_uses_public_names_only(entry):
 
 @pytest.mark.slow
 def test_a_demo_is_a_script_of_its_own(tmp_path):
-    """One of them; each demo's claim holds in docs/test_notebooks.py and test_demos_on_device.py."""
+    """One of them; the claims of all hold in docs/test_notebooks.py and test_demos_on_device.py."""
     entry = next(entry for entry in ENTRIES if entry.name == "sum_or_mean")
     command = [sys.executable, str(entry.path), "--quick", "--device", "cpu", "--out", tmp_path]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout's package, installed or not
