@@ -61,11 +61,16 @@ def test_its_own_run_is_a_trainers(contestants):
     step(9)  # over the end of an epoch of four steps
 
 
-def test_its_run_with_convolutions_is_one_too(contestants):
-    step = contestants.scratchvae(
-        contestants.Case((784, 2, 3, 3), "relu", 16, n=64, network="conv")
-    )
+@pytest.mark.parametrize(
+    ("kind", "sizes", "changes"),
+    [("VAE", (784, 2, 3, 3), {"network": "conv"}), ("IWAE", (784, 7, 3), {"samples": 4})],
+)
+def test_its_runs_of_other_models_are_trainers_too(kind, sizes, changes, contestants):
+    step = contestants.scratchvae(contestants.Case(sizes, "relu", 16, n=64, **changes))
     step(5)
+    (trainer,) = step.args
+    assert type(trainer.model).__name__ == kind
+    assert trainer.model.noise_shape(16) == ((4, 16, 3) if kind == "IWAE" else (16, 3))
 
 
 def test_the_products_are_those_of_a_step(contestants, monkeypatch):

@@ -28,24 +28,32 @@ class Case(NamedTuple):
     device: str = "cpu"  # or "cuda"; or "rehearsal": our code on a stand-in, the rest on the CPU
     n: int = 60_000  # as MNIST has
     network: str = "dense"  # or "conv": then the hidden sizes are channels
+    samples: int = 0  # K, of importance-weighted training; 0 is the VAE
 
 
-def mnist_file() -> Path | None:
-    """Return the file of MNIST's images in the folder that SCRATCHVAE_DATA names, or None."""
+def mnist_file(part: str = "train") -> Path | None:
+    """Return the file of MNIST's images in the folder that SCRATCHVAE_DATA names, or None.
+
+    `part` is "train" or "t10k".
+    """
     folder = Path(os.environ.get("SCRATCHVAE_DATA") or os.devnull)
-    paths = (folder / f"train-images-idx3-ubyte{suffix}" for suffix in (".gz", ""))
+    paths = (folder / f"{part}-images-idx3-ubyte{suffix}" for suffix in (".gz", ""))
     return next(filter(Path.is_file, paths), None)
 
 
-def images(n: int) -> np.ndarray:
-    """Return (n, 784) uint8: MNIST's, over and over; without them random ones, as many of them lit.
+def read_images(path: Path) -> np.ndarray:
+    """Return the images of one of MNIST's files, (n, 784) uint8.
 
     Read here and not by scratchvae, which the other contestants' processes do not import.
     """
-    path = mnist_file()
-    if path:
-        with (gzip.open if path.suffix else open)(path, "rb") as file:
-            return np.resize(np.frombuffer(file.read(), np.uint8, offset=16), (n, 784))
+    with (gzip.open if path.suffix else open)(path, "rb") as file:
+        return np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+
+
+def images(n: int) -> np.ndarray:
+    """Return (n, 784) uint8: MNIST's, over and over; else random ones, as many of them lit."""
+    if path := mnist_file():
+        return np.resize(read_images(path), (n, 784))
     rng = np.random.default_rng(0)
     grey = rng.integers(1, 256, (n, 784), dtype=np.uint8)
     return np.where(rng.random((n, 784), dtype=np.float32) < 0.19, grey, np.uint8(0))
@@ -96,7 +104,10 @@ def scratchvae(case: Case, x: np.ndarray | None = None) -> Step:
     options = {"activation": case.activation, "rng": 0}
     options["backend"] = "numpy" if case.device == "cpu" else "cupy"
     options |= {"network": case.network, "image_shape": (28, 28)}
-    model = sv.VAE(784, case.sizes[1:-1], case.sizes[-1], **options)
+    kind = sv.VAE
+    if case.samples:
+        kind, options = sv.IWAE, options | {"samples": case.samples}
+    model = kind(784, case.sizes[1:-1], case.sizes[-1], **options)
     trainer = Trainer(model, sv.Adam(model.params, 1e-3), dataset, batch_size=case.batch)
     return functools.partial(take_steps, trainer)
 
@@ -357,10 +368,22 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
             h = self.encoder(x)
             mu, logvar = self.mu(h), self.logvar(h)
             std = torch.exp(0.5 * logvar)
-            return self.decoder(mu + torch.randn_like(std) * std), mu, logvar
+            eps = torch.randn(case.samples or 1, *std.shape, device=std.device)  # (K, B, Z)
+            if not case.samples:
+                eps = eps[0]
+            return self.decoder(mu + eps * std), mu, logvar, eps
+
+    def bound_of(x):
+        """Return the negative of the importance-weighted bound, summed over the batch."""
+        out, mu, logvar, eps = model(x)
+        z = mu + eps * torch.exp(0.5 * logvar)
+        nll = F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
+        # log p(z) - log q(z|x), where log(2 pi) cancels
+        log_w = 0.5 * (logvar + eps.pow(2) - z.pow(2)).sum(-1) - nll  # (K, B)
+        return (math.log(case.samples) - torch.logsumexp(log_w, dim=0)).sum()
 
     def loss_of(x):
-        out, mu, logvar = model(x)
+        out, mu, logvar, _ = model(x)
         if logits:
             bce = F.binary_cross_entropy_with_logits(out, x, reduction="sum")
         else:
@@ -373,15 +396,20 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
     data = torch.from_numpy(images(case.n)).to(device).float() / 255
     on_device = lambda order: torch.from_numpy(order).to(device)  # noqa: E731
     rows = batches(case, np.random.default_rng(0), on_device)
+    if case.samples:
+        loss_of = bound_of
     if compiled:
         loss_of = torch.compile(loss_of, mode=compiled)
 
-    def train(chosen):
+    def train_on(x):
         optimizer.zero_grad()
-        loss = loss_of(data[chosen])
+        loss = loss_of(x)
         loss.backward()
         optimizer.step()
         return loss.detach()
+
+    def train(chosen):
+        return train_on(data[chosen])
 
     if graph:
         train = _captured(train, next(rows).clone())
@@ -395,7 +423,44 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
         if not math.isfinite(float(total)):
             raise RuntimeError("the loss is not finite")
 
+    step.model, step.loss_of, step.train_on = model, loss_of, train_on
     return step
+
+
+class Images:
+    """MNIST as PyTorch's data loader takes it: images that are converted one by one."""
+
+    def __init__(self, part: str) -> None:
+        self.x = read_images(mnist_file(part))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int):
+        import torch
+
+        return torch.tensor(self.x[i]).float() / 255
+
+
+def torch_until(target: float, sizes: tuple[int, ...] = (784, 400, 20), epochs: int = 100) -> None:
+    """Train PyTorch's example on MNIST until the test loss is at most `target`, in nats.
+
+    As the example does, with one process of the data loader's. A line for each epoch.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    step = torch_example(Case(sizes, "relu", 128, n=128))
+    options = {"batch_size": 128, "num_workers": 1}
+    train, test = DataLoader(Images("train"), shuffle=True, **options), Images("t10k")
+    for epoch in range(1, epochs + 1):
+        for x in train:
+            step.train_on(x).item()
+        with torch.no_grad():
+            loss = sum(step.loss_of(x).item() for x in DataLoader(test, **options)) / len(test)
+        print(f"epoch {epoch}: test loss {loss:.2f}", flush=True)
+        if loss <= target:
+            break
 
 
 def _captured(train, chosen):
@@ -542,8 +607,8 @@ CONTESTANTS = {
     "JAX jit": (jax_jit, {}),
 }
 
-# Who has the network of convolutions, too.
-CONVOLUTIONS = ("scratchvae", "scratchvae[fast]", "PyTorch, its example", "PyTorch, fused Adam")
+# Who has the network of convolutions and importance weights, too.
+OTHER_MODELS = ("scratchvae", "scratchvae[fast]", "PyTorch, its example", "PyTorch, fused Adam")
 # Who shows what else a step costs.
 IN_MEMORY_OR_NOT = {
     "in memory": (scratchvae, {}),

@@ -5,6 +5,8 @@ another expression, in which some quantities are held constant: the weights, and
 q inside log q.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import strategies as draws
@@ -97,3 +99,22 @@ def test_doubly_reparameterised_gradients_are_autograds_of_what_is_not_held(
         expected |= {n: g.numpy() for n, g in zip(names, found, strict=True)}
     model.loss_and_grad(x, eps)
     assert_equal_gradients(model, expected, rtol=1e-10)
+
+
+def test_the_benchmark_trains_by_the_same_bound(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "demos" / "benchmarks")
+    import contestants
+
+    step = contestants.torch_fused(contestants.Case((784, 6, 3), "relu", 8, n=64, samples=4))
+    step(2)
+    x = torch.rand(8, 784).round()
+    with torch.random.fork_rng():
+        loss = step.loss_of(x)
+    out, mu, logvar, eps = step.model(x)  # with the same noise
+    q = Normal(mu, torch.exp(0.5 * logvar))
+    z = mu + q.stddev * eps
+    log_w = Independent(torch.distributions.Bernoulli(logits=out), 1).log_prob(x)
+    log_w = log_w + (standard_normal_like(z).log_prob(z) - q.log_prob(z)).sum(-1)
+    expected = (np.log(4) - torch.logsumexp(log_w, dim=0)).sum()
+    assert eps.shape == (4, 8, 3)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)  # float32, sums of 784 numbers
