@@ -800,6 +800,10 @@ NARROW = {
         lambda x: with_entries(x, 0, 1e-8),
     ),
     "a wave": (*scaled(lambda x: x + np.sin(x), lambda x: 1 + np.cos(x)), lambda x: 1e6 + x),
+    "a wave of many periods in every step": (
+        *scaled(np.sin, np.cos),
+        lambda x: 1e11 + x,
+    ),
     "a kink at 0": (
         *scaled(lambda x: np.maximum(x, 0) - x / 2, lambda x: (x > 0) - 0.5),
         lambda x: with_entries(x, 0, 1e-9),

@@ -220,6 +220,14 @@ class Forward:
                 noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
             self.noise.append((13 * spacing, noise))
 
+    def is_noise(self, outputs: Numbers) -> bool:
+        """Tell whether some of the outputs are lost in what was measured as noise.
+
+        It may be rounding, or a wave whose period is shorter than every step.
+        """
+        finest = self.noise[0][1] if self.noise else self.rounding
+        return bool((finest[outputs] >= 0.01 * np.abs(self.y[outputs])).all())
+
     def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
         """Return by how much y may be off, by the finest scale and by all up to `reach`.
 
