@@ -71,16 +71,19 @@ def mu_and_sigma() -> list[Figure]:
     for mu, sigma, colour in ((-1.2, 0.35, ONE), (1.3, 0.6, TWO)):
         ax.plot(z, density(z, mu, sigma), color=colour)
         ax.text(
-            mu, 1.02 * density(np.array([mu]), mu, sigma)[0], f"μ {mu:g}, σ {sigma:g}", ha="center"
+            mu,
+            0.05 + density(np.array([mu]), mu, sigma)[0],
+            f"μ = {mu:g}, σ = {sigma:g}".replace("-", "−"),
+            ha="center",
         )
-    ax.set_ylim(0, 1.3)
+    ax.set_ylim(0, 1.35)
     logvar = np.linspace(-4, 2, 200)
     eps = np.ones((200, 1))
     sigma, _ = gaussian.reparameterize(0 * eps, column(logvar), eps)
     second, ax = panel("logvar, any number", "σ, always positive")
     ax.plot(logvar, sigma, color=ONE)
     ax.plot([0], [1], "o", color="black")
-    ax.text(0.1, 0.8, "logvar 0: σ = 1")
+    ax.text(-0.15, 1.1, "logvar = 0: σ = 1", ha="right")
     return [first, second]
 
 
@@ -118,8 +121,8 @@ def kl_divergence() -> list[Figure]:
     ax.plot(mu, kl(mu, 1), color=ONE)
     second, right = panel("σ, with μ = 0", "KL in nats")
     right.plot(sigma, kl(0, sigma), color=ONE)
-    right.text(1.1, 2.6, "σ → 0: without limit")
-    right.axvline(1, color=GREY, ls=":")
+    right.text(0.15, 2.9, "σ → 0: without limit")
+    right.plot([1, 1], [0, 2.6], color=GREY, ls=":")
     for axis in (ax, right):
         axis.set_ylim(0, 3.2)
     return [first, second]
@@ -280,8 +283,8 @@ def two_paths() -> list[Figure]:
         ax.plot(mu, values, color=colour, label=name)
     ax.axhline(0, color=GREY, lw=0.6)
     ax.plot([1.5], [0], "o", color="black")
-    ax.text(1.6, -1.6, "balance")
-    ax.legend(frameon=False)
+    ax.text(1.6, -2.1, "balance")
+    ax.legend(frameon=False, loc="lower right")
     return [figure]
 
 
@@ -301,7 +304,8 @@ def adam() -> list[Figure]:
             optimizer.step()
             path.append(params.value.copy())
         ax.plot(*np.transpose(path), ".-", color=colour, ms=2.5, lw=0.8, label=name)
-    ax.legend(frameon=False, loc="lower right")
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}  # no contours run through it
+    ax.legend(frameon=False, ncols=2, **above)
     return [figure]
 
 
@@ -363,7 +367,7 @@ def importance_weighted_training() -> list[Figure]:
     for (name, values), colour in zip(ratios.items(), (TWO, ONE), strict=True):
         ax.plot(draws, values, "o-", color=colour)
         said = "standard" if name == "standard" else "doubly reparameterised"
-        ax.text(1, values[0] * (0.35 if name == "standard" else 3.5), said, color=colour)
+        ax.text(1, values[0] * (0.2 if name == "standard" else 3.5), said, color=colour)
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(draws, map(str, draws))
     ax.minorticks_off()
@@ -422,8 +426,8 @@ def finite_differences() -> list[Figure]:
     figure, ax = panel("step h", "error of the slope", 2.5)
     for name, (slope, colour) in rules.items():
         ax.loglog(h, np.maximum(abs(slope - true), 1e-17), color=colour, lw=0.9, label=name)
-    ax.set_ylim(1e-15, 1e2)
-    ax.legend(frameon=False, loc="upper center", ncols=3, columnspacing=0.8, handlelength=1)
+    ax.set_ylim(1e-15, 1e3)
+    ax.legend(frameon=False, loc="upper left", borderaxespad=0.2)
     return [figure]
 
 
@@ -433,11 +437,11 @@ def linear_vae() -> list[Figure]:
     images = sv.datasets.to_float(digits.train, digits.scale, np.dtype("float64"))
     eigenvalues = np.linalg.eigvalsh(np.cov(images.T, bias=True))[::-1]
     figure, ax = panel("principal direction of the digits", "mean KL in nats")
-    for s2, colour in ((0.01, ONE), (0.1, "black"), (0.4, TWO)):
+    for s2, colour, first in ((0.01, ONE, 9), (0.1, "black", 6), (0.4, TWO, 4)):
         value = kl_of(eigenvalues[:16], s2)
-        ax.plot(range(1, 17), value, "o-", color=colour, ms=3, label=f"s² = {s2}")
-    ax.set_ylim(-0.05, 3.3)
-    ax.legend(frameon=False, title="variance of a pixel", ncols=3, columnspacing=0.8)
+        ax.plot(range(1, 17), value, "o-", color=colour, ms=3)
+        ax.text(first, value[first - 1] + 0.12, f"s² = {s2}", color=colour)
+    ax.set(ylim=(-0.05, 2.4), xticks=(1, 4, 8, 12, 16))
     return [figure]
 
 
