@@ -209,11 +209,11 @@ def test_a_part_whose_backward_does_not_fit_is_refused(layer, message):
 
 
 def test_looking_at_the_parts_warns_of_nothing():
-    """The rows are zeros, which a part may well divide by; warnings are errors here."""
+    """The rows hold a 0, which a part may well divide by; warnings are errors here."""
 
     class Normed(Scale):
         def forward(self, x):
-            return x / np.linalg.norm(x, axis=1, keepdims=True), None
+            return x / x, None
 
     sv.VAE(6, encoder=sv.Sequential([Normed(), dense(6, 4)]), **OPTIONS)
 
@@ -227,6 +227,39 @@ def test_looking_at_the_parts_changes_no_gradient():
     for part, layer in ("encoder", model.encoder), ("decoder", model.decoder):
         model._require_width(part, layer, *model.widths()[part])
     assert not model.params.grad.any()
+
+
+class InPlace(Scale):
+    """Changes the array that it is given, in forward or in backward."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def forward(self, x):
+        if self.where == "forward":
+            x -= 0.5
+        return x + 1, x
+
+    def backward(self, dy, x):
+        if self.where == "backward":
+            x *= dy
+        return dy
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_changes_the_data_in_place_is_refused(part, where):
+    def build(where):
+        linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
+        return sv.VAE(6, **{part: sv.Sequential([InPlace(where), linear])}, **OPTIONS)
+
+    text = repr(getattr(build("nowhere"), part))
+    with pytest.raises(sv.InputError) as error:
+        build(where)
+    assert str(error.value) == (
+        f"the {part} changes the array that it is given: expected of {text} a new one, such as "
+        "y = x - 1 in place of x -= 1"
+    )
 
 
 @pytest.mark.parametrize(
