@@ -99,21 +99,36 @@ def require_prior(model: Any) -> None:
         )
     if hasattr(prior, "adopt"):
         prior.adopt(model.backend, model.dtype)
+
+
+def require_formulas(model: Any) -> None:
+    """Raise InputError if a VAE has a formula of its own that its loss would pass over.
+
+    The KL of a prior that is not N(0, I), or that of free bits, stands in the place of `VAE.kl`.
+    """
+    prior, free_bits = model.prior, model.free_bits
     if prior.standard:
+        if free_bits and model.kl is not gaussian.kl_standard_normal:
+            raise InputError(
+                f"free_bits is {free_bits}: it charges the KL of VAE, which the model replaces "
+                "with another, so leave it at 0"
+            )
         return
-    if model.free_bits:
+    text = in_words(prior)
+    if free_bits:
         raise InputError(
-            f"free_bits is {model.free_bits}: it charges the KL of each latent dimension, and from "
+            f"free_bits is {free_bits}: it charges the KL of each latent dimension, and from "
             f"{text} there is one of the whole code only, so leave it at 0"
         )
     for name, of_vae in (
         ("reparameterize", gaussian.reparameterize),
         ("kl", gaussian.kl_standard_normal),
+        ("kl_backward", gaussian.kl_standard_normal_backward),
     ):
         if getattr(model, name) is not of_vae:
             raise InputError(
-                f"the prior {text} brings a KL of its own, at the draw of VAE, and "
-                f"{type(model).__name__} replaces VAE.{name}: expected the prior 'normal'"
+                f"the prior {text} brings a KL of its own, at the draw of VAE, and the model "
+                f"replaces VAE.{name}: expected the prior 'normal'"
             )
 
 

@@ -274,7 +274,7 @@ class Trainer:
     def _step(self, rows: Array, loss_and_grad: LossAndGrad) -> Terms:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
-        optimizer.lr = float(self.schedule(now))
+        optimizer.lr = self.schedule(now)
         if self.beta_schedule:
             model.set_beta(self.beta_schedule(now))
         mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share

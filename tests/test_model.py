@@ -534,9 +534,41 @@ def test_free_bits_do_not_hide_a_kl_that_was_replaced():
     with pytest.raises(sv.InputError) as error:
         Half(6, free_bits=0.5, **OPTIONS)
     assert str(error.value) == (
-        "free_bits is 0.5: it charges the KL of VAE, which Half replaces with another, so leave it "
-        "at 0"
+        "free_bits is 0.5: it charges the KL of VAE, which the model replaces with another, so "
+        "leave it at 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value", "message"),
+    [
+        ({}, "beta", float("nan"), "beta is nan: expected a finite number, 0 or larger"),
+        ({}, "beta", "x", "beta is 'x': expected a finite number"),
+        ({}, "free_bits", -1, "free_bits is -1: expected a finite number, 0 or larger"),
+        ({"prior": "mixture"}, "free_bits", 0.5, "free_bits is 0.5: it charges the KL of each lat"),
+        ({"samples": 2}, "beta", 2, "beta is 2.0: importance weights have no KL term"),
+        ({"samples": 2}, "free_bits", 1, "free_bits is 1.0: importance weights have no KL term"),
+        ({"samples": 2}, "samples", 0, "samples is 0: expected a positive integer"),
+        ({"samples": 2}, "gradient", "x", "gradient is 'x': expected one of standard, dreg"),
+    ],
+)
+def test_an_option_set_by_hand_is_refused_as_the_constructor_does(options, name, value, message, x):
+    kind = sv.IWAE if "samples" in options else sv.VAE
+    model = kind(6, (5,), **options, **OPTIONS)
+    setattr(model, name, value)
+    for use in (lambda: model.loss_and_grad(x), lambda: sv.Trainer(model, sv.Adam(model.params), x),
+                lambda: kind(6, (5,), **{**options, name: value}, **OPTIONS)):  # fmt: skip
+        with pytest.raises(sv.InputError, match=f"^{message}"):
+            use()
+
+
+def test_free_bits_set_by_hand_do_not_hide_a_kl_that_was_replaced_by_hand(x):
+    model = sv.VAE(6, (5,), **OPTIONS)
+    model.kl = lambda mu, logvar: sv.VAE.kl(mu, logvar)
+    model.loss_and_grad(x)
+    model.free_bits = 0.5
+    with pytest.raises(sv.InputError, match="it charges the KL of VAE, which the model replaces"):
+        model.loss_and_grad(x)
 
 
 # --- copies

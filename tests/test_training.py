@@ -173,6 +173,19 @@ def test_the_schedule_sets_the_rate_of_every_step(rng, seed):
     np.testing.assert_allclose(rates, 0.1 + np.arange(8) / 4, rtol=1e-15)
 
 
+@pytest.mark.parametrize("rate", ["x", -1.0, float("nan")])
+def test_a_rate_that_is_none_is_refused_before_the_parameters_move(rng, seed, rate):
+    by_schedule = make_trainer(make_dataset(rng), seed, schedule=lambda epoch: rate)
+    by_hand = make_trainer(make_dataset(rng), seed)
+    by_hand.optimizer.lr = rate
+    by_hand = Trainer(by_hand.model, by_hand.optimizer, by_hand.dataset)
+    for trainer in by_schedule, by_hand:
+        before = trainer.model.params.value.copy()
+        with pytest.raises(sv.InputError, match=f"^lr is {rate!r}: expected a finite number"):
+            trainer.run(1)
+        np.testing.assert_array_equal(trainer.model.params.value, before)
+
+
 def test_a_rate_that_is_a_numpy_number_changes_no_type(rng, seed):
     """A float64 of NumPy would turn the products with float32 arrays to float64."""
     schedule = {"schedule": lambda epoch: np.float64(0.1), "beta_schedule": np.float64}
