@@ -41,6 +41,7 @@ class Prior(Protocol):
 class StandardNormal:
     """N(0, I): its KL from q(z|x) is `gaussian.kl_standard_normal`."""
 
+    kind = "normal"
     standard = True
 
     def log_density(self, z: Array) -> tuple[Array, Any]:
@@ -137,8 +138,9 @@ def options_of(prior: Any) -> dict[str, Any]:
 
     For a prior of your own there is none: the kind of the model is None then.
     """
-    if type(prior) is StandardNormal:
+    kind = vars(type(prior)).get("kind")  # as a model's: a subclass may be another prior
+    if kind == "normal":
         return {}
-    if type(prior) is MixturePrior:
+    if kind == "mixture":
         return {"prior": "mixture", "components": prior.components}
     return {"kind": None, "prior": in_words(prior)}
