@@ -62,18 +62,22 @@ class IWAE(VAE):
         gradient: str = "standard",
         **options: Any,
     ) -> None:
-        self.samples, self.gradient = check_size("samples", samples), gradient
-        if gradient not in GRADIENTS:
-            raise InputError(f"gradient is {gradient!r}: expected one of {', '.join(GRADIENTS)}")
+        self.samples, self.gradient = samples, gradient
         super().__init__(data_dim, hidden, latent_dim, **options)
-        if self.free_bits:
-            raise InputError(f"free_bits is {self.free_bits}: {NO_KL}, so leave it at 0")
 
-    def set_beta(self, beta: float) -> None:
-        """Raise InputError unless beta is 1."""
-        if beta != 1:
-            raise InputError(f"beta is {beta}: {NO_KL}, so leave it at 1")
-        super().set_beta(beta)
+    def check_options(self) -> None:
+        """Do what `VAE.check_options` does, for samples and gradient too."""
+        super().check_options()
+        self.samples = check_size("samples", self.samples)
+        if self.gradient not in GRADIENTS:
+            raise InputError(
+                f"gradient is {self.gradient!r}: expected one of {', '.join(GRADIENTS)}"
+            )
+        for name, fixed in ("beta", 1), ("free_bits", 0):
+            if getattr(self, name) != fixed:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}: {NO_KL}, so leave it at {fixed}"
+                )
 
     def config(self) -> dict[str, Any]:
         """Return what `VAE.config` does, with samples and gradient."""

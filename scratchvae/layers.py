@@ -6,6 +6,7 @@ twice before its backward. A parameter's gradient is added to, an input's is ret
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
@@ -116,27 +117,32 @@ class Sequential:
         for i, layer in enumerate(self.layers):
             require_layer(f"layer {i} of the Sequential", layer)
 
-    def forward(self, x: Array) -> tuple[Array, list[Any]]:
-        """Return the last layer's output and every layer's cache."""
-        caches = []
+    def forward(self, x: Array) -> tuple[Array, Any]:
+        """Return the last layer's output, and of every layer the cache and its input's shape."""
+        caches, shapes = [], []
         for layer in self.layers:
+            shapes.append(x.shape)
             x, cache = layer.forward(x)
             caches.append(cache)
-        return x, caches
+        return x, (caches, shapes)
 
-    def backward(self, dy: Array, cache: list[Any]) -> Array:
+    def backward(self, dy: Array, cache: Any) -> Array:
         """Walk back through the layers; return the gradient for the first one's input."""
-        # [chain-rule]
-        for i in reversed(range(len(self.layers))):
-            dy = self.layers[i].backward(dy, cache[i])
-        return dy
+        return self._back_to(0, dy, cache)
 
-    def backward_parameters(self, dy: Array, cache: list[Any]) -> None:
+    def backward_parameters(self, dy: Array, cache: Any) -> None:
         """Walk back in the same way, but without dx: a sixth fewer products in a training step."""
-        for i in reversed(range(1, len(self.layers))):
-            dy = self.layers[i].backward(dy, cache[i])
         if self.layers:
-            backward_parameters(self.layers[0], dy, cache[0])
+            backward_parameters(self.layers[0], self._back_to(1, dy, cache), cache[0][0])
+
+    def _back_to(self, first: int, dy: Array, cache: Any) -> Array:
+        caches, shapes = cache
+        # [chain-rule]
+        for i in reversed(range(first, len(self.layers))):
+            dy = self.layers[i].backward(dy, caches[i])
+            if getattr(dy, "shape", None) != shapes[i]:  # one that broadcasts would go unnoticed
+                raise wrong_dx(f"layer {i}, {in_words(self.layers[i])},", dy, shapes[i])
+        return dy
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Yield the layers in their order, named by their position."""
@@ -210,8 +216,21 @@ def belongs_to(layer: Any, method: str, other: str) -> bool:
 
 
 def in_words(layer: Any) -> str:
-    """Return a layer's repr or, if its class has none of its own, the name of the class."""
-    return repr(layer) if "__repr__" in vars(type(layer)) else f"{type(layer).__name__}()"
+    """Return a layer's repr or, if its class has none of its own, the name of the class.
+
+    The addresses of functions and other objects in it are left out: they differ between processes.
+    """
+    text = repr(layer) if "__repr__" in vars(type(layer)) else f"{type(layer).__name__}()"
+    return re.sub(" at 0x[0-9a-fA-F]+", "", text)
+
+
+def wrong_dx(what: str, dx: Any, shape: tuple[int, ...]) -> InputError:
+    """Return the error that a backward gives `dx`, where an array of another shape was expected."""
+    found = "an array of shape" if hasattr(dx, "shape") else "a"
+    kind = getattr(dx, "shape", type(dx).__name__)
+    return InputError(
+        f"{what} has a backward that returns {found} {kind}: expected dx, an array of shape {shape}"
+    )
 
 
 def require_layer(what: str, layer: Any) -> None:

@@ -47,6 +47,7 @@ class MixturePrior:
         (K, Z); m_k and log(s_k^2).
     """
 
+    kind = "mixture"  # the name under which a model builds it
     standard = False  # its KL is `kl` below, and not that of VAE
 
     def __init__(

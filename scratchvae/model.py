@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ from . import checkpoint
 from .backend import Array, Backend, namespace
 from .errors import InputError, NonFiniteError
 from .held import held
-from .layers import Layer, in_words, named, require_layer
+from .layers import Layer, in_words, named, require_layer, wrong_dx
 from .likelihoods import Likelihood
 from .notebook import table
 from .parameters import Parameter, Parameters
@@ -129,10 +130,13 @@ class Model:
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
         """Raise InputError unless the layer takes rows of width n_in and gives rows of n_out.
 
-        Three rows of zeros go forward, and zeros come back: no gradient is changed by them.
+        Three rows of numbers from 0 to 1 go forward, and zeros come back, which change no gradient.
+        The rows must stay as they are: those of training may be the user's own data.
         """
         require_layer(f"the {part}", layer)
-        rows = self.backend.xp.zeros((3, n_in), dtype=self.dtype)
+        given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
+        rows = self.backend.asarray(given, dtype=self.dtype)
+        before = rows.copy()
         text = in_words(layer)
         try:
             y, cache = layer.forward(rows)
@@ -155,11 +159,11 @@ class Model:
                 f"{type(error).__name__}: {error}"
             ) from error
         if getattr(dx, "shape", None) != rows.shape:
-            found = "an array of shape" if hasattr(dx, "shape") else "a"
-            kind = getattr(dx, "shape", type(dx).__name__)
+            raise wrong_dx(f"the {part}", dx, rows.shape)
+        if not bool((rows == before).all()):
             raise InputError(
-                f"the {part} has a backward that returns {found} {kind}: expected dx, an array of "
-                f"shape {rows.shape}"
+                f"the {part} changes the array that it is given: expected of {text} a new one, "
+                "such as y = x - 1 in place of x -= 1"
             )
 
     # --- noise
@@ -286,6 +290,28 @@ class Model:
         config |= {"class": type(self).__name__, "data_dim": self.data_dim}
         shape = {"latent_dim": self.latent_dim, "dtype": self.dtype.name}
         return config | shape | (self._options if same else dict(self._in_words()))
+
+    def require_config(self, saved: dict[str, Any], path: str | Path) -> None:
+        """Raise InputError unless what `config` told of the model in a file agrees with this one.
+
+        What may change from one training to the next, such as beta, may differ.
+        """
+        now, free = self.config(), ("kind", "beta", "free_bits", "samples", "gradient")
+        for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
+            if "encoder" in one and "hidden" in other:
+                raise InputError(
+                    f"{path}: made with another configuration: {of} has parts of its own, such as "
+                    f"the encoder {one['encoder']}, and the other has what "
+                    f"hidden={other['hidden']} builds"
+                )
+        # Through JSON, as a file: a tuple becomes a list.
+        saved, now = json.loads(json.dumps([saved, now]))
+        for name, value in now.items():
+            if name in saved and name not in free and saved[name] != value:
+                raise InputError(
+                    f"{path}: made with another configuration: {name} was {saved[name]!r}, and is "
+                    f"{value!r} in the model"
+                )
 
     def _in_words(self) -> list[tuple[str, str]]:
         return [(part, in_words(getattr(self, part))) for part in self.parts]

@@ -41,13 +41,19 @@ class Optimizer:
         Raises
         ------
         InputError
-            If the model's parameters were gathered again since, and are others now.
+            If the model's parameters were gathered again since, and are others now; or if a number
+            was set by hand to one that the constructor refuses.
         """
         self.params.require_current()
+        self.check_options()
         self.steps += 1
         if self.steps % 64 == 0:  # often enough, at next to no cost
             flush_subnormals(*self.state.values())
         self._move()
+
+    def check_options(self) -> None:
+        """Raise InputError if a number, which may be set by hand, is one that has no meaning."""
+        self.lr = check_number("lr", self.lr)
 
     def _move(self) -> None:
         raise NotImplementedError
@@ -62,7 +68,13 @@ class SGD(Optimizer):
 
     def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
         super().__init__(params, lr, ("velocity",))
-        self.momentum = check_number("momentum", momentum, below=1)
+        self.momentum = momentum
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Do what `Optimizer.check_options` does, for momentum too."""
+        super().check_options()
+        self.momentum = check_number("momentum", self.momentum, below=1)
 
     def _move(self) -> None:
         value, velocity = self.params.value, self.state["velocity"]
@@ -100,8 +112,14 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(params, lr, ("m", "v"))
-        self.betas = check_each("betas", betas, check_number, 2, below=1)
-        self.eps = check_number("eps", eps, positive=True)
+        self.betas, self.eps = betas, eps
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Do what `Optimizer.check_options` does, for betas and eps too."""
+        super().check_options()
+        self.betas = check_each("betas", self.betas, check_number, 2, below=1)
+        self.eps = check_number("eps", self.eps, positive=True)
 
     def _move(self) -> None:
         beta1, beta2 = self.betas

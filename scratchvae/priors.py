@@ -41,6 +41,7 @@ class Prior(Protocol):
 class StandardNormal:
     """N(0, I): its KL from q(z|x) is `gaussian.kl_standard_normal`."""
 
+    kind = "normal"
     standard = True
 
     def log_density(self, z: Array) -> tuple[Array, Any]:
@@ -99,21 +100,36 @@ def require_prior(model: Any) -> None:
         )
     if hasattr(prior, "adopt"):
         prior.adopt(model.backend, model.dtype)
+
+
+def require_formulas(model: Any) -> None:
+    """Raise InputError if a VAE has a formula of its own that its loss would pass over.
+
+    The KL of a prior that is not N(0, I), or that of free bits, stands in the place of `VAE.kl`.
+    """
+    prior, free_bits = model.prior, model.free_bits
     if prior.standard:
+        if free_bits and model.kl is not gaussian.kl_standard_normal:
+            raise InputError(
+                f"free_bits is {free_bits}: it charges the KL of VAE, which the model replaces "
+                "with another, so leave it at 0"
+            )
         return
-    if model.free_bits:
+    text = in_words(prior)
+    if free_bits:
         raise InputError(
-            f"free_bits is {model.free_bits}: it charges the KL of each latent dimension, and from "
+            f"free_bits is {free_bits}: it charges the KL of each latent dimension, and from "
             f"{text} there is one of the whole code only, so leave it at 0"
         )
     for name, of_vae in (
         ("reparameterize", gaussian.reparameterize),
         ("kl", gaussian.kl_standard_normal),
+        ("kl_backward", gaussian.kl_standard_normal_backward),
     ):
         if getattr(model, name) is not of_vae:
             raise InputError(
-                f"the prior {text} brings a KL of its own, at the draw of VAE, and "
-                f"{type(model).__name__} replaces VAE.{name}: expected the prior 'normal'"
+                f"the prior {text} brings a KL of its own, at the draw of VAE, and the model "
+                f"replaces VAE.{name}: expected the prior 'normal'"
             )
 
 
@@ -122,8 +138,9 @@ def options_of(prior: Any) -> dict[str, Any]:
 
     For a prior of your own there is none: the kind of the model is None then.
     """
-    if type(prior) is StandardNormal:
+    kind = vars(type(prior)).get("kind")  # as a model's: a subclass may be another prior
+    if kind == "normal":
         return {}
-    if type(prior) is MixturePrior:
+    if kind == "mixture":
         return {"prior": "mixture", "components": prior.components}
     return {"kind": None, "prior": in_words(prior)}

@@ -1058,25 +1058,6 @@ def _rebuild(
     return model
 
 
-def _require_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Raise InputError unless what both configurations tell about the model agrees."""
-    # They may change from one training to the next.
-    free = ("kind", "beta", "free_bits", "samples", "gradient")
-    for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
-        if "encoder" in one and "hidden" in other:
-            raise InputError(
-                f"{path}: made with another configuration: {of} has parts of its own, such as the "
-                f"encoder {one['encoder']}, and the other has what hidden={other['hidden']} builds"
-            )
-    # Through JSON, as the file was: a tuple has become a list.
-    for name, value in json.loads(json.dumps(now)).items():
-        if name in saved and name not in free and saved[name] != value:
-            raise InputError(
-                f"{path}: made with another configuration: {name} was {saved[name]!r}, and is "
-                f"{value!r} in the model"
-            )
-
-
 def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -> Any:
     """Return the model in a file, ready to encode, decode and sample.
 
@@ -1110,7 +1091,7 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
             "code: build the model as before and call sv.load(path, into=model)"
         )
     model = _rebuild(config, arrays, path, backend) if into is None else into
-    _require_same(config, model.config(), path)
+    model.require_config(config, path)
     model.check_parts()
     of_model = {k for k in arrays if not k.startswith("optimizer.")}
     if more := sorted(of_model - set(model.params.names)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from .backend import Array, Backend, asnumpy
 from .errors import InputError, InputWarning
-from .layers import Sequential
+from .layers import Sequential, belongs_to
 from .likelihoods import Likelihood
 
 LARGE = 100.0  # Networks start with weights for values of about 1.
@@ -87,7 +87,9 @@ def standardize(model: Any, mean: Any, std: Any) -> None:
         )
     units = Standardize(mean, std, model.backend, model.dtype)
     encoder = model.encoder
-    layers = encoder.layers if type(encoder) is Sequential else [encoder]
+    # Only what walks through its layers both ways, and does nothing else, can be taken apart.
+    chain = all(belongs_to(encoder, "named_layers", way) for way in ("forward", "backward"))
+    layers = [layer for _, layer in encoder.named_layers()] if chain else [encoder]
     model.encoder = Sequential([units, *layers])
     model.likelihood = Standardized(model.likelihood, units)
     model.gather()

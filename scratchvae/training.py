@@ -66,6 +66,7 @@ class _Course(TypedDict, total=False):  # what older checkpoints do not say
     examples: Count
     seed: int
     shards: Count
+    model: dict[str, Any]
 
 
 class Progress(_Course):
@@ -273,7 +274,7 @@ class Trainer:
     def _step(self, rows: Array, loss_and_grad: LossAndGrad) -> Terms:
         model, optimizer = self.model, self.optimizer
         now = self.epoch + self.batch / self.batches_per_epoch
-        optimizer.lr = float(self.schedule(now))
+        optimizer.lr = self.schedule(now)
         if self.beta_schedule:
             model.set_beta(self.beta_schedule(now))
         mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share
@@ -308,7 +309,7 @@ class Trainer:
         arrays |= {f"optimizer.{k}": asnumpy(a).copy() for k, a in optimizer.state.items()}
         values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
-        values |= self._course()
+        values |= self._course() | {"model": self.model.config()}
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
@@ -323,8 +324,8 @@ class Trainer:
         Raises
         ------
         InputError
-            If parameters, the optimizer's state or a value do not fit, naming the first that does
-            not; nothing is changed then.
+            If the model's options or parts, parameters, the optimizer's state or a value do not
+            fit, naming the first that does not; nothing is changed then.
         """
         try:
             check_type("the state", values, Progress)
@@ -350,6 +351,7 @@ class Trainer:
                 f"{path}: made with another configuration: it is at batch {values['batch']} of an "
                 f"epoch that has {self.batches_per_epoch} here"
             )
+        self.model.require_config(values.get("model", {}), path)
         self.model.check_parts()
         params, rng = self.model.params, type(self.model.rng.bit_generator)()
         try:

@@ -24,7 +24,7 @@ from .layers import Layer, backward_parameters
 from .likelihoods import Likelihood, get_likelihood
 from .model import Model
 from .networks import get_network
-from .priors import Prior, get_prior, options_of, require_prior
+from .priors import Prior, get_prior, options_of, require_formulas, require_prior
 
 
 class Terms(NamedTuple):
@@ -287,11 +287,7 @@ class VAE(Autoencoder):
             image_shape=image_shape, encoder=encoder, decoder=decoder,
         )  # fmt: skip
         self.set_beta(beta)
-        if self.free_bits and self.kl is not VAE.kl:
-            raise InputError(
-                f"free_bits is {free_bits}: it charges the KL of VAE, which {type(self).__name__} "
-                "replaces with another, so leave it at 0"
-            )
+        self.check_options()
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Return what `Model.widths` does; the encoder gives [mu | logvar], 2Z numbers."""
@@ -300,6 +296,20 @@ class VAE(Autoencoder):
     def set_beta(self, beta: float) -> None:
         """Set the weight of the KL term; InputError unless it is a finite number, 0 or larger."""
         self.beta = check_number("beta", beta)
+
+    def check_options(self) -> None:
+        """Raise InputError if an option or a formula, set by hand, is one that the loss cannot use.
+
+        The constructor asks, and `check_parts` before every use.
+        """
+        self.beta = check_number("beta", self.beta)
+        self.free_bits = check_number("free_bits", self.free_bits)
+        require_formulas(self)
+
+    def check_parts(self) -> None:
+        """Do what `Model.check_parts` and `check_options` do."""
+        super().check_parts()
+        self.check_options()
 
     def config(self) -> dict[str, Any]:
         """Return what `Autoencoder.config` does, with beta, free_bits and the prior."""

@@ -129,6 +129,35 @@ def test_where_dx_is_not_needed_no_backward_is_passed_over(rng):
         assert check_model(model, rng.random((3, 6)), rng=int(rng.integers(2**32))).ok, encoder
 
 
+class Narrowed(Activation):
+    """A tanh whose backward gives a gradient that broadcasts to the shape of dx."""
+
+    def __init__(self, axis):
+        super().__init__("tanh")
+        tanh_backward = self.backward
+        self.backward = lambda dy, cache: tanh_backward(dy, cache).sum(axis, keepdims=True)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (1, 5)), (1, (3, 1))])
+def test_a_layer_whose_dx_only_broadcasts_is_named(rng, axis, shape):
+    def stack():
+        layers = [Linear(6, 5), Activation("tanh"), Narrowed(axis), Linear(5, 4)]
+        return Sequential([Sequential(layers), Activation("tanh")])
+
+    sentence = (
+        f"layer 2, Narrowed(), has a backward that returns an array of shape {shape}: expected "
+        "dx, an array of shape (3, 5)"
+    )
+    y, cache = (inner := stack()).forward(rng.random((3, 6)))
+    for backward in inner.backward, inner.backward_parameters:
+        with pytest.raises(InputError) as error:
+            backward(y, cache)
+        assert str(error.value) == sentence
+    with pytest.raises(InputError) as error:
+        VAE(6, latent_dim=2, encoder=stack())
+    assert str(error.value).endswith(f"raised InputError: {sentence}")
+
+
 def test_one_layer_is_no_sequence():
     with pytest.raises(InputError) as error:
         Sequential(5)

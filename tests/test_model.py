@@ -209,11 +209,11 @@ def test_a_part_whose_backward_does_not_fit_is_refused(layer, message):
 
 
 def test_looking_at_the_parts_warns_of_nothing():
-    """The rows are zeros, which a part may well divide by; warnings are errors here."""
+    """The rows hold a 0, which a part may well divide by; warnings are errors here."""
 
     class Normed(Scale):
         def forward(self, x):
-            return x / np.linalg.norm(x, axis=1, keepdims=True), None
+            return x / x, None
 
     sv.VAE(6, encoder=sv.Sequential([Normed(), dense(6, 4)]), **OPTIONS)
 
@@ -227,6 +227,39 @@ def test_looking_at_the_parts_changes_no_gradient():
     for part, layer in ("encoder", model.encoder), ("decoder", model.decoder):
         model._require_width(part, layer, *model.widths()[part])
     assert not model.params.grad.any()
+
+
+class InPlace(Scale):
+    """Changes the array that it is given, in forward or in backward."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def forward(self, x):
+        if self.where == "forward":
+            x -= 0.5
+        return x + 1, x
+
+    def backward(self, dy, x):
+        if self.where == "backward":
+            x *= dy
+        return dy
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_changes_the_data_in_place_is_refused(part, where):
+    def build(where):
+        linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
+        return sv.VAE(6, **{part: sv.Sequential([InPlace(where), linear])}, **OPTIONS)
+
+    text = repr(getattr(build("nowhere"), part))
+    with pytest.raises(sv.InputError) as error:
+        build(where)
+    assert str(error.value) == (
+        f"the {part} changes the array that it is given: expected of {text} a new one, such as "
+        "y = x - 1 in place of x -= 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -501,9 +534,41 @@ def test_free_bits_do_not_hide_a_kl_that_was_replaced():
     with pytest.raises(sv.InputError) as error:
         Half(6, free_bits=0.5, **OPTIONS)
     assert str(error.value) == (
-        "free_bits is 0.5: it charges the KL of VAE, which Half replaces with another, so leave it "
-        "at 0"
+        "free_bits is 0.5: it charges the KL of VAE, which the model replaces with another, so "
+        "leave it at 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value", "message"),
+    [
+        ({}, "beta", float("nan"), "beta is nan: expected a finite number, 0 or larger"),
+        ({}, "beta", "x", "beta is 'x': expected a finite number"),
+        ({}, "free_bits", -1, "free_bits is -1: expected a finite number, 0 or larger"),
+        ({"prior": "mixture"}, "free_bits", 0.5, "free_bits is 0.5: it charges the KL of each lat"),
+        ({"samples": 2}, "beta", 2, "beta is 2.0: importance weights have no KL term"),
+        ({"samples": 2}, "free_bits", 1, "free_bits is 1.0: importance weights have no KL term"),
+        ({"samples": 2}, "samples", 0, "samples is 0: expected a positive integer"),
+        ({"samples": 2}, "gradient", "x", "gradient is 'x': expected one of standard, dreg"),
+    ],
+)
+def test_an_option_set_by_hand_is_refused_as_the_constructor_does(options, name, value, message, x):
+    kind = sv.IWAE if "samples" in options else sv.VAE
+    model = kind(6, (5,), **options, **OPTIONS)
+    setattr(model, name, value)
+    for use in (lambda: model.loss_and_grad(x), lambda: sv.Trainer(model, sv.Adam(model.params), x),
+                lambda: kind(6, (5,), **{**options, name: value}, **OPTIONS)):  # fmt: skip
+        with pytest.raises(sv.InputError, match=f"^{message}"):
+            use()
+
+
+def test_free_bits_set_by_hand_do_not_hide_a_kl_that_was_replaced_by_hand(x):
+    model = sv.VAE(6, (5,), **OPTIONS)
+    model.kl = lambda mu, logvar: sv.VAE.kl(mu, logvar)
+    model.loss_and_grad(x)
+    model.free_bits = 0.5
+    with pytest.raises(sv.InputError, match="it charges the KL of VAE, which the model replaces"):
+        model.loss_and_grad(x)
 
 
 # --- copies

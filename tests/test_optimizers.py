@@ -171,3 +171,26 @@ def test_a_rate_of_0_moves_nothing(rng, optimizer):
 def test_unusable_settings_are_named(make, message):
     with pytest.raises(InputError, match=message):
         make(vector(np.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "message"),
+    [
+        (SGD, "lr", "x", "lr is 'x': expected a finite number, 0 or larger"),
+        (SGD, "lr", -1, "lr is -1: expected a finite number, 0 or larger"),
+        (SGD, "momentum", 1, "momentum is 1: expected a number in [0, 1)"),
+        (Adam, "lr", np.nan, "lr is nan: expected a finite number, 0 or larger"),
+        (Adam, "betas", (0.9, 2), "betas is 2: expected a number in [0, 1)"),
+        (Adam, "eps", 0, "eps is 0: expected a finite number larger than 0"),
+    ],
+)
+def test_a_setting_changed_by_hand_is_refused_before_anything_moves(make, name, value, message):
+    params = vector(np.array([1.0, 2.0]))
+    optimizer = make(params, 0.1)
+    params.grad[...] = 1
+    setattr(optimizer, name, value)
+    with pytest.raises(InputError) as error:
+        optimizer.step()
+    assert str(error.value) == message
+    assert optimizer.steps == 0
+    np.testing.assert_array_equal(params.value, [1, 2])

@@ -760,9 +760,17 @@ def test_a_formula_that_the_prior_would_not_see_is_refused(name):
     with pytest.raises(sv.InputError) as caught:
         of_own(6, latent_dim=2, prior="mixture")
     assert str(caught.value) == (
-        "the prior MixturePrior(2, 10) brings a KL of its own, at the draw of VAE, and Mine "
-        f"replaces VAE.{name}: expected the prior 'normal'"
+        "the prior MixturePrior(2, 10) brings a KL of its own, at the draw of VAE, and the "
+        f"model replaces VAE.{name}: expected the prior 'normal'"
     )
+
+
+@pytest.mark.parametrize("name", ["kl", "kl_backward", "reparameterize"])
+def test_a_formula_of_one_object_that_the_prior_would_not_see_is_refused(name, x):
+    model = sv.VAE(6, latent_dim=2, prior="mixture")
+    setattr(model, name, lambda *args: getattr(sv.VAE, name)(*args))
+    with pytest.raises(sv.InputError, match=f"and the model replaces VAE.{name}: expected the"):
+        model.loss_and_grad(x)
 
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])

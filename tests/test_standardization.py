@@ -92,6 +92,28 @@ def test_the_layer_has_the_gradient_of_its_input(rng):
     assert sv.gradcheck.check(layer.forward, layer.backward, [x]).ok
 
 
+class Backwards(sv.Sequential):
+    """Knows another way back than its layers do."""
+
+    def backward(self, dy, cache):
+        return 2 * super().backward(dy, cache)
+
+
+@pytest.mark.parametrize("change", ["class", "forward", "backward", "nothing"])
+def test_an_encoder_that_is_more_than_its_layers_stays_whole(change):
+    model = sv.VAE(3, (4,), 2, likelihood="gaussian", rng=0)
+    if change == "class":
+        model.encoder = Backwards(model.encoder.layers)
+    elif change != "nothing":
+        method = getattr(model.encoder, change)
+        setattr(model.encoder, change, lambda *args: method(*args))
+    whole = model.encoder
+    sv.standardize(model, np.zeros(3), np.ones(3))
+    layers = model.encoder.layers[1:]
+    assert (layers == [whole]) == (change != "nothing")
+    assert model.params.names[0] == ("encoder.1.0.W" if layers == [whole] else "encoder.1.W")
+
+
 def test_what_cannot_be_standardised_is_refused():
     gaussian = sv.VAE(5, likelihood="gaussian", rng=0)
     for model, mean, std, says in (

@@ -173,6 +173,19 @@ def test_the_schedule_sets_the_rate_of_every_step(rng, seed):
     np.testing.assert_allclose(rates, 0.1 + np.arange(8) / 4, rtol=1e-15)
 
 
+@pytest.mark.parametrize("rate", ["x", -1.0, float("nan")])
+def test_a_rate_that_is_none_is_refused_before_the_parameters_move(rng, seed, rate):
+    by_schedule = make_trainer(make_dataset(rng), seed, schedule=lambda epoch: rate)
+    by_hand = make_trainer(make_dataset(rng), seed)
+    by_hand.optimizer.lr = rate
+    by_hand = Trainer(by_hand.model, by_hand.optimizer, by_hand.dataset)
+    for trainer in by_schedule, by_hand:
+        before = trainer.model.params.value.copy()
+        with pytest.raises(sv.InputError, match=f"^lr is {rate!r}: expected a finite number"):
+            trainer.run(1)
+        np.testing.assert_array_equal(trainer.model.params.value, before)
+
+
 def test_a_rate_that_is_a_numpy_number_changes_no_type(rng, seed):
     """A float64 of NumPy would turn the products with float32 arrays to float64."""
     schedule = {"schedule": lambda epoch: np.float64(0.1), "beta_schedule": np.float64}
@@ -405,12 +418,83 @@ def test_a_state_is_not_restored_where_the_next_batch_would_be_another(rng, seed
         resumed.restore(*state, "here")
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (sv.VAE, {"activation": "tanh"}, "activation was 'relu', and is 'tanh' in the model"),
+        (sv.VAE, {"likelihood": "gaussian"}, "likelihood was 'bernoulli', and is 'gaussian' in "),
+        (sv.IWAE, {"samples": 2}, "class was 'VAE', and is 'IWAE' in the model"),
+    ],
+)
+def test_a_state_of_another_model_is_refused_though_its_arrays_fit(
+    rng, seed, kind, options, message
+):
+    def trainer(kind, **options):
+        model = kind(6, (8,), 2, rng=seed, **options)
+        return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
+
+    dataset = make_dataset(rng)
+    stopped, other = trainer(sv.VAE), trainer(kind, **options)
+    stopped.run(1)
+    before = other.model.params.value.copy()
+    with pytest.raises(sv.InputError) as error:
+        other.restore(*stopped.state(), "here")
+    assert str(error.value).startswith(f"here: made with another configuration: {message}")
+    np.testing.assert_array_equal(other.model.params.value, before)
+    again = trainer(sv.VAE, beta=0.5)  # which may change from one training to the next
+    again.restore(*stopped.state(), "here")
+    np.testing.assert_array_equal(again.model.params.value, stopped.model.params.value)
+
+
+def test_a_state_of_a_model_with_other_parts_is_refused_though_its_arrays_fit(rng, seed, tmp_path):
+    class Applied:
+        """A function as a layer, which shows itself with its address in the memory."""
+
+        def __init__(self, f):
+            self.f = f
+
+        def forward(self, x):
+            return self.f(x), x
+
+        def backward(self, dy, x):
+            return dy
+
+        def __repr__(self):
+            return f"Applied({self.f!r})"
+
+    def identity(x):
+        return x.copy()
+
+    def other(x):
+        return x.copy()
+
+    def trainer(f):
+        encoder = sv.Sequential([sv.Linear(6, 4, rng=seed), Applied(f)])
+        model = sv.VAE(6, latent_dim=2, rng=seed, encoder=encoder)
+        return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
+
+    dataset = make_dataset(rng)
+    stopped, path = trainer(identity), tmp_path / "state.safetensors"
+    stopped.run(1)
+    checkpoint.save(path, *stopped.state())
+    with pytest.raises(sv.InputError, match=r"encoder was 'Seq.*identity>\)\]\)', and is .*other>"):
+        trainer(other).restore(*checkpoint.load(path), path)
+
+    def elsewhere(x):  # as the same function is in another process
+        return x.copy()
+
+    elsewhere.__qualname__ = identity.__qualname__
+    resumed = trainer(elsewhere)
+    resumed.restore(*checkpoint.load(path), path)
+    np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)
+
+
 def test_a_state_of_the_first_version_is_restored(rng, seed):
     dataset = make_dataset(rng)
     stopped, resumed = make_trainer(dataset, seed), make_trainer(dataset, seed)
     stopped.run(1)
     arrays, values = stopped.state()
-    for name in "batch_size", "examples", "seed":
+    for name in "batch_size", "examples", "seed", "model":
         del values[name]
     resumed.restore(arrays, values, "here")
     np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)

@@ -38,7 +38,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     ),
     "bernoulli": ("«(positive - x * logits).sum(axis=-1)»",),
     "bernoulli-grad": ("«(namespace(x).exp(logits - positive) - x)»",),
-    "chain-rule": ("dy = «self.layers[i].backward(dy, cache[i])»",),
+    "chain-rule": ("dy = «self.layers[i].backward(dy, caches[i])»",),
     "conv": ("y = «patches(x, windows) @ as_matrix(W).T»",),
     "conv-grad-b": ("«as_rows(dy).sum(axis=0)»",),
     "conv-grad-W": ("dW = «as_rows(small).T @ patches(large, windows)»",),
