@@ -111,13 +111,11 @@ function place(root, selector, attributes) {
     for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
 }
 
-// Where a pointer is in a plane 400 units wide, with z = 0 in its middle and `scale` units to 1.
+// Where a pointer is in a plane, which has z = 0 at the origin of its viewBox and `scale` units to 1.
 function pointAt(svg, scale, event) {
-  const box = svg.getBoundingClientRect();
-  return [
-    ((event.clientX - box.left) / box.width - 0.5) * (400 / scale),
-    (0.5 - (event.clientY - box.top) / box.height) * (400 / scale),
-  ];
+  // The border around the drawing does not count, as it would in getBoundingClientRect.
+  const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+  return [x / scale, -y / scale];
 }
 
 const GRIP = 22; // how far from the outline its two handles stand
@@ -126,12 +124,15 @@ const GRIP = 22; // how far from the outline its two handles stand
 // point has no sigma, and one draw. A handle that would be beyond the edge stands on the other side.
 function placeCloud(svg, scale, [mu1, mu2, sigma1 = 0, sigma2 = 0], draws) {
   const x = scale * mu1, y = -scale * mu2, rx = scale * sigma1, ry = scale * sigma2;
-  const [sideX, sideY] = [x + rx, -y + ry].map((end) => (end + GRIP > 195 ? -1 : 1));
+  const seen = svg.closest("svg").viewBox.baseVal;
+  const sideX = x + rx + GRIP > seen.x + seen.width - 5 ? -1 : 1;
+  const sideY = y - ry - GRIP < seen.y + 5 ? -1 : 1;
   place(svg, "ellipse.posterior", { cx: x, cy: y, rx, ry });
   place(svg, ".mean", { cx: x, cy: y });
   place(svg, ".width", { cx: x + sideX * (rx + GRIP), cy: y });
   place(svg, ".height", { cx: x, cy: y - sideY * (ry + GRIP) });
-  place(svg, ".stem", { d: `M${x + sideX * rx} ${y}h${sideX * GRIP}M${x} ${y - sideY * ry}v${-sideY * GRIP}` });
+  const up = svg.querySelector(".height") ? `M${x} ${y - sideY * ry}v${-sideY * GRIP}` : "";
+  place(svg, ".stem", { d: `M${x + sideX * rx} ${y}h${sideX * GRIP}${up}` });
   svg.querySelectorAll("circle.z").forEach((dot, i) => {
     dot.setAttribute("cx", scale * draws[i][0]);
     dot.setAttribute("cy", -scale * draws[i][1]);
