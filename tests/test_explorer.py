@@ -466,6 +466,21 @@ def test_a_zoom_keeps_what_is_pointed_at_in_its_place(browser, digits, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("corner", [-200, 0])
+def test_a_plane_has_zero_in_its_middle_wherever_its_viewbox_begins(browser, digits, corner):
+    """The figures of the documentation share latent.js, and one has its origin in a corner."""
+    shown(browser, digits)
+    found = browser.run(f"""const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+        svg.setAttribute("viewBox", "{corner} {corner} 400 400");
+        svg.style.cssText = "position: fixed; left: 10px; top: 20px; width: 200px; height: 200px;";
+        document.body.append(svg);
+        return [[110, 120], [140, 120], [110, 60]].map(([clientX, clientY]) =>
+            pointAt(svg, 60, {{ clientX, clientY }}));""")
+    # 200 pixels show 400 units, and 60 units are 1.
+    np.testing.assert_allclose(found, [[0, 0], [1, 0], [0, 2]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_cloud_is_made_wider_without_a_pointer(browser, digits):
     from selenium.webdriver import Keys
 

@@ -434,7 +434,7 @@ byId("cloud-strip").pick = (i) => moveTo(draws()[i]);
 // A click picks the example that is nearest in the plane.
 plane.addEventListener("click", (event) => {
   if (event.target.closest(".hit:not(.ring)")) return;
-  const places = all.map(placeOf), i = nearest(pointAt(plane, scale, event), places);
+  const places = all.map(placeOf), i = nearest(pointAt(plane, scale, event, view.centre), places);
   if (state.mode === "cloud") choose(i);
   if (state.mode === "walk") walk(state.ends[1], i);
   if (state.mode === "look") state.held = !state.held;
@@ -442,9 +442,10 @@ plane.addEventListener("click", (event) => {
 followPointer(plane, () => scale, (z, event) => {
   if (state.mode !== "look" || (state.held && event.pointerType === "mouse")) return;
   moveOnAxes(z);
-});
+}, () => view.centre);
 holdCloud(byId("cloud"), () => scale, () => [...onAxes(state.z), ...onAxes(state.width)], {
   hold: stop,
+  centre: () => view.centre,
   move: (i, value) => (i < 2 ? move(state.axes[i], value) : state.axes[i - 2] !== null && (state.width[state.axes[i - 2]] = Math.max(value, 0.01))),
   moved: update,
 });
@@ -452,7 +453,7 @@ holdCloud(byId("cloud"), () => scale, () => [...onAxes(state.z), ...onAxes(state
 plane.addEventListener("wheel", (event) => {
   if (!event.ctrlKey) return;
   event.preventDefault();
-  zoomBy(2 ** Math.min(Math.max(-event.deltaY / 100, -1), 1), pointAt(plane, scale, event));
+  zoomBy(2 ** Math.min(Math.max(-event.deltaY / 100, -1), 1), pointAt(plane, scale, event, view.centre));
 }, { passive: false });
 const ZOOMS = {
   "zoom-in": () => zoomBy(2, onAxes(state.z)),

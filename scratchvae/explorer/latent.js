@@ -111,11 +111,12 @@ function place(root, selector, attributes) {
     for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
 }
 
-// Where a pointer is in a plane, which has z = 0 at the origin of its viewBox and `scale` units to 1.
-function pointAt(svg, scale, event) {
+// Where a pointer is in a plane, which has the code `centre` in its middle and `scale` units to 1.
+function pointAt(svg, scale, event, centre = [0, 0]) {
+  const { x: left, y: top, width, height } = svg.viewBox.baseVal;
   // The border around the drawing does not count, as it would in getBoundingClientRect.
   const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-  return [x / scale, -y / scale];
+  return [centre[0] + (x - left - width / 2) / scale, centre[1] - (y - top - height / 2) / scale];
 }
 
 const GRIP = 22; // how far from the outline its two handles stand
@@ -140,8 +141,8 @@ function placeCloud(svg, scale, [mu1, mu2, sigma1 = 0, sigma2 = 0], draws) {
 }
 
 // The hand: a handle follows the pointer that took hold of it. `move(i, value)` is told the new
-// value of the i-th of [mu1, mu2, sigma1, sigma2], which `code()` returns; `scale()` is that of now.
-function holdCloud(svg, scale, code, { hold, move, moved }) {
+// value of the i-th of [mu1, mu2, sigma1, sigma2], which `code()` returns; `scale()` and `centre()` are those of now.
+function holdCloud(svg, scale, code, { hold, move, moved, centre = () => [0, 0] }) {
   const grips = { mean: [0, 1], width: [2], height: [3] };
   for (const [name, which] of Object.entries(grips)) {
     const hit = svg.querySelector(`.hit.${name}`);
@@ -154,7 +155,7 @@ function holdCloud(svg, scale, code, { hold, move, moved }) {
     });
     hit.addEventListener("pointermove", (event) => {
       if (!hit.hasPointerCapture(event.pointerId)) return;
-      const z = pointAt(svg.closest("svg"), scale(), event);
+      const z = pointAt(svg.closest("svg"), scale(), event, centre());
       for (const i of which) move(i, i < 2 ? z[i] : Math.abs(z[i - 2] - code()[i - 2]) - GRIP / scale());
       moved();
     });
@@ -163,8 +164,8 @@ function holdCloud(svg, scale, code, { hold, move, moved }) {
 
 // The code under the pointer. A mouse need not be pressed. A finger that takes hold of the ring
 // draws it along; elsewhere it moves the ring there, and scrolls the page as it does everywhere.
-function followPointer(svg, scale, move) {
-  const point = (event) => move(pointAt(svg, scale(), event), event);
+function followPointer(svg, scale, move, centre = () => [0, 0]) {
+  const point = (event) => move(pointAt(svg, scale(), event, centre()), event);
   holdPage(svg.querySelector(".ring.hit"));
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerdown", point);
