@@ -470,7 +470,8 @@ def test_a_zoom_keeps_what_is_pointed_at_in_its_place(browser, digits, rng):
 def test_a_plane_has_zero_in_its_middle_wherever_its_viewbox_begins(browser, digits, corner):
     """The figures of the documentation share latent.js, and one has its origin in a corner."""
     shown(browser, digits)
-    found = browser.run(f"""const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    found = browser.run(f"""const name = "http://www.w3.org/2000/svg";
+        const svg = document.createElementNS(name, "svg");
         svg.setAttribute("viewBox", "{corner} {corner} 400 400");
         svg.style.cssText = "position: fixed; left: 10px; top: 20px; width: 200px; height: 200px;";
         document.body.append(svg);
