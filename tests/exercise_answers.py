@@ -157,6 +157,7 @@ WRONG = {
         (predict("0", "n"), "Single draws point in all directions"),
         (predict("1", "n"), "in one dimension; there are n of them"),
         (predict("3 * np.sqrt(n)", "n"), "Too large: the mean length of a draw is not that."),
+        (predict("np.nan", "n"), "answer is nan: expected a number."),
     ],
     "06_sigma": [
         *repair("06_sigma"),

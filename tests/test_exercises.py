@@ -168,6 +168,23 @@ def test_each_usual_mistake_that_a_sheet_names_is_told_from_the_others(
     assert caught.value.sentence == sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        (
+            "relu",
+            "return 'dx'",
+            "the gradient that relu_backward returns is a str: expected an array.",
+        ),
+        ("relu", "return dy[:1]", "relu_backward: the gradient of x has shape "),
+        ("length", "n**0.5", "answer returns None: is its `return` missing?"),
+    ],
+)
+def test_what_breaks_the_contract_is_told_in_a_sentence(name, lines, said, tmp_path, rng):
+    text = find(name).text.replace("raise NotImplementedError", lines)
+    assert judged(find(name), text, tmp_path, rng).sentence.startswith(said)
+
+
 @pytest.mark.parametrize("name", [s.name for s in exercises() if hasattr(s.exercise, "bug")])
 def test_a_repair_holds_the_bug_of_the_zoo(name, tmp_path, rng):
     sheet = find(name)
@@ -326,6 +343,14 @@ def test_a_readers_file_is_never_overwritten(exercise):
     assert exercise("next", "linear")[1].startswith(f"Wrote {Path('exercises/03_linear.py')}")
 
 
+def test_what_next_says_judges_what_it_wrote(exercise):
+    assert "then: scratchvae exercise check\n" in exercise("next")[1]
+    for _ in range(2):  # written, then there already
+        text = exercise("next", "linear")[1]  # while 01_relu is not solved
+        command = re.search(r"scratchvae exercise (check \w+)", text)[1]
+        assert "03_linear.py: not yet" in exercise(*command.split())[1]
+
+
 def test_within_the_folder_it_is_the_folder(exercise, monkeypatch):
     exercise("next")
     monkeypatch.chdir("exercises")
@@ -342,7 +367,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(exercise):
             ["check", "relo"],
             "there is no exercise 'relo': `scratchvae exercise` lists them; did you",
         ),
-        (["check", "relu"], "01_relu.py: there is no such file; `scratchvae exercise next` writes"),
+        (["check", "relu"], "01_relu.py: there is no such file; `scratchvae exercise next relu`"),
         (["next", "--folder", "file"], "file: is a file, expected a folder"),
         (["next", "--folder", "file/below"], "cannot be written"),
         (["list", "--folder", "damaged"], "progress.json: is damaged; delete it to begin anew"),

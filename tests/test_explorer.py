@@ -395,6 +395,129 @@ def test_a_posterior_is_dragged_and_its_draws_go_with_it(browser, digits, rng):
 
 
 @pytest.mark.slow
+def test_a_zoom_keeps_what_is_pointed_at_in_its_place(browser, digits, rng):
+    from selenium.webdriver import ActionChains, Keys
+
+    data = shown(browser, digits)
+    codes = floats(data["mu"]).reshape(-1, 2)
+    plane, whole = browser.find("#plane"), scale_of(browser)
+    box = browser.run("return arguments[0].getBoundingClientRect().toJSON()", plane)
+    unit = whole * box["width"] / 400
+
+    def middles():
+        script = """return [...document.querySelectorAll("#codes text")].map((e) => {
+            const at = e.getScreenCTM(), x = e.getAttribute("x"), y = e.getAttribute("y");
+            return [at.a * x + at.e, at.d * y + at.f]; })"""
+        return np.array(browser.run(script))
+
+    before = middles()
+    centre = np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+    at = np.rint(centre + rng.uniform(-200, 200, 2))  # Chromium's mouse points at whole pixels
+    point = (at - centre) / [unit, -unit]
+    wheel = f"""return !document.querySelector("#plane").dispatchEvent(new WheelEvent("wheel", {{
+        deltaY: -100, cancelable: true, ctrlKey: arguments[0],
+        clientX: {at[0]}, clientY: {at[1]} }}))"""
+    assert not browser.run(wheel, False)  # that scrolls the page
+    assert scale_of(browser) == whole
+    assert browser.run(wheel, True)  # and the page does not grow as well
+    assert scale_of(browser) == pytest.approx(2 * whole)
+    # The places have one decimal: 0.05 units off, and twice as much where they are doubled.
+    atol = 3 * 0.051 * box["width"] / 400
+    np.testing.assert_allclose(middles() - at, 2 * (before - at), rtol=0, atol=atol)
+    assert browser.run("return state.z") == [0, 0]
+
+    # A click finds the example that is there, and its cloud stands there.
+    i = int(np.argmin(np.hypot(*(codes - point).T)))
+    right, down = np.rint(middles()[i] - centre)
+    choose(browser, "walk")  # whose line has no handles
+    move = ActionChains(browser.driver).move_to_element_with_offset
+    move(plane, int(right), int(down)).click().perform()
+    picked = codes[browser.run("return state.ends[1]")]
+    assert np.hypot(*(picked - codes[i])) * unit < 2  # a whole pixel, twice
+
+    plane.send_keys("0")
+    assert scale_of(browser) == whole
+    np.testing.assert_allclose(middles(), before, rtol=0, atol=1e-3)
+    # The keys zoom about the code, and the arrows do not lose it.
+    choose(browser, "look")
+    browser.run("moveTo([1, -1])")
+    plane.send_keys("+++")
+    assert scale_of(browser) == pytest.approx(8 * whole)
+    plane.send_keys(Keys.SHIFT, *[Keys.ARROW_LEFT] * 40)
+
+    def ring():
+        return np.array(
+            browser.run("""const ring = document.querySelector("#ring .here");
+            const at = ring.getBoundingClientRect(), box = plane.getBoundingClientRect();
+            return [(at.x + at.width / 2 - box.x) / box.width,
+                    (at.y + at.height / 2 - box.y) / box.height]""")
+        )
+
+    assert browser.run("return state.z[0]") == pytest.approx(1 - 40 * 0.05 * 200 / (8 * whole))
+    assert ((ring() > 0) & (ring() < 1)).all()
+    browser.find("#zoom-out").click()
+    assert scale_of(browser) == pytest.approx(4 * whole)
+    for _ in range(12):
+        browser.find("#zoom-in").click()
+    assert scale_of(browser) == pytest.approx(64 * whole)  # and no further
+    browser.find("#zoom-whole").click()
+    np.testing.assert_allclose(middles(), before, rtol=0, atol=1e-3)
+    assert browser.errors() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corner", [-200, 0])
+def test_a_plane_has_zero_in_its_middle_wherever_its_viewbox_begins(browser, digits, corner):
+    """The figures of the documentation share latent.js, and one has its origin in a corner."""
+    shown(browser, digits)
+    found = browser.run(f"""const name = "http://www.w3.org/2000/svg";
+        const svg = document.createElementNS(name, "svg");
+        svg.setAttribute("viewBox", "{corner} {corner} 400 400");
+        svg.style.cssText = "position: fixed; left: 10px; top: 20px; width: 200px; height: 200px;";
+        document.body.append(svg);
+        return [[110, 120], [140, 120], [110, 60]].map(([clientX, clientY]) =>
+            pointAt(svg, 60, {{ clientX, clientY }}));""")
+    # 200 pixels show 400 units, and 60 units are 1.
+    np.testing.assert_allclose(found, [[0, 0], [1, 0], [0, 2]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_cloud_is_made_wider_without_a_pointer(browser, digits):
+    from selenium.webdriver import Keys
+
+    shown(browser, digits)
+    choose(browser, "cloud")
+    width = browser.run("return state.width")
+    for k in 0, 1:
+        browser.find(f"#width-{k + 1}").send_keys(*[Keys.ARROW_RIGHT] * 5)
+        # The slider has two decimals.
+        assert browser.run("return state.width")[k] == pytest.approx(width[k] + 0.05, abs=0.006)
+    radii = drawn(browser, "ellipse.posterior", "rx", "ry")[0] / scale_of(browser)
+    assert radii == pytest.approx(browser.run("return state.width"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["normal", "mixture"])
+def test_one_dimension_has_widths_and_no_second_axis(browser, tmp_path, rng, prior):
+    components = {"components": 2} if prior == "mixture" else {}
+    run = run_of(tmp_path, rng, latent=1, prior=prior, **components)
+    data = shown(browser, run)
+    browser.find("#show-ellipses").click()
+    ellipses = drawn(browser, "#codes ellipse", "rx", "ry")
+    widths = floats(data["sigma"])
+    np.testing.assert_allclose(ellipses[:, 0], scale_of(browser) * widths, atol=0.06)
+    assert (ellipses[:, 1] > 0).all()  # else they are not drawn
+    assert (drawn(browser, "#axis ellipse", "ry") > 0).all()
+    assert browser.find_all("#axis circle") == []
+    heights = drawn(browser, "#names text:not(.start)", "y")
+    assert len(np.unique(heights)) == 2  # the numbers below the axis, and its name above
+    choose(browser, "cloud")
+    assert drawn(browser, "ellipse.posterior", "ry")[0, 0] > 0
+    assert "higher" not in browser.text("#hint")
+    assert len(browser.find_all("#widths input")) == 1
+
+
+@pytest.mark.slow
 def test_a_walk_goes_straight_from_one_code_to_another(browser, digits, rng):
     from selenium.webdriver import Keys
 

@@ -55,13 +55,16 @@ def _list(folder: Folder, name: str | None) -> int:
 def _next(folder: Folder, name: str | None) -> int:
     sheet, written = folder.write(name)
     path = folder.file(sheet)
+    check = "scratchvae exercise check"
+    if folder.current(None) != sheet:  # an earlier one is not solved yet
+        check += f" {sheet.name[3:]}"
     if written:
         print(f"Wrote {path}: {sheet.title} ({sheet.minutes})")
-        print("Read it, write what is missing, then: scratchvae exercise check")
+        print(f"Read it, write what is missing, then: {check}")
     else:
         state = "solved" if folder.of(sheet)["done"] else "not solved yet"
         print(f"{path} is there already and {state}; it stays as it is. {sheet.title}")
-        print("Judge it: scratchvae exercise check. Skip to another: scratchvae exercise next NAME")
+        print(f"Judge it: {check}. Skip to another: scratchvae exercise next NAME")
     return 0
 
 

@@ -166,7 +166,8 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
     path = Path(path)
     sheet = find(name or path.name)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; `scratchvae exercise next` writes it")
+        how = f"`scratchvae exercise next {sheet.name[3:]}` writes it"
+        raise InputError(f"{path}: there is no such file; {how}")
     limit = sheet.exercise.limit if limit is None else limit
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "verdict.json")

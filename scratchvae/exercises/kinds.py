@@ -144,7 +144,8 @@ def diagnosis(report: Report, name: str) -> str:
     of = f"{name}, the gradient of {head[1]}"
     if head[2] == "has":
         shapes = lines[0].partition(f"{head[1]} ")[2]
-        return " ".join([f"{of} {_without_seed(shapes)}", *lines[1:2]])
+        found = f"{name}: the gradient of {head[1]} {_without_seed(shapes)}"
+        return " ".join([found, *lines[1:2]])
     if not report.cause:
         return f"{of}: it is wrong, and not by a sign, a factor or a term that is usual."
     return f"{of}: {lines[1]}"
@@ -232,7 +233,8 @@ def require_gradient(
         shown = _gradients(wrt, given, right, error.report.message)
         raise Wrong(diagnosis(error.report, name), shown) from None
     except InputError as error:
-        raise Wrong(f"{error}.") from None
+        # The checker speaks of the backward of a pair; `name` is that backward itself.
+        raise Wrong(str(error).replace(f"{name}'s backward", name) + ".") from None
 
 
 def _tuple(gradients: Any) -> tuple[Any, ...]:
@@ -486,8 +488,12 @@ class Predict(Exercise):
 
 
 def _number(value: Any) -> float:
+    if value is None:
+        raise Wrong("answer returns None: is its `return` missing?", tried=False)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        kind = type(value).__name__
-        raise Wrong(f"answer is a {kind}: expected a number.", tried=value is not None) from None
+        raise Wrong(f"answer is a {type(value).__name__}: expected a number.") from None
+    if math.isnan(number):
+        raise Wrong("answer is nan: expected a number.")
+    return number

@@ -21,7 +21,9 @@ const sigma = isCloud ? rowsOf(data.sigma, latent) : mu.map(() => new Float32Arr
 const reachOf = (dimensions) =>
   1.07 * Math.max(2.6, ...mu.map((code) => Math.max(...dimensions.map((j) => Math.abs(code[j])))));
 const range = Math.ceil(10 * reachOf(order)) / 10;
-let reach, scale; // of the plane: units of its viewBox to 1
+const view = { zoom: 1, centre: [0, 0] }; // which part of the plane is seen, and how large
+const MAX_ZOOM = 64;
+let whole, reach, scale; // how far the plane and what is seen of it reach; units of its viewBox to 1
 
 const DRAWS = 32, SHOWN = 8, SAMPLES = 24, STEPS = 8;
 const state = {
@@ -43,7 +45,9 @@ const drawCode = () => Float64Array.from({ length: latent }, drawNormal);
 const meanAt = (z) => decode(decoder, z, state.label).mean;
 const onAxes = (code) => state.axes.map((axis) => (axis === null ? 0 : code[axis]));
 // Where there is one dimension only, points that would cover each other stand above each other.
-const placeOf = (i) => (latent > 1 ? onAxes(mu[i]) : [mu[i][0], (((i * 0.618) % 1) - 0.5) * reach]);
+const placeOf = (i) => (latent > 1 ? onAxes(mu[i]) : [mu[i][0], (((i * 0.618) % 1) - 0.5) * whole]);
+// A Gaussian's outline needs a height there as well; it means nothing.
+const outlineOf = (width) => (latent > 1 ? onAxes(width) : [width[0], 10 / scale]);
 
 // ---- Pictures of examples -----------------------------------------------------------------------
 
@@ -114,28 +118,40 @@ function drawAxes() {
   // The smallest of 1, 2, 5, 10, ... with at most four of them to each side.
   const power = 10 ** Math.floor(Math.log10(reach / 4));
   const step = [1, 2, 5, 10].find((s) => 4 * s * power >= reach) * power;
-  const parts = [svg("path", { d: "M-200 0H200M0 -200V200" })], names = [];
-  for (let k = 1; k * step < 0.94 * reach; k++)
-    for (const z of [-k * step, k * step]) {
-      const text = say(z, Math.max(0, -Math.floor(Math.log10(step))));
-      parts.push(svg("path", { d: `M${scale * z} -4v8M-4 ${scale * z}h8` }));
-      names.push(svg("text", { x: scale * z, y: 15 }, text), svg("text", { x: -14, y: -scale * z }, text));
+  const [first, second] = state.axes, { x: left, y: top } = plane.viewBox.baseVal;
+  // A word stands beside its axis, or at the edge where that axis is out of sight.
+  const column = (x) => Math.min(Math.max(x, left + 26), left + 374);
+  const row = (y) => Math.min(Math.max(y, top + 34), top + 370);
+  const room = (view.zoom > 1 ? 0.8 : 0.94) * reach; // where both are there, numbers leave the corners free
+  const parts = [svg("path", { d: second === null ? `M${left} 0h400` : `M${left} 0h400M0 ${top}v400` })], names = [];
+  state.axes.forEach((axis, along) => {
+    if (axis === null) return;
+    for (let k = Math.ceil((view.centre[along] - room) / step); k * step < view.centre[along] + room; k++) {
+      if (k === 0) continue;
+      const at = (along ? -scale : scale) * k * step;
+      parts.push(svg("path", { d: along ? `M-4 ${at}h8` : `M${at} -4v8` }));
+      names.push(svg("text", along ? { x: column(-14), y: at } : { x: at, y: row(15) }, say(k * step, Math.max(0, -Math.floor(Math.log10(step))))));
     }
+  });
+  const note = (y, text) => names.push(svg("text", { class: "start", x: left + 7, y: top + y }, text));
+  if (second === null) note(16, "the height means nothing");
   if (prior?.standard) {
-    for (const r of [1, 2]) parts.push(svg("circle", { class: "prior", r: r * scale }));
-    names.push(svg("text", { class: "start", x: -193, y: 188 }, "dashed: the prior, 1σ and 2σ"));
+    for (const r of [1, 2]) {
+      if (second === null) parts.push(svg("path", { class: "prior", d: `M${-r * scale} ${top}v400M${r * scale} ${top}v400` }));
+      else parts.push(svg("circle", { class: "prior", r: r * scale }));
+    }
+    note(388, "dashed: the prior, 1σ and 2σ");
   } else if (prior) {
     prior.weights.forEach((weight, k) => {
-      const [x, y] = onAxes(prior.mean[k]), [rx, ry] = onAxes(prior.sigma[k]);
+      const [x, y] = onAxes(prior.mean[k]), [rx, ry] = outlineOf(prior.sigma[k]);
       const at = { cx: scale * x, cy: -scale * y, rx: scale * rx, ry: scale * ry };
       const share = Math.min(1, 0.35 + weight * prior.weights.length * 0.5);
       parts.push(svg("ellipse", { class: "prior", opacity: share, fill: "none", ...at }));
     });
-    names.push(svg("text", { class: "start", x: -193, y: 188 }, "dashed: the prior's Gaussians, 1σ"));
+    note(388, "dashed: the prior's Gaussians, 1σ");
   }
-  const [first, second] = state.axes;
-  names.push(svg("text", { x: 187, y: -12 }, `z${subscript(first)}`));
-  if (second !== null) names.push(svg("text", { x: 15, y: -188 }, `z${subscript(second)}`));
+  names.push(svg("text", { x: left + 387, y: Math.min(Math.max(-12, top + 12), top + 350) }, `z${subscript(first)}`));
+  if (second !== null) names.push(svg("text", { x: column(15), y: top + 12 }, `z${subscript(second)}`));
   byId("axis").replaceChildren(...parts);
   byId("names").replaceChildren(...names);
 }
@@ -143,7 +159,7 @@ function drawAxes() {
 function drawCodes() {
   const ellipses = byId("show-ellipses").checked, parts = [];
   for (const i of all) {
-    const [x, y] = placeOf(i), [rx, ry] = onAxes(sigma[i]);
+    const [x, y] = placeOf(i), [rx, ry] = outlineOf(sigma[i]);
     const faded = state.only !== null && labels[i] !== state.only ? " faded" : "";
     const name = `digit-${labels ? labels[i] % 10 : ""}${faded}`, at = [scale * x, -scale * y].map((c) => c.toFixed(1));
     if (ellipses && !faded)
@@ -154,11 +170,13 @@ function drawCodes() {
   byId("codes").replaceChildren(...parts);
 }
 
-// Decoded pictures on a grid over the whole plane, the other dimensions as they are.
+// Decoded pictures on a grid over all that is seen of the plane, the other dimensions as they are.
 let tilesWait = 0;
 function drawTiles() {
   const shown = byId("show-tiles").checked;
   byId("tiles").toggleAttribute("hidden", !shown);
+  const { x, y } = plane.viewBox.baseVal;
+  for (const [key, value] of Object.entries({ x, y })) byId("tiles").setAttribute(key, value);
   plane.classList.toggle("tiled", shown);
   clearTimeout(tilesWait);
   if (!shown) return;
@@ -170,7 +188,7 @@ function drawTiles() {
     const context = canvas.getContext("2d");
     for (let r = 0; r < across; r++)
       for (let c = 0; c < across; c++) {
-        const z = [...state.z], at = [c, across - 1 - r].map((k) => ((k + 0.5) / across - 0.5) * 2 * reach);
+        const z = [...state.z], at = [c, across - 1 - r].map((n, k) => view.centre[k] + ((n + 0.5) / across - 0.5) * 2 * reach);
         state.axes.forEach((axis, k) => axis !== null && (z[axis] = at[k]));
         show(cell, meanAt(z));
         context.drawImage(cell, c * width, r * height);
@@ -237,7 +255,12 @@ function update() {
 
   if (mode === "cloud") {
     const at = draws();
-    placeCloud(byId("cloud"), scale, [x, y, ...onAxes(state.width)], at.map(onAxes));
+    placeCloud(byId("cloud"), scale, [x, y, ...outlineOf(state.width)], at.map(onAxes));
+    state.axes.forEach((axis, k) => {
+      if (axis === null || !isCloud) return;
+      byId(`width-${k + 1}`).value = state.width[axis];
+      byId(`width-${k + 1}-name`).textContent = `σ${subscript(axis)}`;
+    });
     if (isCloud) fillStrip(byId("cloud-strip"), at.slice(0, SHOWN), (i) => `Draw ${i + 1}, decoded`);
   } else if (mode === "walk") {
     const [from, to] = state.ends.map((i) => mu[i]);
@@ -258,6 +281,7 @@ function update() {
 // A new place on the axes, or in one dimension alone.
 function moveTo(z) {
   state.z = [...z];
+  follow();
   update();
 }
 function move(j, value) {
@@ -271,8 +295,17 @@ const moveOnAxes = ([x, y]) => {
 };
 
 function chooseAxes() {
-  reach = reachOf(state.axes.filter((axis) => axis !== null));
+  whole = reachOf(state.axes.filter((axis) => axis !== null));
+  showWhole();
+}
+
+// Draw the plane as `view` says. It does not go beyond the edge of the whole plane.
+function drawView() {
+  reach = whole / view.zoom;
   scale = 200 / reach;
+  view.centre = view.centre.map((c) => Math.min(Math.max(c, reach - whole), whole - reach));
+  const [x, y] = view.centre;
+  plane.setAttribute("viewBox", `${scale * x - 200} ${-scale * y - 200} 400 400`);
   if (state.mode === "prior") showSamples();
   drawAxes();
   drawCodes();
@@ -280,12 +313,31 @@ function chooseAxes() {
   update();
 }
 
+function showWhole() {
+  Object.assign(view, { zoom: 1, centre: [0, 0] });
+  drawView();
+}
+// The point `at` stays where it is on the screen.
+function zoomBy(factor, at) {
+  const zoom = Math.min(Math.max(view.zoom * factor, 1), MAX_ZOOM);
+  view.centre = view.centre.map((c, k) => at[k] + (c - at[k]) * (view.zoom / zoom));
+  view.zoom = zoom;
+  drawView();
+}
+// A code that was moved out of sight, other than by a pointer, is brought into it.
+function follow() {
+  const at = onAxes(state.z);
+  if (view.zoom === 1 || at.every((c, k) => Math.abs(c - view.centre[k]) < 0.95 * reach)) return;
+  view.centre = at;
+  drawView();
+}
+
 // ---- What can be done ---------------------------------------------------------------------------
 
 const HINTS = {
   look: "Point into the plane, drag the ring, or use the arrow keys. A click holds the ring, another lets it go.",
   cloud: isCloud
-    ? "Click on an example to have its posterior. Drag it by its centre, or make it wider or higher by the small rings. The dots are draws; eight are decoded below."
+    ? `Click on an example to have its posterior. Drag it by its centre, or make it ${latent > 1 ? "wider or higher by the small rings" : "wider by the small ring"}. The dots are draws; eight are decoded below.`
     : "An autoencoder gives each example a point: there is no σ, so there is no ellipse, and no prior to draw from. Click on an example to have its code, and drag it.",
   walk: "Click on two examples, one after the other. The pictures are decoded on the straight line between their codes.",
   prior: prior?.standard ? "Draws from the prior N(0, I), decoded. Click on one to look at it." : "Draws from the prior that the model has learned, decoded. Its Gaussians are the dashed ellipses, at 1σ.",
@@ -315,6 +367,7 @@ function choose(i) {
   state.width = [...sigma[i]];
   state.eps = isCloud && state.eps.length ? state.eps : redraw();
   if (decoder.classes) state.label = labels[i];
+  follow();
   byId("image").value = i + 1;
   byId("image-name").textContent = `of ${n}${labels ? `: a ${labels[i]}` : ""}`;
   update();
@@ -333,7 +386,9 @@ function walk(from, to) {
 function stepTo(t) {
   const [from, to] = state.ends.map((i) => mu[i]);
   byId("step").value = t;
-  moveTo([...from].map((c, j) => c + t * (to[j] - c)));
+  // A zoomed view stays, so that both ends can be chosen in it.
+  state.z = [...from].map((c, j) => c + t * (to[j] - c));
+  update();
 }
 let timer = 0;
 function stop() {
@@ -379,7 +434,7 @@ byId("cloud-strip").pick = (i) => moveTo(draws()[i]);
 // A click picks the example that is nearest in the plane.
 plane.addEventListener("click", (event) => {
   if (event.target.closest(".hit:not(.ring)")) return;
-  const places = all.map(placeOf), i = nearest(pointAt(plane, scale, event), places);
+  const places = all.map(placeOf), i = nearest(pointAt(plane, scale, event, view.centre), places);
   if (state.mode === "cloud") choose(i);
   if (state.mode === "walk") walk(state.ends[1], i);
   if (state.mode === "look") state.held = !state.held;
@@ -387,19 +442,43 @@ plane.addEventListener("click", (event) => {
 followPointer(plane, () => scale, (z, event) => {
   if (state.mode !== "look" || (state.held && event.pointerType === "mouse")) return;
   moveOnAxes(z);
-});
+}, () => view.centre);
 holdCloud(byId("cloud"), () => scale, () => [...onAxes(state.z), ...onAxes(state.width)], {
   hold: stop,
+  centre: () => view.centre,
   move: (i, value) => (i < 2 ? move(state.axes[i], value) : state.axes[i - 2] !== null && (state.width[state.axes[i - 2]] = Math.max(value, 0.01))),
   moved: update,
 });
+// With Ctrl, as on a map, since the wheel alone scrolls the page; a pinch on a touchpad is the same event.
+plane.addEventListener("wheel", (event) => {
+  if (!event.ctrlKey) return;
+  event.preventDefault();
+  zoomBy(2 ** Math.min(Math.max(-event.deltaY / 100, -1), 1), pointAt(plane, scale, event, view.centre));
+}, { passive: false });
+const ZOOMS = {
+  "zoom-in": () => zoomBy(2, onAxes(state.z)),
+  "zoom-out": () => zoomBy(0.5, onAxes(state.z)),
+  "zoom-whole": showWhole,
+};
+for (const [id, zoom] of Object.entries(ZOOMS)) byId(id).addEventListener("click", zoom);
 plane.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's own
+  const zoom = { "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", 0: "zoom-whole" }[event.key];
+  if (zoom) return ZOOMS[zoom]();
   const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
   if (!by) return;
   event.preventDefault();
   const step = (event.shiftKey ? 0.05 : 0.01) * reach, at = onAxes(state.z);
   moveOnAxes(by.map((d, k) => at[k] + d * step));
+  follow();
 });
+
+// Without a pointer the cloud is made wider or higher by sliders.
+for (const k of [0, 1])
+  byId(`width-${k + 1}`).addEventListener("input", () => {
+    state.width[state.axes[k]] = byId(`width-${k + 1}`).valueAsNumber;
+    update();
+  });
 
 // ---- Controls -----------------------------------------------------------------------------------
 
@@ -444,6 +523,7 @@ function addSliders() {
     input.dataset.dimension = j;
     input.addEventListener("input", () => {
       move(j, input.valueAsNumber);
+      follow();
       update();
       drawTiles();
     });
@@ -491,7 +571,8 @@ function start() {
     radio.disabled = true;
     radio.parentElement.title = "An autoencoder has no prior to draw from";
   }
-  if (latent === 1) for (const part of plane.querySelectorAll(".height")) part.remove();
+  byId("widths").hidden = !isCloud;
+  if (latent === 1) for (const part of document.querySelectorAll(".height")) part.remove();
   const kinds = labels ? [...new Set(labels)].sort((a, b) => a - b) : [];
   if (kinds.length > 1 && kinds.length <= 20)
     byId("legend").append(...kinds.map((label) => {

@@ -111,13 +111,12 @@ function place(root, selector, attributes) {
     for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value);
 }
 
-// Where a pointer is in a plane 400 units wide, with z = 0 in its middle and `scale` units to 1.
-function pointAt(svg, scale, event) {
-  const box = svg.getBoundingClientRect();
-  return [
-    ((event.clientX - box.left) / box.width - 0.5) * (400 / scale),
-    (0.5 - (event.clientY - box.top) / box.height) * (400 / scale),
-  ];
+// Where a pointer is in a plane, which has the code `centre` in its middle and `scale` units to 1.
+function pointAt(svg, scale, event, centre = [0, 0]) {
+  const { x: left, y: top, width, height } = svg.viewBox.baseVal;
+  // The border around the drawing does not count, as it would in getBoundingClientRect.
+  const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+  return [centre[0] + (x - left - width / 2) / scale, centre[1] - (y - top - height / 2) / scale];
 }
 
 const GRIP = 22; // how far from the outline its two handles stand
@@ -126,12 +125,15 @@ const GRIP = 22; // how far from the outline its two handles stand
 // point has no sigma, and one draw. A handle that would be beyond the edge stands on the other side.
 function placeCloud(svg, scale, [mu1, mu2, sigma1 = 0, sigma2 = 0], draws) {
   const x = scale * mu1, y = -scale * mu2, rx = scale * sigma1, ry = scale * sigma2;
-  const [sideX, sideY] = [x + rx, -y + ry].map((end) => (end + GRIP > 195 ? -1 : 1));
+  const seen = svg.closest("svg").viewBox.baseVal;
+  const sideX = x + rx + GRIP > seen.x + seen.width - 5 ? -1 : 1;
+  const sideY = y - ry - GRIP < seen.y + 5 ? -1 : 1;
   place(svg, "ellipse.posterior", { cx: x, cy: y, rx, ry });
   place(svg, ".mean", { cx: x, cy: y });
   place(svg, ".width", { cx: x + sideX * (rx + GRIP), cy: y });
   place(svg, ".height", { cx: x, cy: y - sideY * (ry + GRIP) });
-  place(svg, ".stem", { d: `M${x + sideX * rx} ${y}h${sideX * GRIP}M${x} ${y - sideY * ry}v${-sideY * GRIP}` });
+  const up = svg.querySelector(".height") ? `M${x} ${y - sideY * ry}v${-sideY * GRIP}` : "";
+  place(svg, ".stem", { d: `M${x + sideX * rx} ${y}h${sideX * GRIP}${up}` });
   svg.querySelectorAll("circle.z").forEach((dot, i) => {
     dot.setAttribute("cx", scale * draws[i][0]);
     dot.setAttribute("cy", -scale * draws[i][1]);
@@ -139,8 +141,8 @@ function placeCloud(svg, scale, [mu1, mu2, sigma1 = 0, sigma2 = 0], draws) {
 }
 
 // The hand: a handle follows the pointer that took hold of it. `move(i, value)` is told the new
-// value of the i-th of [mu1, mu2, sigma1, sigma2], which `code()` returns; `scale()` is that of now.
-function holdCloud(svg, scale, code, { hold, move, moved }) {
+// value of the i-th of [mu1, mu2, sigma1, sigma2], which `code()` returns; `scale()` and `centre()` are those of now.
+function holdCloud(svg, scale, code, { hold, move, moved, centre = () => [0, 0] }) {
   const grips = { mean: [0, 1], width: [2], height: [3] };
   for (const [name, which] of Object.entries(grips)) {
     const hit = svg.querySelector(`.hit.${name}`);
@@ -153,7 +155,7 @@ function holdCloud(svg, scale, code, { hold, move, moved }) {
     });
     hit.addEventListener("pointermove", (event) => {
       if (!hit.hasPointerCapture(event.pointerId)) return;
-      const z = pointAt(svg.closest("svg"), scale(), event);
+      const z = pointAt(svg.closest("svg"), scale(), event, centre());
       for (const i of which) move(i, i < 2 ? z[i] : Math.abs(z[i - 2] - code()[i - 2]) - GRIP / scale());
       moved();
     });
@@ -162,8 +164,8 @@ function holdCloud(svg, scale, code, { hold, move, moved }) {
 
 // The code under the pointer. A mouse need not be pressed. A finger that takes hold of the ring
 // draws it along; elsewhere it moves the ring there, and scrolls the page as it does everywhere.
-function followPointer(svg, scale, move) {
-  const point = (event) => move(pointAt(svg, scale(), event), event);
+function followPointer(svg, scale, move, centre = () => [0, 0]) {
+  const point = (event) => move(pointAt(svg, scale(), event, centre()), event);
   holdPage(svg.querySelector(".ring.hit"));
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerdown", point);
