@@ -88,7 +88,9 @@ def test_reparameterize_with_k_samples(shape, k, rng):
 @examples(50)
 def test_kl(shape, scale, rng):
     mu, logvar = rng.standard_normal((2, *shape))
-    check(gaussian.kl_standard_normal, (mu, scale * logvar), rng=rng)
+    # Beside exp(20), which four sigma give, rounding hides the slope of mu^2 / 2.
+    logvar = np.minimum(scale * logvar, 10)
+    check(gaussian.kl_standard_normal, (mu, logvar), rng=rng)
 
 
 @pytest.mark.proves("log-density-grad-z", "log-density-grad-mu", "log-density-grad-logvar")
