@@ -61,6 +61,7 @@ from .run import (
     new,
     options_of,
     resume,
+    saved_in,
 )
 from .run import open as open_run
 from .training import Trainer
@@ -536,7 +537,10 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior and decode them, to one picture of them all or to an array."""
-    path = args.run_folder / LAST
+    path = saved_in(args.run_folder)
+    if args.out.suffix not in (*ARRAYS, *PICTURES):
+        expected = ", ".join((*PICTURES, *ARRAYS))
+        raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
     _, values = checkpoint.load(path)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
     if not model.has_posterior:
@@ -573,6 +577,7 @@ def encode(args: argparse.Namespace) -> int:
 
 
 ARRAYS = (".npy", ".npz", ".csv")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | None = None) -> None:

@@ -737,7 +737,7 @@ def open(
         If there is no run, its file or its data cannot be read, the data are others, or an option
         is not as it was.
     """
-    path = Path(out) / (BEST if best else LAST)
+    path = saved_in(out, best)
     arrays, values = checkpoint.load(path)
     options = options_of(values, path).changed(changes, path)
     saved = values.get("data")  # older checkpoints do not say
@@ -783,6 +783,14 @@ def open(
     run.best = math.inf if values["best"] is None else values["best"]
     run.position = position
     return run
+
+
+def saved_in(out: str | Path, best: bool = False) -> Path:
+    """Return where the run in the folder `out` is saved; InputError unless it is a folder."""
+    if not Path(out).is_dir():
+        found = "a file" if Path(out).exists() else "no such folder"
+        raise InputError(f"{out}: {found}: expected the folder of a run")
+    return Path(out) / (BEST if best else LAST)
 
 
 def _place(

@@ -123,7 +123,7 @@ def test_the_command_writes_one_file_beside_the_run_or_where_it_is_told(trained,
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["none"], "none/checkpoint.safetensors: no such file: expected a checkpoint"),
+        (["none"], "none: no such folder: expected the folder of a run"),
         (["RUN", "--out", "page.pdf"], "--out page.pdf: expected a name that ends in .html"),
         (["RUN", "--out", "none/page.html"], "none/page.html: cannot be written"),
         (["RUN", "--out", "folder.html"], "folder.html: cannot be written"),

@@ -121,11 +121,7 @@ def _collect(run: Run) -> dict[str, Any]:
     """Return all that the page knows of a run."""
     model: Any = run.model
     dataset = run.trainer.dataset
-    codes = []
-    for x in run.trainer.test_batches():  # (B, D), with the labels if the model is given them
-        code = model.encode(x)
-        codes.append([asnumpy(part) for part in (code if model.has_posterior else (code,))])
-    mu, *rest = (np.concatenate(part).astype(float) for part in zip(*codes, strict=True))  # (N, Z)
+    mu, *rest = (code.astype(float) for code in run.trainer.codes())  # (N, Z)
     if model.has_posterior and model.prior.standard:
         by, share = "KL", kl_per_dimension(mu, rest[0]).mean(axis=0)  # (Z,)
     else:
