@@ -270,6 +270,17 @@ def test_adam_is_the_same_to_the_last_bit(launched):
     check()
 
 
+@pytest.mark.usefixtures("launched")
+def test_adams_numbers_may_be_integers_or_numpys(rng):
+    """CuPy passes an int as 8 bytes of an integer and a float32 as 4; the kernel reads doubles."""
+    arrays = [guarded(draws(rng, 5, "float64") ** 2) for _ in range(4)]
+    copies, numbers = [np.array(a) for a in arrays], (0, np.float32(0.75), 1, np.float32(0.5))
+    optimizers.adam_update(*arrays, *numbers)
+    definition("adam_update")(*copies, *map(float, numbers))
+    for one, other in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), other)
+
+
 def test_gather_is_the_same_to_the_last_bit(launched):
     @given_shapes
     def check(rng, b, d, gap, k, dtype):
