@@ -5,6 +5,7 @@
 `test_cupy_record.py` holds the file to the real CuPy.
 """
 
+import functools
 import inspect
 import json
 import types
@@ -55,6 +56,7 @@ def _signature(function):
     return str(inspect.Signature(parameters))
 
 
+@functools.cache  # asked at every call of a function on the stand-in
 def signature(text):
     """Return the `inspect.Signature` that `_signature` wrote as text."""
     return inspect.signature(eval(f"lambda {text[1:-1]}: None"))

@@ -82,9 +82,8 @@ def nvrtc():
     return ctypes.CDLL(str(found[-1]))
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_nvrtc_compiles_the_kernels(dtype, architecture):
+def compiled_by_nvrtc(dtype, architecture):
+    """Return the kernels as the machine code of a GPU, and as the text that it was made from."""
     library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     text = cuda.source().encode()
     assert (
@@ -94,15 +93,47 @@ def test_nvrtc_compiles_the_kernels(dtype, architecture):
     failed = library.nvrtcCompileProgram(
         program, len(options), (ctypes.c_char_p * len(options))(*options)
     )
-    assert library.nvrtcGetProgramLogSize(program, ctypes.byref(size)) == 0
-    log = ctypes.create_string_buffer(size.value)
-    assert library.nvrtcGetProgramLog(program, log) == 0
-    assert (failed, log.value.decode()) == (0, ""), log.value.decode()  # no warning either
-    assert library.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
-    binary = ctypes.create_string_buffer(size.value)
-    assert library.nvrtcGetCUBIN(program, binary) == 0
+
+    def get(what):
+        assert getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)) == 0
+        content = ctypes.create_string_buffer(size.value)
+        assert getattr(library, f"nvrtcGet{what}")(program, content) == 0
+        return content.raw
+
+    log = get("ProgramLog").rstrip(b"\0").decode()
+    assert (failed, log) == (0, ""), log  # no warning either
+    return get("CUBIN"), get("PTX").decode()
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nvrtc_compiles_the_kernels(dtype, architecture):
+    binary, _ = compiled_by_nvrtc(dtype, architecture)
     # An ELF file has a section .text.NAME for each kernel.
-    assert set(re.findall(rb"\.text\.(\w+)\0", binary.raw)) == {k.encode() for k in KERNELS}
+    assert set(re.findall(rb"\.text\.(\w+)\0", binary)) == {k.encode() for k in KERNELS}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu_a_thread_knows_its_place_and_waits_where_it_reads_of_others(dtype):
+    """These few lines of the text are another text on the host, where nothing else runs them."""
+    _, ptx = compiled_by_nvrtc(dtype, "sm_90")
+    _, *parts = re.split(r"\.entry (\w+)\(", ptx)
+    bodies = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert bodies.keys() == set(KERNELS)
+    for name, body in bodies.items():
+        places = set(re.findall(r"%(?:n?ctaid|n?tid)\.\w", body))
+        one_block = name == "batch_means"
+        assert places == {"%tid.x"} | (set() if one_block else {"%ctaid.x", "%nctaid.x"}), name
+        # In the order of the text: no read of shared memory without a barrier since the last write
+        # there, and a barrier after the last access, since a block may go on with another row.
+        written = accessed = False  # since the last barrier
+        for line in body.splitlines():
+            if "bar.sync" in line or "barrier.sync" in line:
+                written = accessed = False
+            assert not ("ld.shared" in line and written), f"{name}: {line.strip()}"
+            written |= "st.shared" in line
+            accessed |= "st.shared" in line or "ld.shared" in line
+        assert not accessed, name
 
 
 # ---- the values ----------------------------------------------------------------------------------
@@ -268,6 +299,17 @@ def test_adam_is_the_same_to_the_last_bit(launched):
             np.testing.assert_array_equal(np.asarray(one), other)
 
     check()
+
+
+@pytest.mark.usefixtures("launched")
+def test_adams_numbers_may_be_integers_or_numpys(rng):
+    """CuPy passes an int as 8 bytes of an integer and a float32 as 4; the kernel reads doubles."""
+    arrays = [guarded(draws(rng, 5, "float64") ** 2) for _ in range(4)]
+    copies, numbers = [np.array(a) for a in arrays], (0, np.float32(0.75), 1, np.float32(0.5))
+    optimizers.adam_update(*arrays, *numbers)
+    definition("adam_update")(*copies, *map(float, numbers))
+    for one, other in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), other)
 
 
 def test_gather_is_the_same_to_the_last_bit(launched):

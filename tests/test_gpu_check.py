@@ -97,6 +97,14 @@ def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
     assert "JAX lax.scan: jax is not installed." in (tmp_path / "gpu.md").read_text()
 
 
+def test_a_check_in_another_process_finds_what_the_callers_path_leads_to(
+    gpu_check, monkeypatch, tmp_path
+):
+    (tmp_path / "only_there.py").write_text("print('found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert gpu_check.run_python(["-c", "import gpu_check, only_there"], {}).stdout == "found\n"
+
+
 def test_a_check_that_lacks_a_library_says_so_and_has_not_failed(
     gpu_check, monkeypatch, tmp_path, capsys
 ):

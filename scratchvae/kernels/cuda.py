@@ -212,7 +212,7 @@ def adam_update(
         return NotImplemented
     if not all(a.flags.c_contiguous for a in arrays):
         return NotImplemented
-    numbers = 1 - beta1, 1 - beta2, float(step), float(eps)
+    numbers = map(float, (1 - beta1, 1 - beta2, step, eps))  # doubles, as the kernel reads them
     _launch("adam_update", value, -(-value.size // THREADS), *arrays, *numbers, value.size)
     return None
 
