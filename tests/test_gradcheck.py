@@ -836,6 +836,12 @@ def test_entries_of_very_different_sizes_are_decided(pair, x):
         assert error.value.report.verdict == "wrong"
 
 
+def test_at_a_kink_what_lies_beyond_both_slopes_is_wrong():
+    relu = scaled(lambda x: np.maximum(x, 0), lambda x: 2.0 * np.ones(x.shape))
+    for _ in range(20):
+        assert verdict_of(*relu, [np.zeros(2)]) == "wrong"
+
+
 def test_a_small_entry_among_many_large_ones(rng):
     weights = np.where(np.arange(65) < 3, 1e4, 1.0)
     off = np.where(np.arange(65) == 40, 1.01, 1.0)

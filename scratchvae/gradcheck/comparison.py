@@ -260,8 +260,8 @@ class Line:
         standing = best.row.any() and abs(best.value) <= best.width
         if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
             return False  # y stands still to large steps, which leap over all that noise leaves
-        if standing and self.ladder.forward.is_noise(best.row != 0):
-            return False  # or over the waves of a wave
+        if standing and self.ladder.forward.lost[best.row != 0].all():
+            return False  # noise, or a wave whose period is shorter than every step
         # If two say the same, rougher ones need not exclude g; but to stand still says little.
         sure = best.row.any() and self._another()
         return beyond(best) and all(

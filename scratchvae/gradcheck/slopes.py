@@ -173,6 +173,7 @@ class Forward:
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
         self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
         self.noise: list[tuple[float, Numbers]] = []  # of y, within a reach in units of size
+        self.lost = np.zeros(self.y.shape, bool)  # outputs that keep less than two digits of it
         # A change as small as this may be rounding of the largest numbers around.
         values = [*arrays, *(b.value for b in blocks), self.y]
         self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
@@ -218,15 +219,9 @@ class Forward:
                 residue = values - powers @ (np.linalg.pinv(powers) @ values)
                 limit = 5 * np.median(np.abs(residue), axis=0)
                 noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
+                if not self.noise:
+                    self.lost = noise > 0.01 * np.abs(self.y + values).max(axis=0)
             self.noise.append((13 * spacing, noise))
-
-    def is_noise(self, outputs: Numbers) -> bool:
-        """Tell whether some of the outputs are lost in what was measured as noise.
-
-        It may be rounding, or a wave whose period is shorter than every step.
-        """
-        finest = self.noise[0][1] if self.noise else self.rounding
-        return bool((finest[outputs] >= 0.01 * np.abs(self.y[outputs])).all())
 
     def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
         """Return by how much y may be off, by the finest scale and by all up to `reach`.
