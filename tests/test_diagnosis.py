@@ -748,3 +748,14 @@ def test_a_scalar_result_may_be_a_float(rng):
         lambda x: (float((x * x).sum()), x), lambda dy, x: 2 * dy * x, [rng.standard_normal(3)]
     )
     assert report.ok
+
+
+@pytest.mark.parametrize("shape", [(3000,), (60, 50)])
+def test_a_forgotten_mean_over_many_entries_is_a_factor(shape, rng):
+    """Backward's numbers are as far from the differences as these are off, 3,000 times."""
+    report = verdict_on(
+        lambda x: ((x * x).mean(), x), lambda dy, x: dy * 2 * x, [rng.standard_normal(shape)]
+    )
+    assert report.cause == "factor"
+    assert "It is 3000 times the right one" in report.message
+    assert "so a mean over" in report.message

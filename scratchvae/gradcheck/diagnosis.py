@@ -40,10 +40,10 @@ class Evidence:
         """Where the right gradient is known, (...) bool."""
         return np.isfinite(self.right) & ~self.doubtful
 
-    def close(self, a: Numbers, b: Numbers) -> Numbers:
+    def close(self, a: Numbers, b: Numbers, times: float = 1.0) -> Numbers:
         """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
 
-        To agree is to share nine digits, or as many as the differences know.
+        To agree is to share nine digits, or as many as the differences know, or so many times them.
         """
         known, width = self.known, self.width[self.known]
         a, b = a[known], b[known]
@@ -51,7 +51,7 @@ class Evidence:
         if self.jacobian is not None:  # the sum of what an entry is a sum of, without cancelling
             rows = np.abs(self.jacobian * self.dy).reshape(self.value.size, -1)
             size = size + rows.sum(axis=1)[known.ravel()]
-        return np.asarray(np.abs(a - b) <= FIT * size + 4 * width)
+        return np.asarray(np.abs(a - b) <= FIT * size + 4 * times * width)
 
     def fits(self, guess: Numbers | None) -> bool:
         """Tell whether backward gives `guess`, and that is not what is right, where it is known."""
@@ -114,6 +114,8 @@ def factor(e: Evidence) -> Guesses:
         return
     k = np.argmax(np.abs(n) / (width + FIT * np.abs(n)))  # the one known best
     ratio, fit = float(a[k] / n[k]), FIT + 4 * float(width[k] / np.abs(n[k]))
+    if fit > 0.01:
+        return  # known too roughly to be called a factor
     names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= fit]
     if np.count_nonzero(n) < 2 and not names:
         return
@@ -122,7 +124,8 @@ def factor(e: Evidence) -> Guesses:
     says = f": {', or '.join(names)}" if names else ""
     where = "every coordinate looked at" if n.size > 1 else "its one coordinate"
     shown = f"{ratio:.8g}" if fit < 2 * FIT else f"about {ratio:.3g}"
-    yield ratio * e.right, f"It is {shown} times the right one in {where}{says}."
+    if e.close(e.given, ratio * e.right, max(1.0, abs(ratio))).all():
+        yield e.given, f"It is {shown} times the right one in {where}{says}."
 
 
 def _factors(sizes: Mapping[str, int]) -> Iterator[tuple[float, str]]:
