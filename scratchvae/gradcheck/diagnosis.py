@@ -123,7 +123,7 @@ def factor(e: Evidence) -> Guesses:
         return  # close to the right one, but not by a factor
     says = f": {', or '.join(names)}" if names else ""
     where = "every coordinate looked at" if n.size > 1 else "its one coordinate"
-    shown = f"{ratio:.8g}" if fit < 2 * FIT else f"about {ratio:.3g}"
+    shown = f"{ratio:.8g}" if fit < 2 * FIT else f"about {ratio:.4g}"
     if e.close(e.given, ratio * e.right, max(1.0, abs(ratio))).all():
         yield e.given, f"It is {shown} times the right one in {where}{says}."
 
