@@ -18,7 +18,8 @@ def verdicts(request, pool):
     """The seed of the run, and for each selected mutant which test finds it."""
     seed = int(os.environ["SCRATCHVAE_TEST_SEED"]) % 2**32  # as the option takes it
     selected = [item for item in request.session.items if item.module is request.module]
-    mutants = [item.callspec.params["mutant"] for item in selected if hasattr(item, "callspec")]
+    params = [item.callspec.params for item in selected if hasattr(item, "callspec")]
+    mutants = [p["mutant"] for p in params if "mutant" in p]
     return seed, {m.name: pool.submit(semantic.killer, m, seed) for m in mutants}
 
 
