@@ -786,11 +786,16 @@ def open(
 
 
 def saved_in(out: str | Path, best: bool = False) -> Path:
-    """Return where the run in the folder `out` is saved; InputError unless it is a folder."""
+    """Return where the run in the folder `out` is saved; InputError unless it is a folder.
+
+    One that was killed between its first two files has the best checkpoint alone, which is then its
+    last one as well.
+    """
     if not Path(out).is_dir():
         found = "a file" if Path(out).exists() else "no such folder"
         raise InputError(f"{out}: {found}: expected the folder of a run")
-    return Path(out) / (BEST if best else LAST)
+    last, other = Path(out, LAST), Path(out, BEST)
+    return other if best or (other.exists() and not last.exists()) else last
 
 
 def _place(

@@ -11,7 +11,7 @@ import pytest
 import scratchvae as sv
 from scratchvae import checkpoint
 from scratchvae.cli import main
-from scratchvae.run import CHOICES, LAST, OptionError, Options, build_model
+from scratchvae.run import BEST, CHOICES, LAST, OptionError, Options, build_model
 
 QUICK = {"hidden": (8,), "epochs": 2}
 
@@ -282,6 +282,31 @@ def test_open_looks_at_a_run_that_is_finished():
     assert (again.options, again.best) == (run.options, run.best)
     assert again.trainer.metrics == run.trainer.metrics
     assert [p.name for p in again.draw()] == [p.name for p in run.draw()]
+
+
+def test_a_run_killed_between_its_first_two_files_goes_on(monkeypatch, seed):
+    """Only best.safetensors is there then, which is the state of the last epoch as well."""
+    options, save = Options(**QUICK, seed=seed), checkpoint.save
+    sv.run.new(options, "alone").train()
+
+    def killed(path, *what):
+        if path.name == LAST:
+            raise RuntimeError("killed")
+        save(path, *what)
+
+    monkeypatch.setattr("scratchvae.run.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(RuntimeError):
+        sv.run.new(options, "r").train()
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert files(Path("r")) == [BEST]
+    sv.run.resume("r").train()
+    for name in LAST, BEST:
+        (a, found), (b, expected) = (checkpoint.load(f"{run}/{name}") for run in ("r", "alone"))
+        assert found["epoch"] == expected["epoch"]
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
 
 
 def test_a_run_is_not_overwritten(tmp_path):

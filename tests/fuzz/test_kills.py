@@ -68,7 +68,7 @@ def test_a_run_that_is_stopped_again_and_again(name, number, rng, start, tally, 
         runs += 1
         folder = tmp_path / str(runs)
         while True:
-            resumed = (folder / FILES[0]).exists()
+            resumed = any((folder / file).exists() for file in FILES)
             # What a run was given it knows; with --epochs, one that has them would be refused.
             argv = [*TRAIN[:1], "--resume", *TRAIN[-2:]] if resumed else TRAIN
             process = start([*argv, "--out", str(folder)], log)
