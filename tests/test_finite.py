@@ -167,3 +167,14 @@ def test_a_test_loss_that_is_not_finite_ends_training(rng, monkeypatch):
     with pytest.raises(sv.NonFiniteError, match=r"^epoch 1: its test_loss is not finite; try a"):
         trainer.run(1)
     assert (trainer.epoch, trainer.metrics) == (0, [])
+
+
+@pytest.mark.parametrize(("rows", "named"), [(1, True), (0, False)])
+def test_where_it_began_is_told_if_a_row_is_at_hand(rows, named):
+    """None is, where another machine has them."""
+    model = sv.VAE(2, hidden=(), latent_dim=2, likelihood="gaussian")
+    x, eps = np.ones((rows, 2), "float32"), np.zeros((rows, 2), "float32")
+    model.params["encoder.0.b"].value[0] = np.nan
+    with pytest.raises(sv.NonFiniteError) as error, np.errstate(all="ignore"):
+        finite.require_finite({1: np.nan}, model, sv.Adam(model.params), 0, x, eps)
+    assert ("loss or gradient is not finite" not in str(error.value)) is named

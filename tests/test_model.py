@@ -735,3 +735,35 @@ def test_an_optimizer_shows_its_numbers_and_wants_parameters():
     for optimizer in sv.Adam, sv.SGD:
         with pytest.raises(sv.InputError, match=r"params is a VAE: expected .* model\.params"):
             optimizer(model, 0.1)
+
+
+# --- what a file tells of a model
+
+
+def parts_of_my_own():
+    return {"encoder": sv.Linear(4, 4), "decoder": sv.Linear(2, 4)}
+
+
+def test_a_built_model_and_one_of_parts_are_told_apart():
+    built = sv.VAE(4, (3,), 2, free_bits=0.5, beta=2.0)
+    own = sv.VAE(4, latent_dim=2, **parts_of_my_own())
+    told = "f: made with another configuration: the {} has parts of its own, such as the encoder "
+    for model, other, of in (built, own, "file"), (own, built, "model"):
+        with pytest.raises(sv.InputError) as error:
+            model.require_config(other.config(), "f")
+        message = str(error.value)
+        assert message.startswith(told.format(of) + "Linear(4, 4), and the other has what hidden=")
+        assert message.endswith("(3,) builds") or message.endswith("[3] builds")
+    plain = sv.VAE(4, (3,), 2)  # beta and free bits may change from one training to the next
+    built.require_config(plain.config(), "f")
+    plain.require_config(built.config(), "f")
+
+
+def test_a_standardization_is_told_in_the_file_and_not_in_words():
+    built, own = sv.VAE(4, (3,), 2), sv.VAE(4, latent_dim=2, **parts_of_my_own())
+    for model in built, own:
+        before, words = model.config(), repr(model)
+        model.note_standardization([0.0] * 4, [2.0] * 4)
+        told = {"standardize": [[0.0] * 4, [2.0] * 4]} if model is built else {}
+        assert model.config() == before | told
+        assert repr(model) == words
