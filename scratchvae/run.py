@@ -16,7 +16,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -482,8 +482,7 @@ class Run:
         self._saved_at = time.monotonic()
         data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
         self._data: dict[str, Any] = {"path": data, "sha256": trainer.dataset.fingerprint()}
-        names = trainer.dataset.columns or ()
-        if names != tuple(str(j + 1) for j in range(len(names))):  # which name what has no name
+        if names := _names(trainer.dataset):
             self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
 
@@ -767,6 +766,7 @@ def open(
         if values.get("examples") != len(dataset.train):
             values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
             values.pop("examples", None)
+    _note_other_names(dataset, (saved or {}).get("columns", ()), out)
     was = values["config"]
     if options.network != "dense" and tuple(was["image_shape"]) != tuple(dataset.image_shape):
         raise InputError(
@@ -804,6 +804,25 @@ def _place(
     if (known or str(data) in datasets.BUILT_IN) and not other_data:
         options.changed({"data": str(data)}, path)
     return str(data)
+
+
+def _names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of a table's columns, or () if they have none."""
+    names = dataset.columns or ()
+    return () if names == tuple(str(j + 1) for j in range(len(names))) else names
+
+
+def _note_other_names(dataset: Dataset, saved: Sequence[str], out: str | Path) -> None:
+    """Say so if columns are called otherwise than those of the run, which are perhaps others."""
+    for j, (now, before) in enumerate(zip(_names(dataset), saved, strict=False), 1):
+        if now != before:
+            warnings.warn(
+                f"{dataset.name} has {now!r} as its column {j}, and the data of the run {out} have "
+                f"{before!r} there: columns are taken by their places, not by their names",
+                InputWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
