@@ -1251,6 +1251,14 @@ def test_columns_with_other_names_are_not_taken_without_a_word(run, of_a_table):
     assert "note" not in run("evaluate", "r")[2]  # these are now its names
 
 
+def test_a_best_checkpoint_that_is_gone_is_not_said_to_be_written(run, of_a_table):
+    Path("r/best.safetensors").unlink()
+    code, out, _ = run(*RESUME)
+    assert code == 0
+    assert "the best on the test bound" not in out
+    assert "best.safetensors is missing: no epoch since it was written came below its" in out
+
+
 def test_an_old_checkpoint_past_the_end_of_its_epoch_is_refused(stopped):
     training = sv.run.open("r")
     arrays, values = training.trainer.state()
