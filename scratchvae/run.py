@@ -476,6 +476,7 @@ class Run:
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
         self.options, self.out, self.trainer, self.best = options, out, trainer, math.inf
         self._named, self._new = True, False  # the folder by the user; nothing is written in it yet
+        self._claimed: tuple[int, int] | None = None  # the folder, which may be moved meanwhile
         # What is not yet written: the best state, and the last at the end of an epoch.
         self._best_state: State | None = None
         self._last_state: State | None = None
@@ -548,11 +549,13 @@ class Run:
             self.save()
         except InputError:  # the data are no longer what they were
             if self._last_state is not None:
-                self._write(self._last_state)
+                with self.claimed():
+                    self._write(self._last_state)
             raise
         except (NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
-                self._write(self._last_state)
+                with self.claimed():
+                    self._write(self._last_state)
             last = self.out / LAST
             what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
             raise type(error)(f"{error}; {what}") from None
@@ -615,17 +618,26 @@ class Run:
         Raises
         ------
         InputError
-            If the folder cannot be made or written, another process trains in it, or, for a new
-            run, it holds one.
+            If the folder cannot be made or written, another process trains in it, or it holds a
+            run and this one is new, or had another folder of that name, which was moved.
         """
-        made = self._make_folder()
+        made, outermost = self._make_folder(), self._claimed is None
         try:
             with claimed(self.out):
+                inode = _inode(self.out)
+                if self._claimed not in (None, inode) and _files_of_run(self.out):
+                    raise InputError(
+                        f"{self.out}: no longer the folder of this run, but of another: nothing is "
+                        "written over it, and what was saved is where the folder was moved to"
+                    )
                 if self._new:
                     _require_no_run(self.out)
+                self._claimed = inode
                 yield
                 made = False
         finally:
+            if outermost:  # while nobody holds it, a copy may take its place
+                self._claimed = None
             if made:  # and nothing came of it
                 with suppress(OSError):  # there are files after all
                     self.out.rmdir()
@@ -960,8 +972,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     import tempfile
 
-    status = folder.stat()
-    inode = status.st_dev, status.st_ino
+    inode = _inode(folder)
     if inode in _held:
         yield
         return
@@ -982,6 +993,12 @@ def claimed(folder: Path) -> Iterator[None]:
         _held.discard(inode)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _inode(folder: Path) -> tuple[int, int]:
+    """Return what tells a folder, whatever it is called, from every other: device and inode."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _lock(folder: Path) -> int | None:
@@ -1007,9 +1024,12 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
+def _files_of_run(folder: Path) -> list[str]:
+    return [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
+
+
 def _require_no_run(folder: Path) -> None:
-    found = [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
-    if found:
+    if found := _files_of_run(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
