@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -98,14 +99,20 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises
     ------
     InputError
-        If the file is missing, truncated, changed or not a checkpoint of this project.
+        If the file is missing, cannot be read, is truncated, changed or not a checkpoint of this
+        project.
     """
     from safetensors import safe_open
 
-    if not os.path.exists(path):
-        raise InputError(f"{path}: no such file: expected a checkpoint")
     try:
-        if not os.path.isfile(path):
+        if regular := stat.S_ISREG(os.stat(path).st_mode):
+            open(path, "rb").close()  # of what it cannot open, safetensors says there is no file
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL in its name
+        raise InputError(f"{path}: no such file: expected a checkpoint") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        if not regular:
             raise ValueError("it is no regular file")
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}

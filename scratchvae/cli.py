@@ -428,9 +428,15 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
         (BEST, f"the best on the test bound, {run.best:.2f} nats"),
         (METRICS, "a line per epoch"),
     ):
-        print(f"  {name:<24} {what}")
+        if (run.out / name).exists():
+            print(f"  {name:<24} {what}")
     for path in figures:
         print(f"  {path.relative_to(run.out)}")
+    if not (run.out / BEST).exists():  # somebody has removed it
+        print(
+            f"\n{BEST} is missing: no epoch since it was written came below its {run.best:.2f} "
+            "nats, and the first that does writes it again."
+        )
 
 
 # --- evaluate, sample, gradcheck -----------------------------------------------------------------

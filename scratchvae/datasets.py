@@ -93,7 +93,12 @@ class Dataset:
             If an array has the wrong type or shape, is masked, or holds NaN or infinity, or if a
             column of a frame holds no numbers.
         """
-        x_test, y_test = test if isinstance(test, tuple | list) else (test, None)
+        parts = test if isinstance(test, tuple | list) else (test, None)
+        if len(parts) != 2:
+            raise InputError(
+                f"test has {len(parts)} parts: expected an array, or a pair (x_test, y_test)"
+            )
+        x_test, y_test = parts
         given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
         content = Content({})
         for key, a in given.items():
@@ -107,7 +112,15 @@ class Dataset:
                 content.arrays[key] = frame.arrays["x"]
                 content.columns = content.columns or frame.columns
             elif a is not None:
-                content.arrays[key] = np.asarray(a)
+                try:
+                    content.arrays[key] = np.asarray(a)
+                except ValueError as error:
+                    what = str(error).split(". ")[0]
+                    raise InputError(
+                        f"{key} cannot be made an array ({what}): expected rows of one length"
+                    ) from None
+        if x is None:
+            raise InputError("x is None: expected an array, a row for each example")
         return _from_content("your array", content)
 
     def __repr__(self) -> str:

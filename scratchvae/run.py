@@ -16,7 +16,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -476,14 +476,14 @@ class Run:
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
         self.options, self.out, self.trainer, self.best = options, out, trainer, math.inf
         self._named, self._new = True, False  # the folder by the user; nothing is written in it yet
+        self._claimed: tuple[int, int] | None = None  # the folder, which may be moved meanwhile
         # What is not yet written: the best state, and the last at the end of an epoch.
         self._best_state: State | None = None
         self._last_state: State | None = None
         self._saved_at = time.monotonic()
         data = options.data if options.data in datasets.BUILT_IN else os.path.abspath(options.data)
         self._data: dict[str, Any] = {"path": data, "sha256": trainer.dataset.fingerprint()}
-        names = trainer.dataset.columns or ()
-        if names != tuple(str(j + 1) for j in range(len(names))):  # which name what has no name
+        if names := _names(trainer.dataset):
             self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
 
@@ -549,11 +549,13 @@ class Run:
             self.save()
         except InputError:  # the data are no longer what they were
             if self._last_state is not None:
-                self._write(self._last_state)
+                with self.claimed():
+                    self._write(self._last_state)
             raise
         except (NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
-                self._write(self._last_state)
+                with self.claimed():
+                    self._write(self._last_state)
             last = self.out / LAST
             what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
             raise type(error)(f"{error}; {what}") from None
@@ -616,17 +618,26 @@ class Run:
         Raises
         ------
         InputError
-            If the folder cannot be made or written, another process trains in it, or, for a new
-            run, it holds one.
+            If the folder cannot be made or written, another process trains in it, or it holds a
+            run and this one is new, or had another folder of that name, which was moved.
         """
-        made = self._make_folder()
+        made, outermost = self._make_folder(), self._claimed is None
         try:
             with claimed(self.out):
+                inode = _inode(self.out)
+                if self._claimed not in (None, inode) and _files_of_run(self.out):
+                    raise InputError(
+                        f"{self.out}: no longer the folder of this run, but of another: nothing is "
+                        "written over it, and what was saved is where the folder was moved to"
+                    )
                 if self._new:
                     _require_no_run(self.out)
+                self._claimed = inode
                 yield
                 made = False
         finally:
+            if outermost:  # while nobody holds it, a copy may take its place
+                self._claimed = None
             if made:  # and nothing came of it
                 with suppress(OSError):  # there are files after all
                     self.out.rmdir()
@@ -767,6 +778,7 @@ def open(
         if values.get("examples") != len(dataset.train):
             values |= {"batch": 0, "seconds": 0.0, "totals": [0.0] * len(values["totals"])}
             values.pop("examples", None)
+    _note_other_names(dataset, (saved or {}).get("columns", ()), out)
     was = values["config"]
     if options.network != "dense" and tuple(was["image_shape"]) != tuple(dataset.image_shape):
         raise InputError(
@@ -809,6 +821,25 @@ def _place(
     if (known or str(data) in datasets.BUILT_IN) and not other_data:
         options.changed({"data": str(data)}, path)
     return str(data)
+
+
+def _names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of a table's columns, or () if they have none."""
+    names = dataset.columns or ()
+    return () if names == tuple(str(j + 1) for j in range(len(names))) else names
+
+
+def _note_other_names(dataset: Dataset, saved: Sequence[str], out: str | Path) -> None:
+    """Say so if columns are called otherwise than those of the run, which are perhaps others."""
+    for j, (now, before) in enumerate(zip(_names(dataset), saved, strict=False), 1):
+        if now != before:
+            warnings.warn(
+                f"{dataset.name} has {now!r} as its column {j}, and the data of the run {out} have "
+                f"{before!r} there: columns are taken by their places, not by their names",
+                InputWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:
@@ -946,8 +977,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     import tempfile
 
-    status = folder.stat()
-    inode = status.st_dev, status.st_ino
+    inode = _inode(folder)
     if inode in _held:
         yield
         return
@@ -968,6 +998,12 @@ def claimed(folder: Path) -> Iterator[None]:
         _held.discard(inode)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _inode(folder: Path) -> tuple[int, int]:
+    """Return what tells a folder, whatever it is called, from every other: device and inode."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _lock(folder: Path) -> int | None:
@@ -993,9 +1029,12 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
+def _files_of_run(folder: Path) -> list[str]:
+    return [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
+
+
 def _require_no_run(folder: Path) -> None:
-    found = [file for file in (LAST, BEST, METRICS) if os.path.lexists(folder / file)]
-    if found:
+    if found := _files_of_run(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "

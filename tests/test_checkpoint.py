@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, exact, and refused with one sentence when they do not fit."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -275,3 +276,18 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     checkpoint.remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(stay)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_the_system_does_not_open_is_not_called_missing(number, tmp_path, monkeypatch):
+    """Nor truncated: safetensors says of every file that it cannot open that there is none."""
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {}, {})
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(sv.InputError) as caught:
+        checkpoint.load(path)
+    assert str(caught.value) == f"{path}: cannot be read ({os.strerror(number)})"

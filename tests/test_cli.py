@@ -1221,6 +1221,44 @@ def test_another_number_of_rows_never_loops_for_ever(run, stopped, rows):
     assert checkpoint.load("r/checkpoint.safetensors")[1]["epoch"] == 3
 
 
+@pytest.fixture
+def of_a_table(run):
+    """A run on the columns a and b of x.csv; return its rows."""
+    rows = "".join(f"{n},{2 * n % 7}\n" for n in range(20))
+    Path("x.csv").write_text("a,b\n" + rows)
+    options = ["--likelihood", "gaussian", "--hidden", "none", "--latent", "1", "--epochs", "1"]
+    assert run("train", "x.csv", *options, "--standardize", "--out", "r")[0] == 0
+    return rows
+
+
+NOTE = "note: {} has 'b' as its column 1, and the data of the run r have 'a' there"
+
+
+def test_columns_in_another_order_are_not_taken_without_a_word(run, of_a_table):
+    swapped = [",".join(reversed(line.split(","))) for line in of_a_table.splitlines()]
+    Path("swapped.csv").write_text("\n".join(["b,a", *swapped]) + "\n")
+    code, _, err = run("evaluate", "r", "--data", "swapped.csv")
+    assert (code, NOTE.format("swapped.csv") in err) == (0, True)
+    code, _, err = run(*RESUME, "--epochs", "2", "--other-data", "--data", "swapped.csv")
+    assert (code, NOTE.format("swapped.csv") in err) == (0, True)
+
+
+def test_columns_with_other_names_are_not_taken_without_a_word(run, of_a_table):
+    assert "note" not in run("evaluate", "r")[2]
+    Path("x.csv").write_text("b,a\n" + of_a_table)  # the numbers are the same
+    code, _, err = run(*RESUME, "--epochs", "2")
+    assert (code, NOTE.format("x.csv") in err) == (0, True)
+    assert "note" not in run("evaluate", "r")[2]  # these are now its names
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_said_to_be_written(run, of_a_table):
+    Path("r/best.safetensors").unlink()
+    code, out, _ = run(*RESUME)
+    assert code == 0
+    assert "the best on the test bound" not in out
+    assert "best.safetensors is missing: no epoch since it was written came below its" in out
+
+
 def test_an_old_checkpoint_past_the_end_of_its_epoch_is_refused(stopped):
     training = sv.run.open("r")
     arrays, values = training.trainer.state()

@@ -783,3 +783,14 @@ def test_in_a_notebook_a_dataset_is_a_table_of_its_parts(rng):
     html = Dataset.from_arrays(x, y, test=x[:4])._repr_html_()
     assert "<td>training</td><td>7</td><td>2 × 3</td><td>3 classes</td>" in html
     assert "<td>test</td><td>4</td><td>2 × 3</td><td>none</td>" in html
+
+
+def test_what_is_no_array_is_refused_in_one_sentence():
+    refused(lambda: Dataset.from_arrays(None), "x is None: expected an array")
+    ragged = [[0.0, 1.0], [1.0]]
+    refused(lambda: Dataset.from_arrays(ragged), "x cannot be made an array", "of one length")
+    x = np.zeros((4, 2))
+    refused(
+        lambda: Dataset.from_arrays(x, test=(x, [0] * 4, x)),
+        "test has 3 parts: expected an array, or a pair (x_test, y_test)",
+    )

@@ -601,3 +601,29 @@ def test_a_name_that_breaks_the_line_does_not_break_the_sentence(tmp_path):
     checkpoint.save(path, {"a\nb": np.zeros(3)}, {"config": {"model": model.config()}})
     with pytest.raises(sv.InputError, match=r"it holds a\\nb, which the model lacks$"):
         sv.load(path, into=model)
+
+
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_a_run_whose_folder_was_moved_writes_over_no_other(saved_before, tmp_path):
+    out = tmp_path / "r"
+    options = sv.run.Options(hidden=(4,), epochs=2)
+    first = sv.run.new(options, out)
+
+    def move(metrics):
+        if metrics["epoch"] == 1:
+            if saved_before:
+                first.save()
+            out.rename(tmp_path / "moved")
+            sv.run.new(replace(options, epochs=3), out).train()
+
+    with pytest.raises(sv.InputError, match="r: no longer the folder of this run, but of another"):
+        first.train(on_epoch=move)
+    whole = sv.run.open(out)
+    assert (whole.finished, len(whole.trainer.metrics)) == (True, 3)
+    assert (tmp_path / "moved" / LAST).exists() == saved_before
+
+
+def test_a_run_whose_folder_is_gone_makes_it_again(tmp_path):
+    run = sv.run.new(sv.run.Options(hidden=(4,), epochs=2), tmp_path / "r")
+    run.train(on_epoch=lambda metrics: metrics["epoch"] == 1 and run.out.rename(tmp_path / "moved"))
+    assert sv.run.open(tmp_path / "r").finished
