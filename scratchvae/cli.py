@@ -544,9 +544,12 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior and decode them, to one picture of them all or to an array."""
     path = saved_in(args.run_folder)
-    if args.out.suffix not in (*ARRAYS, *PICTURES):
-        expected = ", ".join((*PICTURES, *ARRAYS))
-        raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
+    if args.out.suffix not in ARRAYS:
+        from . import plots
+
+        if args.out.suffix.lower() not in plots.METADATA:
+            expected = ", ".join((*plots.METADATA, *ARRAYS))
+            raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
     _, values = checkpoint.load(path)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
     if not model.has_posterior:
@@ -561,8 +564,6 @@ def sample(args: argparse.Namespace) -> int:
     if args.out.suffix in ARRAYS:
         _write_arrays(args.out, {"x": images}, values.get("data", {}).get("columns"))
     else:
-        from . import plots
-
         plots.save(plots.any_samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
     return 0
@@ -583,7 +584,6 @@ def encode(args: argparse.Namespace) -> int:
 
 
 ARRAYS = (".npy", ".npz", ".csv")
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | None = None) -> None:

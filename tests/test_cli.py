@@ -1348,6 +1348,11 @@ def test_codes_of_the_training_data_and_of_an_autoencoder(run, stopped):
     assert "expected a name that ends in .npy, .npz" in refused(run("encode", "r", "--out", "c"))
 
 
+def test_a_picture_may_end_in_capitals(run, finished, tmp_path):
+    assert run("sample", finished, "-n", "4", "--out", "s.PNG")[0] == 0
+    assert (tmp_path / "s.PNG").exists()
+
+
 def test_codes_are_of_the_pixels_that_evaluation_draws(run):
     options = ["--binarize", "dynamic", "--seed", "3"]
     assert run("train", "digits", *QUICK, *options, "--out", "r")[0] == 0

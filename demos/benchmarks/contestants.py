@@ -368,9 +368,7 @@ def _torch(case: Case, *, logits: bool, fused: bool, compiled: str = "", graph=F
             h = self.encoder(x)
             mu, logvar = self.mu(h), self.logvar(h)
             std = torch.exp(0.5 * logvar)
-            eps = torch.randn(case.samples or 1, *std.shape, device=std.device)  # (K, B, Z)
-            if not case.samples:
-                eps = eps[0]
+            eps = torch.randn_like(std.expand(case.samples, *std.shape) if case.samples else std)
             return self.decoder(mu + eps * std), mu, logvar, eps
 
     def bound_of(x):

@@ -173,7 +173,7 @@ class Forward:
         self.epsilon = 2.0**-23 if self.is_float32 else sys.float_info.epsilon
         self.rounding = 2 * self.epsilon * np.abs(self.y)  # (y.size,)
         self.noise: list[tuple[float, Numbers]] = []  # of y, within a reach in units of size
-        self.lost = np.zeros(self.y.shape, bool)  # outputs that keep less than two digits of it
+        self.lost = np.zeros(self.y.shape, bool)  # outputs of which it leaves no two digits
         # A change as small as this may be rounding of the largest numbers around.
         values = [*arrays, *(b.value for b in blocks), self.y]
         self.tiny = 1e4 * EPSILON * max((float(abs(a).max()) for a in values if a.size), default=0)
@@ -284,7 +284,7 @@ class Ladder:
         finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
         # What never moves has no part in the slope, whatever it does where others move.
         moves = still < self.taken()[-1][0]
-        noise, finest = np.where(moves, [noise, finest], [0 * noise, self.forward.rounding])
+        noise, finest = np.where(moves, noise, 0), np.where(moves, finest, self.forward.rounding)
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
         step = np.where(still >= h[0], still, h[2])
         rounding, noise = finest / step, noise / step
