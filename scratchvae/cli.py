@@ -86,11 +86,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = _parsed(argv)
     except KeyboardInterrupt:
         return 130
-    except SystemExit:
+    except (SystemExit, OSError) as end:
         if other:
             return 0  # a 2 could end the first before it has spoken
-        _silence()  # the help, to somebody who may be gone
-        raise
+        # The help, to somebody who may be gone, or to a disk that may be full.
+        error = _silence() or end
+        if isinstance(error, SystemExit):
+            raise
+        if isinstance(error, BrokenPipeError):
+            return 141
+        with suppress(OSError):
+            print(f"scratchvae: {_refusal(error)}", file=sys.stderr)
+        return 2
 
     def complain(sentence: object) -> None:
         with suppress(OSError):  # nobody listens any more
@@ -162,13 +169,15 @@ def _quiet(others_speak: bool) -> Iterator[None]:
         yield
 
 
-def _silence() -> None:
-    """Let nothing more go to standard output if it cannot take what is waiting."""
+def _silence() -> OSError | None:
+    """Let nothing more go to standard output if it cannot take what is waiting; return why."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -775,6 +784,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with what is wrong in one line, without the usage in front of it."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; raise OSError where it cannot be written, which argparse passes over."""
+        print(self.format_help(), end="", file=file)
 
 
 def _hidden(text: str) -> tuple[int, ...]:

@@ -571,7 +571,10 @@ def _as_labels(y: Array, x: Array, where: str) -> Array:
             f"{where} has the shape {y.shape} and is {y.dtype}: "
             f"expected ({len(x)},), one integer for each row"
         )
-    return y.astype(np.int64)  # (N,)
+    labels = y.astype(np.int64)  # (N,)
+    if (labels != y).any():
+        raise InputError(f"{where} holds {y.max()}: expected integers below 2**63")
+    return labels
 
 
 def _first_bad(x: Array, is_good: Callable[[Array], Array]) -> tuple[int, float] | None:

@@ -25,7 +25,7 @@ from .vae import VAE, Terms
 
 ROWS = 10_000  # codes that go through the decoder at once; if one draw of a batch has more, those
 GRADIENTS = ("standard", "dreg")
-NO_KL = "importance weights have no KL term that it could change"
+NO_KL = "importance weights have no KL term"
 
 
 class IWAE(VAE):
@@ -66,7 +66,7 @@ class IWAE(VAE):
         super().__init__(data_dim, hidden, latent_dim, **options)
 
     def check_options(self) -> None:
-        """Do what `VAE.check_options` does, for samples and gradient too."""
+        """Do what `VAE.check_options` does, for samples and gradient too, and for the KL."""
         super().check_options()
         self.samples = check_size("samples", self.samples)
         if self.gradient not in GRADIENTS:
@@ -76,8 +76,12 @@ class IWAE(VAE):
         for name, fixed in ("beta", 1), ("free_bits", 0):
             if getattr(self, name) != fixed:
                 raise InputError(
-                    f"{name} is {getattr(self, name)}: {NO_KL}, so leave it at {fixed}"
+                    f"{name} is {getattr(self, name)}: {NO_KL} that it could change, so leave it "
+                    f"at {fixed}"
                 )
+        for name in "kl", "kl_backward":
+            if getattr(self, name) is not getattr(VAE, name):
+                raise InputError(f"the model replaces VAE.{name}: {NO_KL} that would use it")
 
     def config(self) -> dict[str, Any]:
         """Return what `VAE.config` does, with samples and gradient."""

@@ -308,14 +308,15 @@ class Options:
         try:
             pairs = [part.split(":") for part in self.schedule.split(",")]
             changes = {float(epoch): float(rate) for epoch, rate in pairs}
-            if all(math.isfinite(n) and n >= 0 for pair in changes.items() for n in pair):
-                return step_list(self.lr, changes)
-            raise ValueError
+            numbers = [n for pair in changes.items() for n in pair]
+            if len(changes) < len(pairs) or not all(math.isfinite(n) and n >= 0 for n in numbers):
+                raise ValueError
+            return step_list(self.lr, changes)
         except ValueError:
             raise OptionError(
                 lambda spell: (
-                    f"{spell('schedule')} is {self.schedule!r}: expected constant, "
-                    "cosine or EPOCH:LR,EPOCH:LR,... of finite numbers, 0 or larger"
+                    f"{spell('schedule')} is {self.schedule!r}: expected constant, cosine or "
+                    "EPOCH:LR,EPOCH:LR,... of finite numbers, 0 or larger, each epoch once"
                 )
             ) from None
 

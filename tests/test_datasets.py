@@ -556,6 +556,10 @@ def test_no_file(tmp_path):
         (npy(pixels(4, 2, 0)), ["array x", "shape (4, 2, 0)", "no other dimension 0"]),
         (npz(x=pixels(3, 4), y=np.arange(2)), ["array y of", "(2,)", "expected (3,)"]),
         (npz(x=pixels(3, 4), y=pixels(3, 1)), ["array y of", "(3, 1)", "expected (3,)"]),
+        (
+            npz(x=pixels(3, 4), y=np.array([0, 1, 2**63], np.uint64)),
+            ["array y of", f"holds {2**63}", "integers below 2**63"],
+        ),
         (npz(x=pixels(3, 4), y=np.ones(3)), ["array y of", "float64", "one integer for each row"]),
         (npz(x=pixels(3, 4), x_test=pixels(3, 5)), ["array x_test", "5 feat", "expected 4"]),
         (npz(x=pixels(3, 4), x_test=np.ones((3, 4))), ["array x_test", "float64", "uint8"]),

@@ -478,6 +478,20 @@ def test_what_has_no_meaning_is_refused(options, sentence):
         sv.IWAE(6, **{"samples": 2, **options})
 
 
+@pytest.mark.parametrize("name", ["kl", "kl_backward"])
+def test_a_kl_that_the_loss_would_not_use_is_refused(name):
+    def twice(*args):
+        return getattr(sv.VAE, name)(*args)
+
+    sentence = rf"the model replaces VAE\.{name}: importance weights have no KL term that would use"
+    with pytest.raises(sv.InputError, match=f"^{sentence} it$"):
+        type("Mine", (sv.IWAE,), {name: staticmethod(twice)})(6, (5,), 2, samples=2)
+    model = sv.IWAE(6, (5,), 2, samples=2)
+    setattr(model, name, twice)
+    with pytest.raises(sv.InputError, match=f"^{sentence} it$"):
+        model.loss_and_grad(np.full((3, 6), 0.5))
+
+
 def test_rows_of_another_width_are_named(rng, x):
     with pytest.raises(sv.InputError, match=r"^x has shape \(4, 5\): expected"):
         make(2, rng).forward(x[:, :5])

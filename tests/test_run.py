@@ -74,6 +74,7 @@ def test_options_are_values():
         ("schedule", "5:-1", "schedule is '5:-1': expected constant, cosine or EPOCH:LR"),
         ("schedule", "5:nan", "schedule is '5:nan': expected constant, cosine or EPOCH:LR"),
         ("schedule", "5:inf", "schedule is '5:inf': expected constant, cosine or EPOCH:LR"),
+        ("schedule", "5:1,5:2", "schedule is '5:1,5:2': expected .*, each epoch once$"),
         ("schedule", "nan:1", "schedule is 'nan:1': expected constant, cosine or EPOCH:LR"),
         ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
         ("seed", -1, "seed is -1: expected 0 or a larger integer"),

@@ -568,7 +568,7 @@ def test_animations_stand_still_where_motion_is_unwanted(browser):
             "return [...document.querySelectorAll('.demo-figure img')]"
             ".map((image) => [image.currentSrc, image.naturalWidth])"
         )
-        assert len(shown) == 2
+        assert len(shown) == 2, "the pages were built with DEMOS=no: run make docs"
         for url, width in shown:
             assert url.endswith(suffix)
             assert width > 0  # it was loaded
