@@ -786,7 +786,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help; raise OSError where it cannot be written, which argparse passes over."""
+        """Print the help; let the caller know if it cannot be written, as argparse does not."""
         print(self.format_help(), end="", file=file)
 
 

@@ -178,6 +178,7 @@ def run_tests(
     """
     os.chdir(tree)
     sys.path.insert(0, str(tree))
+    os.environ["PYTHONPATH"] = str(tree)  # for the processes that a test starts
     os.environ["SCRATCHVAE_TEST_SEED"] = str(seed)
     sys.dont_write_bytecode = True
     with open(tree / "output.txt", "w+") as output:
