@@ -1,11 +1,12 @@
-"""The cells of a demo: its text and its code, for its page and for its notebook.
+"""The cells of a demo or of a page with examples: text and code, for pages and for notebooks.
 
-jupytext reads such scripts as well, but leaves the text in the code as comments, unless every text
-is a cell of its own behind ``# %% [markdown]``.
+jupytext reads a demo's script as well, but leaves the text in the code as comments, unless every
+text is a cell of its own behind ``# %% [markdown]``.
 """
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 from collections.abc import Iterator
@@ -39,16 +40,59 @@ def escape(text: str) -> str:
 
 
 def notebook(title: str, claim: str, docstring: str, source: str) -> str:
-    """Return a demo as the JSON of a notebook: nbformat 4.4, whose cells need no names."""
-
-    def cell(kind: str, text: str, **code: Any) -> dict[str, Any]:
-        return {"cell_type": kind, "metadata": {}, "source": text, **code}
-
+    """Return a demo as the JSON of a notebook."""
     head = [f"# {escape(title)}", escape(prose(docstring)), f"**Claim:** {escape(claim)}"]
-    parts = [cell("markdown", "\n\n".join(filter(None, head)))]
+    parts = [_text("\n\n".join(filter(None, head)))]
     for text, code in cells(source):
-        parts.append(cell("markdown", escape(text)))
-        parts.append(cell("code", code, execution_count=None, outputs=[]))
+        parts += [_text(escape(text)), _code(code)]
+    return _book(parts)
+
+
+def notebook_of_page(page: str) -> str:
+    """Return a page with ``{doctest}`` blocks as the JSON of a notebook.
+
+    A cell of code ends with an example that has an output, since a notebook shows a cell's last
+    value only. The outputs themselves are left to whoever runs it.
+    """
+    parts, blocks = [], re.split(r"^```\{doctest\}\n(.*?)^```\n", page, flags=re.M | re.S)
+    for text, block in zip(blocks[::2], [*blocks[1::2], ""], strict=True):
+        parts += [_text(plain)] if (plain := _plain(text)) else []
+        sources: list[str] = []
+        for example in doctest.DocTestParser().get_examples(block):
+            sources.append(example.source)
+            if example.want or example.exc_msg:
+                parts.append(_code("".join(sources), raises=example.exc_msg is not None))
+                sources = []
+        parts += [_code("".join(sources))] if sources else []
+    return _book(parts)
+
+
+def _plain(text: str) -> str:
+    """Return a page's text without what only the documentation understands."""
+    text = re.sub(r"^ *%.*\n", "", text, flags=re.M)
+    text = re.sub(r"^(```|:::)\{.*?^\1\n", "", text, flags=re.M | re.S)  # a picture, another file
+    text = re.sub(r"\{[\w:]+\}`~?([^`]+)`", r"`\1`", text)
+    # A link to another page leads nowhere from a notebook.
+    return re.sub(
+        r"\[([^\]]*)\]\(([\w./-]*?)([\w-]+)\.md(#[\w-]*)?\)",
+        lambda m: m[1] or f'"{m[3].replace("-", " ")}"',
+        text,
+    ).strip()
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def _code(code: str, raises: bool = False) -> dict[str, Any]:
+    """Return a cell of code; where it is to raise, the cells below it are run all the same."""
+    metadata = {"tags": ["raises-exception"]} if raises else {}
+    cell = {"cell_type": "code", "metadata": metadata, "source": code.rstrip("\n")}
+    return {**cell, "execution_count": None, "outputs": []}
+
+
+def _book(parts: list[dict[str, Any]]) -> str:
+    """Return the JSON of a notebook of nbformat 4.4, whose cells need no names."""
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     whole = {"cells": parts, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 4}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"

@@ -1,14 +1,16 @@
 """``{doctest}`` blocks: shown with colours, and executed when the page is read.
 
 All blocks of a page share one namespace, from top to bottom. An example whose output is another
-than the page says is an error of the build.
+than the page says is an error of the build. The guide's pages with such blocks are notebooks too.
 """
 
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 from typing import Any
 
+from cells import notebook_of_page
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
@@ -61,6 +63,21 @@ class Doctest(SphinxDirective):
         return [block]
 
 
+def offer_notebook(app: Any, doctree: nodes.document) -> None:
+    """Write a page of the guide with examples as a notebook beside it, and link it on the page."""
+    docname = app.env.docname
+    page = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
+    if not docname.startswith("guide/") or "```{doctest}" not in page:
+        return
+    path = Path(app.outdir) / f"{docname}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(notebook_of_page(page), encoding="utf-8")
+    link = f'<a href="{path.name}" download>Download this page as a notebook.</a>'
+    below_title = nodes.paragraph("", "", nodes.raw("", link, format="html"))
+    next(doctree.findall(nodes.section)).insert(1, below_title)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("doctest", Doctest)
+    app.connect("doctree-read", offer_notebook)
     return {"parallel_read_safe": True}

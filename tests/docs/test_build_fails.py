@@ -28,6 +28,7 @@ OURS = (
     "katex.py",
     "katex.cjs",
     "tables.py",
+    "cells.py",
     "doctests.py",
     "docstrings.py",
     "excerpts.py",

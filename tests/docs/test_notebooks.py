@@ -1,8 +1,10 @@
-"""Every demo is a notebook, too: it runs in a kernel of Jupyter and shows its figures there."""
+"""Demos and pages of the guide are notebooks, too, and run in a kernel of Jupyter."""
 
 import ast
+import doctest
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -65,6 +67,65 @@ def test_a_notebook_runs_in_a_kernel_with_its_figures_inline(entry, made, tmp_pa
     pictures = [data for data in shown if "image/png" in data or "image/gif" in data]
     written = list((tmp_path / "runs" / "demos").iterdir())
     assert len(pictures) == len(written) == printed.count("Wrote ") > 0
+
+
+GUIDE = [p for p in sorted((ROOT / "docs/guide").glob("*.md")) if "```{doctest}" in p.read_text()]
+EACH_PAGE = pytest.mark.parametrize("path", GUIDE, ids=[p.stem for p in GUIDE])
+
+
+@pytest.fixture
+def book_of_page(path, monkeypatch):
+    """The notebook that a page of the guide offers, and the page's examples."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    import cells
+
+    page = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```{doctest}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == page.count("{doctest}")
+    return cells.notebook_of_page(page), doctest.DocTestParser().get_examples("".join(blocks))
+
+
+@EACH_PAGE
+def test_a_page_of_the_guide_is_a_notebook_with_its_examples(book_of_page):
+    text, examples = book_of_page
+    cells = json.loads(text)["cells"]
+    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    assert "\n".join(code) + "\n" == "".join(example.source for example in examples)
+    words = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    assert words.startswith("# ")
+    assert "% tested" not in words
+    assert "{doctest}" not in words
+    assert ".md)" not in words  # a link to what is not there
+
+
+@pytest.mark.slow
+@EACH_PAGE
+def test_a_page_of_the_guide_runs_in_a_kernel_and_shows_what_the_page_says(
+    book_of_page, tmp_path, monkeypatch
+):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    text, examples = book_of_page
+    book = nbformat.reads(text, as_version=4)
+    nbformat.validate(book)
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=where).execute()
+    # A notebook breaks long values into lines where Python does not.
+    how = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    left = iter([example for example in examples if example.want])
+    for cell in [cell for cell in book.cells if cell.cell_type == "code"]:
+        got = "".join(said(output) for output in cell.outputs) + "\n"
+        wanted = next(left).want.replace("scratchvae.errors.", "") if got.strip() else ""
+        assert doctest.OutputChecker().check_output(wanted, got, how), (cell.source, got)
+    assert not list(left)
+
+
+def said(output):
+    """Return what Python would have printed for an output of a cell."""
+    if output.output_type == "error":
+        return f"Traceback (most recent call last):\n{output.ename}: {output.evalue}"
+    return output.get("text") or output.data["text/plain"]
 
 
 @pytest.mark.slow
