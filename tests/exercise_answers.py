@@ -60,14 +60,16 @@ def adam_step(value, g, m, v, t, lr, b1, b2, eps):
 """
 
 
-def whole(dcode, beta="self.beta", sign=""):
+def whole(dcode, beta="self.beta", sign="", head="", tail=""):
     return f"""
 def backward(self, dloss, cache):
+    {head}
     encoder_cache, z_cache, decoder_cache, nll_cache, kl_cache = cache
     dz = self.decoder.backward({sign}self.nll_backward(dloss, nll_cache), decoder_cache)
     a, b = self.reparameterize_backward(dz, z_cache)
     c, d = self.kl_backward({beta} * dloss, kl_cache)
     self.encoder.backward(np.concatenate({dcode}, axis=1), encoder_cache)
+    {tail}
 
 
 MyVAE.backward = backward
@@ -108,6 +110,24 @@ def each_batch(*lines, order="rng.permutation(len(x))", size=50):
     return loop(*head, *(f"        {line}" for line in lines))
 
 
+# A loss that is right until exp overflows, and a test of it that knows.
+overflowing = """
+def bernoulli_nll(x, logits):
+    nll = (np.log1p(np.exp(logits)) - x * logits).sum(axis=1)
+    return nll, (x, logits)
+
+
+def bernoulli_nll_backward(dnll, cache):
+    x, logits = cache
+    return dnll[:, None] * (1 / (1 + np.exp(-logits)) - x)
+
+
+def find_the_bug(bernoulli_nll):
+    nll, _ = bernoulli_nll(np.zeros((1, 1)), np.full((1, 1), 50.0))
+    assert abs(nll[0] - 50) < 1e-9
+"""
+
+
 def nll(expression):
     return f"def nll(log_w): return {expression}"
 
@@ -131,6 +151,8 @@ WRONG = {
         (relu("d * cache"), "multiplies dy by y: the derivative of max(x, 0) is 1 or 0, not y"),
         (relu("cache > 0"), "without dy: the chain rule multiplies"),
         (relu("None"), "is its `return` missing?"),
+        (relu("(d * (cache > 0)).astype('f4')"), "float32"),
+        (relu("(d * (cache > 0)).tolist()"), "relu_backward returns a list: expected an array, dx"),
     ],
     "02_sigmoid": [
         (sigmoid("d * cache"), "It lacks the factor (1 - y)."),
@@ -195,7 +217,10 @@ WRONG = {
         (predict("D / 2", "D"), "That is the sum of |x - 1/2|"),
         (predict("'much'", "D"), "answer is a str: expected a number."),
     ],
-    "13_probabilities": repair("13_probabilities"),
+    "13_probabilities": [
+        *repair("13_probabilities"),
+        (overflowing, "bernoulli_nll is not right yet"),
+    ],
     "14_pixel_mean": repair("14_pixel_mean"),
     "15_density": [
         (density("-d * diff * p, -d * diff * p, d * (diff**2 * p - 1) / 2"), "so dmu = -dz"),
@@ -223,6 +248,8 @@ WRONG = {
         (whole("[b + d, a + c]"), "hands the encoder [dlogvar | dmu]"),
         (whole("[a + c, b + d]", beta="1"), "forgets beta"),
         (whole("[a + c, b + d]", sign="-"), "Its sign is wrong"),
+        (whole("[a + c, b + d]", head="dloss = 0 * dloss + 1 / len(dloss)"), "each example's own"),
+        (whole("[a + c, b + d]", tail="dloss[...] = 7"), "changes dloss in place"),
     ],
     "20_loop": [
         (loop("pass"), "train never calls model.loss_and_grad"),
@@ -231,6 +258,10 @@ WRONG = {
         (each_batch(GRADIENT, STEP, order="np.arange(len(x))"), "in the same order in each epoch"),
         (each_batch("model.loss_and_grad(x[order])", STEP, size=2000), "batches of 50 rows"),
         (each_batch(GRADIENT, STEP, STEP), "one step follows each loss_and_grad"),
+        (each_batch(STEP, GRADIENT), "calls optimizer.step() before model.loss_and_grad(batch)"),
+        (each_batch(GRADIENT, STEP, order="rng.integers(0, len(x), len(x))"), "some rows twice"),
+        (each_batch(GRADIENT.replace("])", "] * 0.999)"), STEP), "rows that are not those of x"),
+        (each_batch(GRADIENT, STEP).replace("(epochs)", "(20)"), "`epochs` says how many"),
     ],
     "21_beta": [
         (predict("20"), "That many are active with beta = 1."),
@@ -243,9 +274,12 @@ WRONG = {
         (nll("-np.log(np.exp(log_w).mean(axis=0))"), "nll is infinite"),
         (nll("-np.logaddexp.reduce(log_w)"), "their mean lacks the term log K"),
         (nll("np.logaddexp.reduce(log_w) - np.log(len(log_w))"), "wrong sign"),
+        (nll("500 - np.log(np.exp(log_w + 500).mean(axis=0))"), "nll is wrong"),
+        (nll("-log_w.max() - np.log(np.exp(log_w - log_w.max()).mean(axis=0))"), "nll is "),
     ],
     "23_settings": [
         (settings(), "It is still falling, by"),
+        (settings(epochs=2), "So few epochs tell little"),
         (settings(beta=0.1), "With another beta the loss is no bound."),
         (settings(epochs=1000), "epochs is 1000: expected 150 at most"),
         (settings(activation="swish"), "unknown activation 'swish'"),
@@ -253,7 +287,11 @@ WRONG = {
     ],
     "24_your_vae": [
         (build("Sequential([Linear(64, 9), Relu(), Linear(9, latent_dim)])"), "expected (3, 4)"),
-        (build("Sequential([Linear(64, 4)])", "Sequential([Linear(2, 64)])"), "Relu"),
+        (build("Sequential([Linear(64, 4)])", "Sequential([Linear(2, 64)])"),
+         "the encoder uses Linear(64, 4): expected Linear(64, 100), Relu(), Linear(100, 4)."),
+        (build("Sequential([Linear(64, 100), Relu(), Linear(100, 4)])",
+               "Sequential([Linear(2, 100), Relu(), Linear(100, 64), Relu()])"),
+         "the decoder uses Linear(2, 100), Relu(), Linear(100, 64), Relu(): expected"),
         ("def build(*args): return Sequential([])", "returns a Sequential: expected the pair"),
     ],
 }  # fmt: skip
@@ -433,3 +471,44 @@ RIGHT = {
 def appended(sheet, text):
     """Return the sheet with the answer below it; a good test, where only that is meant."""
     return f"{sheet.text}\n{textwrap.dedent(text).strip()}\n"
+
+
+# Unusual ways to be right: the sheet's name, and what is appended to its solution.
+UNUSUAL = {
+    "keywords": ("09_kl_mean", """
+def find_the_bug(kl_standard_normal):
+    kl, _ = kl_standard_normal(mu=np.ones((1, 3)), logvar=np.zeros((1, 3)))
+    assert abs(kl[0] - 1.5) < 1e-9
+"""),
+    "pytest.fail": ("06_sigma", """
+def find_the_bug(reparameterize):
+    import pytest
+
+    z, _ = reparameterize(np.zeros(9), np.full(9, 2.0), np.ones(9))
+    if abs(z[0] - np.e) > 1e-9:
+        pytest.fail("sigma is not exp(logvar / 2)")
+"""),
+    "a dataclass": ("01_relu", """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Step:
+    at: float = 0.0
+
+def relu_backward(dy, cache):
+    return dy * (cache > Step().at)
+"""),
+    "a list": ("22_nll", """
+def nll(log_w):
+    return [float(-np.logaddexp.reduce(w) + np.log(len(w))) for w in log_w.T]
+"""),
+    "in place": ("20_loop", """
+def train(model, optimizer, x, epochs, rng):
+    for _ in range(epochs):
+        rng.shuffle(x)
+        for i in range(0, len(x), 50):
+            model.loss_and_grad(x[i : i + 50])
+            optimizer.step()
+"""),
+}  # fmt: skip

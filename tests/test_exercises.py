@@ -118,6 +118,21 @@ def test_another_right_answer_is_right_too(sheet, tmp_path, rng):
     assert verdict.ok, verdict
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(*v, id=k, marks=[pytest.mark.slow] if v[0] in TRAINS - {"22_nll"} else [])
+        for k, v in exercise_answers.UNUSUAL.items()
+    ],
+)
+def test_an_unusual_right_answer_is_right_too(name, text, tmp_path, rng):
+    sheet = find(name)
+    first = "from __future__ import annotations\n"  # where it must be
+    text = first * (first in text) + sheet.solved() + text.replace(first, "")
+    verdict = judged(sheet, text, tmp_path, rng)
+    assert verdict.ok, verdict
+
+
 def wrong_answers():
     for sheet in exercises():
         marks = [pytest.mark.slow] if sheet.name in TRAINS - {"22_nll"} else []
@@ -183,6 +198,26 @@ def test_each_usual_mistake_that_a_sheet_names_is_told_from_the_others(
 def test_what_breaks_the_contract_is_told_in_a_sentence(name, lines, said, tmp_path, rng):
     text = find(name).text.replace("raise NotImplementedError", lines)
     assert judged(find(name), text, tmp_path, rng).sentence.startswith(said)
+
+
+def test_a_term_without_dy_is_named_and_no_sum_blamed(tmp_path, rng):
+    text = find("kl").text.replace(
+        "raise NotImplementedError",
+        "return dkl[:, None] * mu, dkl[:, None] * np.exp(logvar) / 2 - 0.5",
+    )
+    said = judged(find("kl"), text, tmp_path, rng).sentence
+    assert said.endswith("the gradient of logvar: The term -0.5 is not multiplied by dy.")
+
+
+def test_a_gradient_that_is_wrong_in_its_last_digits_needs_no_step(tmp_path, rng):
+    """The forward pass is the sheet's: a smaller step, or other arguments, are not the reader's."""
+    text = find("kl").text.replace(
+        "    raise NotImplementedError",
+        "    mu, logvar = mu.astype('f4').astype(float), logvar.astype('f4').astype(float)\n"
+        "    return dkl[:, None] * mu, dkl[:, None] * np.expm1(logvar) / 2",
+    )
+    verdict = judged(find("kl"), text, tmp_path, rng)
+    assert verdict.ok or "step" not in verdict.sentence
 
 
 @pytest.mark.parametrize("name", [s.name for s in exercises() if hasattr(s.exercise, "bug")])

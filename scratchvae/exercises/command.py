@@ -25,6 +25,8 @@ def run(action: str, name: str | None, path: Path | None) -> int:
         return 0
     if action in ("list", "watch") and name is not None:
         raise InputError(f"{action}: {name} is not expected: it is about all exercises")
+    if name is not None and Path(name).name != name and Path(name).is_file():
+        path = Path(name).parent  # the file that is named
     if path is None:  # the present folder, if it is one of exercises
         path = Path() if Path(PROGRESS).is_file() else FOLDER
     actions: dict[str, Callable[[Folder, str | None], int]] = {

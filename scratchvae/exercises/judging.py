@@ -217,15 +217,18 @@ def judge_here(sheet: Sheet, path: Path, rng: RandomSource = None) -> Verdict:
         line = f", line {error.lineno}" if error.lineno else ""
         sentence = f"{file}{line}: {error.msg}; Python cannot read this."
         return Verdict(False, sentence, tried=False)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # pytest's and sys.exit's too
         kind = type(error).__name__
         said = " ".join(str(error).split())[:300]
         said = f"{kind}: {said}" if said else kind
         place = _place(error, path)
         if place is None:
             # Our own code tripped over what the file holds or returned.
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return Verdict(False, f"{path.name} cannot be judged ({said}).")
-        return Verdict(False, f"{path.name}, line {place.lineno}, in {place.name}: {said}")
+        file = Path(place.filename).name  # or an answer beside it, which it uses
+        return Verdict(False, f"{file}, line {place.lineno}, in {place.name}: {said}")
 
 
 def load(path: Path) -> ModuleType:
@@ -234,6 +237,7 @@ def load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass looks for it
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the folder is the reader's
     try:
         spec.loader.exec_module(module)
@@ -243,7 +247,7 @@ def load(path: Path) -> ModuleType:
 
 
 def _place(error: BaseException, path: Path) -> Any:
-    """Return the last frame of the traceback that is in the reader's file, or None."""
+    """Return the last frame of the traceback in the reader's file or one beside it, or None."""
     frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if Path(f.filename) == path]
+    mine = [f for f in frames if Path(f.filename).parent == path.parent]
     return mine[-1] if mine else None

@@ -7,6 +7,7 @@ arguments are drawn anew at each check, so no answer can be fitted to them.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -146,9 +147,11 @@ def diagnosis(report: Report, name: str) -> str:
         shapes = lines[0].partition(f"{head[1]} ")[2]
         found = f"{name}: the gradient of {head[1]} {_without_seed(shapes)}"
         return " ".join([found, *lines[1:2]])
+    if report.verdict == "cannot tell":
+        return f"{of}: it is near the right one, and wrong in its last digits. Use float64 only."
     if not report.cause:
         return f"{of}: it is wrong, and not by a sign, a factor or a term that is usual."
-    return f"{of}: {lines[1]}"
+    return f"{of}: {(lines[0].partition(' is wrong. ')[2] or lines[1])}"
 
 
 def _without_seed(text: str) -> str:
@@ -209,7 +212,10 @@ def require_gradient(
     y, cache = true[0](*args)
     dy = rng.standard_normal(np.shape(y))
     right = _tuple(true[1](dy, cache))
-    given = _tuple(mine[1](dy.copy(), mine[0](*(a.copy() for a in args))[1]))
+    result = mine[1](dy.copy(), mine[0](*(a.copy() for a in args))[1])
+    if len(wrt) == 1 and isinstance(result, list) and len(result) != 1:
+        raise Wrong(f"{name} returns a list: expected an array, d{wrt[0]}.")
+    given = _tuple(result)
     if len(given) != len(right):
         expected = ", ".join(f"d{n}" for n in wrt)
         number = {1: "one gradient", 0: "nothing"}.get(len(given), f"{len(given)} gradients")
@@ -218,7 +224,8 @@ def require_gradient(
         if gradient is None:
             raise Wrong(f"{name} returns None instead of d{of}: is its `return` missing?")
     for wrong, sentence in usual:
-        if all(map(same, given, _tuple(wrong(dy, *args)))):
+        mistaken = _tuple(wrong(dy, *args))
+        if all(map(same, given, mistaken)) and not all(map(same, right, mistaken)):
             raise Wrong(sentence, _gradients(wrt, given, right))
     for of, gradient, true_one in zip(wrt, given, right, strict=True):
         if np.shape(gradient) == np.shape(true_one) and not np.isfinite(gradient).all():
@@ -282,7 +289,9 @@ class Formula(Exercise):
             args = self.args(rng)
 
             def call(g: Callable[..., Any], args: list[Any] = args) -> tuple[Any, ...]:
-                return _tuple(g(*(a.copy() if isinstance(a, np.ndarray) else a for a in args)))
+                result = g(*(a.copy() if isinstance(a, np.ndarray) else a for a in args))
+                alone = len(self.returns) == 1 and isinstance(result, list)
+                return (result,) if alone else _tuple(result)
 
             mine, true = call(f), call(self.true)
             if len(mine) != len(true) or any(m is None for m in mine):
@@ -335,13 +344,13 @@ class Repair(Exercise):
         names = [f.__name__ for f in self.pair]
         test = get(answer, "find_the_bug")
         for _ in range(2 * DRAWS):
-            if (said := _raised(test, _of_arrays(self.pair[0]))) is not None:
+            if (said := _raised(test, self._of_arrays(self.pair[0]))) is not None:
                 raise Wrong(
                     f"find_the_bug fails on the right {names[0]} too, not only on the wrong "
                     f"one{said}. If it draws at random, take more draws or a wider tolerance."
                 )
         for _ in range(DRAWS):
-            if _raised(test, _of_arrays(self.bug)) is None:
+            if _raised(test, self._of_arrays(self.bug)) is None:
                 raise Wrong(
                     f"find_the_bug lets the {names[0]} with the bug pass: it must raise an "
                     "AssertionError there. Compare it with what it is meant to be, not with its "
@@ -360,13 +369,29 @@ class Repair(Exercise):
             if self.meaning is not None:
                 self.meaning(mine[0], rng)
             sentence = f"Your test finds the bug, but {names[0]} is not right yet."
+            if self.meaning is not None:
+                sentence = (
+                    f"Your test finds the bug, and {names[0]} now means the right thing, but its "
+                    "values are not those of the formula above."
+                )
             require_values("y", y, true, sentence)
             try:
                 require_gradient(mine, self.pair, args, self.wrt, rng)
             except Wrong as wrong:
                 sentence = f"{names[0]} is mended, its backward is not. {wrong.sentence}"
                 raise Wrong(sentence, wrong.table) from None
+        if (said := _raised(test, self._of_arrays(mine[0]))) is not None:
+            raise Wrong(f"Your test finds the bug, but fails on your own {names[0]} too{said}.")
         return "Your test fails on the bug and passes on the right code, and the pair is mended."
+
+    def _of_arrays(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Return f as a reader's test may call it: with plain numbers, and by names."""
+        signature = inspect.signature(self.pair[0])
+
+        def called(*args: Any, **named: Any) -> Any:
+            return f(*(np.asarray(a, float) for a in signature.bind(*args, **named).args))
+
+        return called
 
 
 def _raised(test: Callable[..., Any], f: Callable[..., Any]) -> str | None:
@@ -377,15 +402,12 @@ def _raised(test: Callable[..., Any], f: Callable[..., Any]) -> str | None:
                 f"find_the_bug returns a {type(result).__name__}: expected that it raises an "
                 "AssertionError, as `assert` does, or returns nothing."
             )
-    except AssertionError as error:
+    except BaseException as error:
+        if not isinstance(error, AssertionError) and type(error).__name__ != "Failed":
+            raise  # pytest.fail raises Failed
         said = str(error).strip().splitlines()
         return f" (it says: {said[0]})" if said else ""
     return None
-
-
-def _of_arrays(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return f for arguments of any kind: a reader's test may hand in plain numbers."""
-    return lambda *args: f(*(np.asarray(a, float) for a in args))
 
 
 def of_zoo(kind: type[VAE], method: str) -> Callable[..., Any]:
@@ -492,6 +514,8 @@ def _number(value: Any) -> float:
         raise Wrong("answer returns None: is its `return` missing?", tried=False)
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise Wrong(f"answer is a {type(value).__name__}: expected a number.") from None
     if math.isnan(number):

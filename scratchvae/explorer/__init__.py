@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 MAX_POINTS = 1000  # of the test data; more of them hide one another
 MAX_VALUES = 1_000_000  # of the examples that lie in the page, as long as there are MIN_POINTS
 MIN_POINTS = 50
+LARGEST = 2**24  # values of the examples, whatever their number
 MAX_FLOAT32 = 2**15  # entries of an array stored as it is; a larger one takes half the space
 MAX_WEIGHTS = 2**24  # 45 MB: a browser takes no pleasure in more
 
@@ -122,12 +123,14 @@ def _collect(run: Run) -> dict[str, Any]:
     model: Any = run.model
     dataset = run.trainer.dataset
     mu, *rest = (code.astype(float) for code in run.trainer.codes())  # (N, Z)
+    _check_drawable(mu, *rest)
     if model.has_posterior and model.prior.standard:
         by, share = "KL", kl_per_dimension(mu, rest[0]).mean(axis=0)  # (Z,)
     else:
         by, share = "variance", mu.var(axis=0)  # (Z,)
 
     few = max(MIN_POINTS, min(MAX_POINTS, MAX_VALUES // dataset.data_dim))
+    few = max(2, min(few, LARGEST // dataset.data_dim))
     rows = np.linspace(0, len(mu) - 1, min(few, len(mu))).astype(int)  # (n,) evenly spread
     examples = np.asarray(dataset.test[rows], dtype=float) / dataset.scale  # (n, D)
     labels = None if dataset.test_labels is None else dataset.test_labels[rows].tolist()
@@ -165,6 +168,20 @@ def _collect(run: Run) -> dict[str, Any]:
             data["prior"] |= {"weights": (pi / pi.sum()).tolist(), "mean": mean.tolist()}
             data["prior"]["sigma"] = np.exp(0.5 * logvar).tolist()
     return data
+
+
+def _check_drawable(mu: Array, logvar: Array | None = None) -> None:
+    """Raise InputError where codes (N, Z) are beyond the page's numbers, which are float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        sigma = np.exp(0.5 * (0 * mu if logvar is None else logvar)).astype(np.float32)
+        good = np.isfinite(mu.astype(np.float32)) & np.isfinite(sigma) & (sigma > 0)
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        of = "" if logvar is None else f" and the logvar {logvar[row, column]:.4g}"
+        raise InputError(
+            f"the code of test example {row + 1} cannot be drawn: its dimension {column + 1} has "
+            f"the mean {mu[row, column]:.4g}{of}; are the data like those of the training?"
+        )
 
 
 def _in_words(run: Run) -> str:

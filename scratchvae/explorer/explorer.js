@@ -589,7 +589,7 @@ function start() {
     byId("label-choice").hidden = false;
     byId("label").append(...[...Array(decoder.classes).keys()].map((label) => new Option(label, label)));
   }
-  state.ends = labels ? [0, Math.max(1, labels.findIndex((label) => label !== labels[0]))] : [0, Math.min(1, n - 1)];
+  state.ends = [0, Math.min(Math.max(1, labels ? labels.findIndex((label) => label !== labels[0]) : 1), n - 1)];
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   if (data.sprite) {
     sprite.onload = update;

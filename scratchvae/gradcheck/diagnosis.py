@@ -320,10 +320,17 @@ def missing_term(e: Evidence) -> Guesses:
                 e.right - c * dy * a,
                 f"The term {c.item():.6g} {f'dy {text}'.strip()} is missing.",
             )
+            c = multiple((dy - 1) * a)
+            yield (
+                e.right - c * (dy - 1) * a,
+                f"The term {f'{c.item():.6g} {text}'.strip()} is not multiplied by dy.",
+            )
     for text, a in alike:
         for axis, n in enumerate(e.value.shape):
-            # As many unknown multiples as there are numbers fit always.
-            if n > 1 and e.value.size - e.value.size // n > 1 and e.known.all():
+            # As many unknown multiples as there are numbers fit always, and where the array is the
+            # same all along the axis so does anything that is.
+            fits_all = e.value.size - e.value.size // n <= 1 or not np.ptp(a, axis).all()
+            if n > 1 and not fits_all and e.known.all():
                 yield (
                     e.right - multiple(a, axis) * a,
                     f"What is missing is {text} times one number for all of axis {axis}: a sum "

@@ -37,7 +37,7 @@ from scratchvae.exercises.kinds import Derive
 
 def _args(rng):
     shape = rng.permutation(np.arange(2, 6))[:2]  # B is not D
-    x, logits = rng.integers(0, 2, shape).astype(float), 2 * rng.standard_normal(shape)
+    x, logits = rng.random(shape), 2 * rng.standard_normal(shape)  # grey: 0, 1 and between
     x.flat[:2], logits.flat[:2] = (0, 1), (800, -800)  # sure and wrong: exp(800) overflows
     return [x, logits]
 

@@ -29,7 +29,8 @@ from scratchvae.exercises.kinds import Formula
 
 
 def _args(rng):
-    value, g, m = rng.standard_normal((3, *rng.integers(2, 6, 2)))
+    shape = rng.integers(2, 6, int(rng.integers(1, 3)))  # of one axis, or of two
+    value, g, m = rng.standard_normal((3, *shape))
     v = rng.uniform(0.01, 1, value.shape)
     lr, beta1, beta2, eps = rng.uniform((0.01, 0.5, 0.6, 0.01), (0.1, 0.8, 0.95, 0.1))
     return [value, g, m, v, int(rng.integers(1, 6)), lr, beta1, beta2, eps]

@@ -87,6 +87,24 @@ USUAL = (
 )
 
 
+def _weigh(mine, right, x, eps, rng):
+    """Raise Wrong unless each example counts by its own dloss; in the mean all are 1 / B."""
+    dloss = rng.uniform(0.5, 2, len(x))
+    for model in right, mine:
+        _, cache = model.forward(x, eps)
+        model.params.forget_gradient()
+        model.backward(given := dloss.copy(), cache)
+        model.params.complete_gradient()
+    if (given != dloss).any():
+        raise Wrong("backward changes dloss in place.")
+    if not same(mine.params.grad, right.params.grad):
+        raise Wrong(
+            "backward is right where every example has the weight 1 / B only: dloss is each "
+            "example's own.",
+            worst("the gradient", mine.params.grad, right.params.grad),
+        )
+
+
 class _Whole(Exercise):
     def judge(self, answer, rng):
         kind = get(answer, "MyVAE")
@@ -100,26 +118,28 @@ class _Whole(Exercise):
             def gradient(backward, d=d, h=h, z=z, options=options, x=x, eps=eps):
                 given = type("Given", (MyVAE,), {"backward": backward})(d, (h,), z, **options)
                 loss = given.loss_and_grad(x, eps).loss
-                return loss, given.params
+                return loss, given
 
             mine = kind(d, (h,), z, **options)
-            loss, true = gradient(_variant())
+            loss, right = gradient(_variant())
+            true = right.params
             if not same(mine.loss_and_grad(x, eps).loss, loss):
                 raise Wrong("forward gives another loss than it did: put its given lines back.")
             for wrong, sentence in USUAL:
-                if same(mine.params.grad, gradient(wrong)[1].grad):
+                if same(mine.params.grad, gradient(wrong)[1].params.grad):
                     raise Wrong(sentence)
             try:
                 check_model(mine, x, eps, rng=seed, name="backward")
             except GradientError as error:
                 message = error.report.message
-                right = [n for n in message.splitlines() if n.startswith("Right: ")]
+                others = [n for n in message.splitlines() if n.startswith("Right: ")]
                 name = message.partition("the gradient of ")[2].partition(" ")[0]
                 shown = ""
                 if name in true.names:
                     shown = worst(f"d{name}", mine.params[name].grad, true[name].grad)
-                sentence = " ".join([diagnosis(error.report, "backward"), *right])
+                sentence = " ".join([diagnosis(error.report, "backward"), *others])
                 raise Wrong(sentence, shown) from None
+            _weigh(mine, right, x, eps, rng)
         return "backward gives every parameter its gradient: the whole model is yours."
 
 

@@ -21,20 +21,39 @@ def train(model, optimizer, x, epochs, rng):
 
 # --- what judges it
 
+from collections import Counter
+
 from scratchvae import VAE, Adam, datasets, evaluation, training
 from scratchvae.exercises.kinds import Exercise, Wrong, get
 
 EPOCHS, BAND = 20, 26.3  # 25.3 to 25.6 in ten seeds, with batches of 50
 
 
+def _rows(x):
+    return [row.tobytes() for row in np.asarray(x, np.float32)]
+
+
 class _Watched(VAE):
-    """A VAE that remembers the rows that it is shown."""
+    """A VAE that remembers the rows that it is shown, and how many steps came before."""
 
     seen: list[list[bytes]]  # of batches
+    before: list[int]
+    steps = staticmethod(lambda: 0)
 
     def loss_and_grad(self, x, eps=None, batch_size=None):
-        self.seen.append([row.tobytes() for row in np.asarray(x, np.float32)])
+        self.seen.append(_rows(x))
+        self.before.append(self.steps())
         return super().loss_and_grad(x, eps, batch_size)
+
+
+def _watched(train, x, epochs, rng):
+    """Train a new model; return it and its optimizer."""
+    model = _Watched(64, (100,), 2, rng=rng)
+    model.seen, model.before = [], []
+    optimizer = Adam(model.params)
+    model.steps = lambda: optimizer.steps
+    train(model, optimizer, x.copy(), epochs, rng)
+    return model, optimizer
 
 
 class _Loop(Exercise):
@@ -44,20 +63,17 @@ class _Loop(Exercise):
             datasets.to_float(part, data.scale, np.dtype("float32"))
             for part in (data.train, data.test)
         )
-        model = _Watched(64, (100,), 2, rng=rng)
-        model.seen = []
-        optimizer = Adam(model.params)
-        start, n = model.params.value.copy(), len(x)
-        get(answer, "train")(model, optimizer, x, EPOCHS, rng)
+        train, n = get(answer, "train"), len(x)
+        model, optimizer = _watched(train, x, EPOCHS, rng)
         seen, steps = model.seen, optimizer.steps
         rows = [row for batch in seen for row in batch]
         if not seen:
             raise Wrong("train never calls model.loss_and_grad: without it there is no gradient.")
-        if steps == 0 and (model.params.value == start).all():
+        if steps == 0:
             raise Wrong(
                 "train never calls optimizer.step(): the gradients are there, and nothing moves."
             )
-        if steps not in (0, len(seen)):
+        if steps != len(seen):
             raise Wrong(
                 f"train takes {steps} steps for {len(seen)} gradients: one step follows each "
                 "loss_and_grad."
@@ -66,6 +82,11 @@ class _Loop(Exercise):
             raise Wrong(
                 f"train shows the model {len(set(rows))} different rows, and there are {n:,}: each "
                 "epoch takes every row once."
+            )
+        if model.before != list(range(steps)):
+            raise Wrong(
+                "train calls optimizer.step() before model.loss_and_grad(batch): it then steps by "
+                "the gradient of the batch before."
             )
         if len(rows) != n * EPOCHS:
             raise Wrong(
@@ -77,10 +98,22 @@ class _Loop(Exercise):
                 f"train takes {len(seen)} steps with up to {len(seen[0]):,} rows each: with "
                 "batches of 50 rows it takes 30 in each epoch, and gets further at the same price."
             )
-        if rows[:n] == rows[n : 2 * n]:
+        epochs, whole = [rows[i : i + n] for i in range(0, len(rows), n)], Counter(_rows(x))
+        for number, epoch in enumerate(epochs, 1):
+            if Counter(epoch) != whole:
+                raise Wrong(
+                    f"In epoch {number} train shows some rows twice and others not at all, or rows "
+                    "that are not those of x: each epoch takes every row once."
+                )
+            if number > 1 and epoch == epochs[number - 2]:
+                raise Wrong(
+                    "train takes the rows in the same order in each epoch: draw a new order with "
+                    "rng.permutation(len(x))."
+                )
+        if (shown := sum(map(len, _watched(train, x, 1, rng)[0].seen))) != n:
             raise Wrong(
-                "train takes the rows in the same order in each epoch: draw a new order with "
-                "rng.permutation(len(x))."
+                f"Asked for 1 epoch, train shows {shown:,} rows where x has {n:,}: `epochs` says "
+                "how many epochs there are."
             )
         loss = evaluation.elbo(model, [x_test], rng=rng).loss
         if not loss <= BAND:

@@ -33,7 +33,8 @@ def _right(log_w):
 
 def _args(rng):
     k, b = rng.permutation(np.arange(3, 8))[:2]
-    return [-800 + 3 * rng.standard_normal((k, b))]
+    size = rng.permutation([-3000, -800, -30, *rng.uniform(-1000, 0, b - 3)])  # each example's own
+    return [size + 3 * rng.standard_normal((k, b))]
 
 
 class _Nll(Formula):

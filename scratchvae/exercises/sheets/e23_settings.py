@@ -69,6 +69,8 @@ class _Settings(Exercise):
     @staticmethod
     def _advice(trainer, latent):
         last = trainer.metrics[-1]
+        if len(trainer.metrics) < 4:
+            return "So few epochs tell little: take more."
         before = trainer.metrics[-1 - len(trainer.metrics) // 4]["train_loss"]
         fell = before - last["train_loss"]
         falling = (
