@@ -193,7 +193,7 @@ WRONG = {
         (kl(f"{D} * mu, {D} * np.exp(logvar) / 2"), "dlogvar lacks the term -1/2"),
         (kl(f"{D} * mu, {D} * (np.exp(logvar) - 1)"), "2 times the right dlogvar"),
         (kl(f"{D} * 2 * mu, {D} * (np.exp(logvar) - 1) / 2"), "gradient of mu: It is 2 times"),
-        (kl("mu, (np.exp(logvar) - 1) / 2"), "backward does not multiply by dy"),
+        (kl("mu, (np.exp(logvar) - 1) / 2"), "backward does not multiply by dkl"),
         (kl("d * mu, d * (np.exp(logvar) - 1) / 2"), "operands could not be broadcast"),
     ],
     "08_nats": [

@@ -192,6 +192,17 @@ def test_each_usual_mistake_that_a_sheet_names_is_told_from_the_others(
             "the gradient that relu_backward returns is a str: expected an array.",
         ),
         ("relu", "return dy[:1]", "relu_backward: the gradient of x has shape "),
+        ("relu", "return dy.astype(object)", "relu_backward: dx is an array of objects: expected"),
+        (
+            "kl",
+            "return dkl[:, None] * mu, np.expm1(logvar) / 2",
+            "kl_standard_normal_backward, the gradient of logvar: It is the gradient for a dkl of",
+        ),
+        (
+            "sigma",
+            "z, _ = reparameterize(0.0, 2.0, 1.0); assert abs(z - np.exp(2)) < 1e-9",
+            "find_the_bug is the wrong way round: it fails on the right reparameterize and ",
+        ),
         ("length", "n**0.5", "answer returns None: is its `return` missing?"),
     ],
 )
@@ -200,13 +211,26 @@ def test_what_breaks_the_contract_is_told_in_a_sentence(name, lines, said, tmp_p
     assert judged(find(name), text, tmp_path, rng).sentence.startswith(said)
 
 
+def test_a_right_answer_that_a_usual_mistake_equals_on_these_arguments_is_right(rng):
+    """As where no dy is negative, and somebody cuts off negative dy."""
+    pair = find("relu").exercise.pair
+    right = lambda dy, x: dy * (x > 0)  # noqa: E731
+    args = [np.array([1.0, 2.0, -1.0])]
+    kinds.require_gradient(pair, pair, args, ["x"], rng, ((right, "a mistake"),))
+
+
+def test_adams_moments_are_looked_at_before_the_value_that_is_made_of_them(tmp_path, rng):
+    text = find("adam").text + exercise_answers.adam().replace("(1 - b2) *", "")
+    assert judged(find("adam"), text, tmp_path, rng).sentence == "adam_step: v is wrong."
+
+
 def test_a_term_without_dy_is_named_and_no_sum_blamed(tmp_path, rng):
     text = find("kl").text.replace(
         "raise NotImplementedError",
         "return dkl[:, None] * mu, dkl[:, None] * np.exp(logvar) / 2 - 0.5",
     )
     said = judged(find("kl"), text, tmp_path, rng).sentence
-    assert said.endswith("the gradient of logvar: The term -0.5 is not multiplied by dy.")
+    assert said.endswith("the gradient of logvar: The term -0.5 is not multiplied by dkl.")
 
 
 def test_a_gradient_that_is_wrong_in_its_last_digits_needs_no_step(tmp_path, rng):
@@ -368,6 +392,34 @@ def test_from_the_first_exercise_to_its_solution(exercise):
     assert progress["01_relu"] == {"done": True, "failures": 2, "hints": 3}
 
 
+def test_the_command_that_it_names_is_of_the_same_folder(exercise):
+    there = "--folder 'my answers/a'"
+    _, text = exercise("next", "--folder", "my answers/a")
+    assert f"then: scratchvae exercise check {there}\n" in text
+    path = Path("my answers/a/01_relu.py")
+    path.write_text(find("1").text + exercise_answers.relu("d"))
+    for _ in range(2):
+        _, text = exercise("check", "--folder", "my answers/a")
+    hint, solution = (
+        f"scratchvae exercise hint {there}",
+        f"scratchvae exercise solution relu {there}",
+    )
+    assert f"Stuck? {hint}, or: {solution}\n" in text
+    path.write_text(find("1").solved())
+    assert f"Next: scratchvae exercise next {there}\n" in exercise("check", str(path))[1]
+    assert f"`scratchvae exercise check {there}`" in exercise("--folder", "my answers/a")[1]
+
+
+def test_two_terminals_share_the_progress(tmp_path):
+    watching, other = Folder(tmp_path), Folder(tmp_path)
+    sheet, _ = watching.write()
+    assert [other.hint(sheet)[0] for _ in range(2)] == [1, 2]
+    watching.file(sheet).write_text(find("1").text + exercise_answers.relu("d"))
+    watching.check(sheet)
+    assert watching.of(sheet) == other.of(sheet) == {"done": False, "failures": 1, "hints": 2}
+    assert other.hint(sheet)[0] == 3
+
+
 def test_a_readers_file_is_never_overwritten(exercise):
     exercise("next")
     Path("exercises/01_relu.py").write_text("mine")
@@ -521,7 +573,11 @@ def test_an_exported_course_is_judged_by_pytest(exercise, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-    assert "It is dy itself" in done.stdout
+    shown = (
+        "E       AssertionError: \nE         sigmoid_backward, the gradient of x: It is dy itself"
+    )
+    assert shown in done.stdout, done.stdout
+    assert re.search(r"^E +yours +true$", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.slow

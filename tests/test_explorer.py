@@ -67,6 +67,28 @@ def test_of_many_test_examples_it_takes_some_from_all_over(tmp_path, rng, monkey
     assert len(np.unique(codes, axis=0)) == 60
 
 
+def test_large_images_are_few(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(explorer, "LARGEST", 64 * 7)
+    assert data_of(explorer.page(run_of(tmp_path, rng, n=400)))["n"] == 7
+
+
+@pytest.mark.parametrize(
+    ("last", "beyond"),
+    [
+        ([0, 0, 0, 800], r"dimension 2 has the mean 0 and the logvar 800"),
+        ([0, 0, -1600, 0], r"dimension 1 has the mean 0 and the logvar -1600"),
+        ([0, 1e200, 0, 0], r"dimension 2 has the mean 1e\+200 and the logvar 0"),
+    ],
+)
+def test_codes_beyond_the_pages_numbers_are_refused(tmp_path, rng, last, beyond):
+    run = run_of(tmp_path, rng, spread=0.0, dtype="float64")
+    run.model.params["encoder.2.b"].value[...] = last
+    with pytest.raises(
+        sv.InputError, match=rf"code of test example 1 cannot be drawn: its {beyond}"
+    ):
+        explorer.page(run)
+
+
 def test_a_large_matrix_takes_16_bits_and_is_right_to_half_a_step(rng):
     W = rng.normal(size=(300, 200)).astype(np.float32) * rng.uniform(0.01, 9, 200)
     packed = explorer._weights(W)
@@ -538,6 +560,25 @@ def test_a_walk_goes_straight_from_one_code_to_another(browser, digits, rng):
     assert browser.run("return state.z") == pytest.approx(a, abs=1e-5)
     browser.find_all("#walk-strip button")[-1].send_keys(Keys.SPACE)
     assert browser.run("return state.z") == pytest.approx(b, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_walk_of_one_example_stays_there(browser, tmp_path, rng):
+    data = shown(browser, run_of(tmp_path, rng, n=10))
+    assert data["n"] == 1
+    choose(browser, "walk")
+    assert browser.errors() == []
+    assert browser.run("return state.ends") == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_walk_is_decoded_as_the_label_of_its_first_end(browser, tmp_path, rng):
+    data = shown(browser, run_of(tmp_path, rng, n=400, conditional=True))
+    choose(browser, "walk")
+    for i in rng.choice(data["n"], 3, replace=False):
+        type_number(browser, "#from", int(i) + 1)
+        assert browser.run("return state.label") == data["labels"][i]
+        assert browser.find("#label").get_attribute("value") == str(data["labels"][i])
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -13,6 +14,12 @@ from .folder import PROGRESS, Folder, export
 from .judging import Sheet, Verdict, exercises
 
 FOLDER = Path("exercises")
+
+
+def _command(folder: Folder, words: str) -> str:
+    """Return what a reader has to type, from where the present command was typed."""
+    there = "" if folder.path in (Path(), FOLDER) else f" --folder {shlex.quote(str(folder.path))}"
+    return f"scratchvae exercise {words}{there}"
 
 
 def run(action: str, name: str | None, path: Path | None) -> int:
@@ -48,8 +55,9 @@ def _list(folder: Folder, name: str | None) -> int:
     else:
         where = "this folder" if folder.path == Path() else f"{folder.path}/"
         print(
-            f"\n{done} of {len(exercises())} done. `scratchvae exercise next` writes the next one "
-            f"into {where}, `scratchvae exercise check` judges it."
+            f"\n{done} of {len(exercises())} done [x], others begun [.]. "
+            f"`{_command(folder, 'next')}` writes the next one into {where}, "
+            f"`{_command(folder, 'check')}` judges it."
         )
     return 0
 
@@ -57,27 +65,27 @@ def _list(folder: Folder, name: str | None) -> int:
 def _next(folder: Folder, name: str | None) -> int:
     sheet, written = folder.write(name)
     path = folder.file(sheet)
-    check = "scratchvae exercise check"
+    check = _command(folder, "check")
     if folder.current(None) != sheet:  # an earlier one is not solved yet
-        check += f" {sheet.name[3:]}"
+        check = _command(folder, f"check {sheet.name[3:]}")
     if written:
         print(f"Wrote {path}: {sheet.title} ({sheet.minutes})")
         print(f"Read it, write what is missing, then: {check}")
     else:
         state = "solved" if folder.of(sheet)["done"] else "not solved yet"
         print(f"{path} is there already and {state}; it stays as it is. {sheet.title}")
-        print(f"Judge it: {check}. Skip to another: scratchvae exercise next NAME")
+        print(f"Judge it: {check}. Skip to another: {_command(folder, 'next NAME')}")
     return 0
 
 
 def _check(folder: Folder, name: str | None) -> int:
     sheet = folder.current(name)
-    if sheet.trains:
+    if sheet.trains and folder.file(sheet).exists():
         print("This one trains a model: some seconds ...", file=sys.stderr)
     verdict = folder.check(sheet)
     _print(folder, sheet, verdict)
     if verdict.ok and folder.todo() is not None:
-        print("Next: scratchvae exercise next")
+        print(f"Next: {_command(folder, 'next')}")
     return 0 if verdict.ok else 1
 
 
@@ -91,8 +99,9 @@ def _print(folder: Folder, sheet: Sheet, verdict: Verdict) -> None:
         print("All exercises are done.")
     elif not verdict.ok and verdict.tried:
         failures = folder.of(sheet)["failures"]
-        more = "" if failures < 2 else f", or: scratchvae exercise solution {sheet.name[3:]}"
-        print(f"Stuck? scratchvae exercise hint{more}")
+        solution = _command(folder, f"solution {sheet.name[3:]}")
+        more = "" if failures < 2 else f", or: {solution}"
+        print(f"Stuck? {_command(folder, 'hint')}{more}")
 
 
 def _watch(folder: Folder, name: str | None) -> int:

@@ -42,19 +42,25 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = self.path / PROGRESS
-        self._progress: dict[str, dict[str, Any]] = {}
-        if self._file.is_file():
-            try:
-                self._progress = json.loads(self._file.read_text("utf-8"))
-                check_type("the progress", self._progress, dict[str, _One])
-            except (OSError, ValueError):
-                raise InputError(
-                    f"{self._file}: is damaged; delete it to begin anew, the exercises stay"
-                ) from None
+        self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Return the progress, read anew: another terminal may have asked for a hint meanwhile."""
+        if not self._file.is_file():
+            return {}
+        try:
+            progress = json.loads(self._file.read_text("utf-8"))
+            check_type("the progress", progress, dict[str, _One])
+        except (OSError, ValueError):
+            raise InputError(
+                f"{self._file}: is damaged; delete it to begin anew, the exercises stay"
+            ) from None
+        found: dict[str, dict[str, Any]] = progress
+        return found
 
     def of(self, sheet: Sheet) -> dict[str, Any]:
         """Return what is known of an exercise: done, failures and hints."""
-        return {"done": False, "failures": 0, "hints": 0, **self._progress.get(sheet.name, {})}
+        return {"done": False, "failures": 0, "hints": 0, **self._read().get(sheet.name, {})}
 
     def file(self, sheet: Sheet) -> Path:
         """Return where the reader's file of an exercise is, or would be."""
@@ -155,8 +161,8 @@ class Folder:
         return found
 
     def _note(self, sheet: Sheet, **values: Any) -> None:
-        self._progress[sheet.name] = self.of(sheet) | values
-        text = json.dumps(self._progress, indent=1, sort_keys=True) + "\n"
+        progress = self._read() | {sheet.name: self.of(sheet) | values}
+        text = json.dumps(progress, indent=1, sort_keys=True) + "\n"
         write_atomically(self._file, lambda path: path.write_text(text, "utf-8"))
 
 
@@ -176,13 +182,13 @@ HERE = Path(__file__).parent
 def holds(name):
     __tracebackhide__ = True
     verdict = judge(HERE / f"{name}.py")
-    assert verdict.ok, verdict
+    assert verdict.ok, f"\\n{verdict}"
 '''
 
 TEST = '''
 
 def test_{name}():
-    """{title}."""
+    """{title}"""
     holds("{name}")
 '''
 
@@ -203,7 +209,8 @@ def export(path: str | Path) -> Path:
         tests = TESTS
         for sheet in exercises():
             (path / f"{sheet.name}.py").write_text(sheet.text, "utf-8")
-            tests += TEST.format(name=sheet.name, title=sheet.title)
+            title = sheet.title if sheet.title.endswith("?") else f"{sheet.title}."
+            tests += TEST.format(name=sheet.name, title=title)
         (path / "test_exercises.py").write_text(tests, "utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error

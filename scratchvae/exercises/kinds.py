@@ -75,7 +75,7 @@ def normals(n: int) -> Callable[[np.random.Generator], list[Array]]:
     """Return what draws n arrays (B, Z) of standard normal numbers; B is never Z."""
 
     def args(rng: np.random.Generator) -> list[Array]:
-        shape = rng.permutation(np.arange(2, 6))[:2]
+        shape = rng.permutation(np.arange(3, 7))[:2]  # a 2 could be any factor of 2
         return [rng.standard_normal(shape) for _ in range(n)]
 
     return args
@@ -223,6 +223,8 @@ def require_gradient(
     for of, gradient in zip(wrt, given, strict=True):
         if gradient is None:
             raise Wrong(f"{name} returns None instead of d{of}: is its `return` missing?")
+        if np.asarray(gradient).dtype == object:
+            raise Wrong(f"{name}: d{of} is an array of objects: expected one of numbers.")
     for wrong, sentence in usual:
         mistaken = _tuple(wrong(dy, *args))
         if all(map(same, given, mistaken)) and not all(map(same, right, mistaken)):
@@ -238,7 +240,10 @@ def require_gradient(
             return  # the differences do not decide, the values do
         # Of two gradients that fall together the table shows the one that the sentence is about.
         shown = _gradients(wrt, given, right, error.report.message)
-        raise Wrong(diagnosis(error.report, name), shown) from None
+        # The checker calls the gradient of y dy; here it has the name that the sheet gives it.
+        upstream = next(iter(inspect.signature(true[1]).parameters))
+        sentence = re.sub(r"\bdy\b", upstream, diagnosis(error.report, name))
+        raise Wrong(sentence, shown) from None
     except InputError as error:
         # The checker speaks of the backward of a pair; `name` is that backward itself.
         raise Wrong(str(error).replace(f"{name}'s backward", name) + ".") from None
@@ -301,7 +306,8 @@ class Formula(Exercise):
                 values = call(wrong)
                 if all(map(same, mine, values)) and not all(map(same, true, values)):
                     raise Wrong(sentence, self._table(mine, true))
-            for name, m, t in zip(self.returns, mine, true, strict=True):
+            # The last first: of Adam's three the value is made of the other two.
+            for name, m, t in [*zip(self.returns, mine, true, strict=True)][::-1]:
                 require_values(name, m, t, f"{self.name}: {name} is wrong.")
         return f"{self.name} gives the right values, for {DRAWS} draws of arguments."
 
@@ -345,6 +351,11 @@ class Repair(Exercise):
         test = get(answer, "find_the_bug")
         for _ in range(2 * DRAWS):
             if (said := _raised(test, self._of_arrays(self.pair[0]))) is not None:
+                if _raised(test, self._of_arrays(self.bug)) is None:
+                    raise Wrong(
+                        f"find_the_bug is the wrong way round: it fails on the right {names[0]}"
+                        f"{said} and passes on the one with the bug."
+                    )
                 raise Wrong(
                     f"find_the_bug fails on the right {names[0]} too, not only on the wrong "
                     f"one{said}. If it draws at random, take more draws or a wider tolerance."

@@ -377,6 +377,7 @@ const redraw = () => (isCloud ? Array.from({ length: DRAWS / 2 }, drawCode).flat
 
 function walk(from, to) {
   state.ends = [from, to];
+  if (decoder.classes) state.label = labels[from]; // both ends are decoded as what the first is
   [["from", from], ["to", to]].forEach(([id, i]) => {
     byId(id).value = i + 1;
     byId(`${id}-name`).textContent = labels ? `a ${labels[i]}` : "";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,9 @@ class Report:
         )
         left_out = f"Not checked: {', '.join(self.unchecked)}." if self.unchecked else ""
         return self.message or " ".join(filter(None, [right, self.note, left_out]))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 class GradientError(AssertionError):

@@ -141,11 +141,13 @@ def test_results_show_themselves_in_a_notebook(tmp_path, monkeypatch):
         "trainer.run(2, progress=True)\ntrainer",
         "trainer.test_terms()",
         "sv.plots.training_curves(trainer.metrics)",
+        "import numpy as np\n"
+        "sv.gradcheck.check(lambda x: (3 * x, 0), lambda dy, _: 3 * dy, [np.ones(4)], name='<f>')",
     ]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     book = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(book, timeout=600, kernel_name="python3").execute()
-    model, data, trainer, terms, figure = (
+    model, data, trainer, terms, figure, report = (
         next(o.data for o in cell.outputs if o.output_type == "execute_result") for cell in cells
     )
     assert "<td>encoder.0</td><td>Linear(64, 8)</td>" in model["text/html"]
@@ -156,3 +158,4 @@ def test_results_show_themselves_in_a_notebook(tmp_path, monkeypatch):
     assert "test loss" in bar
     assert terms["text/plain"].startswith("Terms(loss=")
     assert "image/png" in figure
+    assert report["text/html"].startswith("<pre>&lt;f&gt;: backward agrees with 4 slopes of the")

@@ -80,8 +80,8 @@ class _Loop(Exercise):
             )
         if len(set(rows)) < 0.99 * n:
             raise Wrong(
-                f"train shows the model {len(set(rows))} different rows, and there are {n:,}: each "
-                "epoch takes every row once."
+                f"train shows the model {len(set(rows)):,} different rows, and there are {n:,}: "
+                "each epoch takes every row once."
             )
         if model.before != list(range(steps)):
             raise Wrong(

@@ -46,7 +46,7 @@ class _Nll(Formula):
         trainer.run(10)
         x = datasets.to_float(data.test, data.scale, model.dtype)[:100]
         seed, k = int(rng.integers(2**32)), 1000
-        bound = evaluation.elbo(model, [x], rng=seed).loss
+        bound = evaluation.elbo(model, [x], rng=seed, samples=k).loss
         true = -evaluation.importance_weighted_bound(model, [x[:10]], k, seed)
         eps = np.random.default_rng(seed).standard_normal((k, 10, 2)).astype(model.dtype)
         mine = get(answer, "nll")(evaluation.log_importance_weights(model, x[:10], eps))

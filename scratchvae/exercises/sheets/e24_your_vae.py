@@ -222,7 +222,9 @@ class _YourVAE(Exercise):
     def _says(mine, rest, losses):
         says = [f"Yours: {mine}."]
         if rest:
-            says.append(f"The package's own, since these are not solved yet: {', '.join(rest)}.")
+            says.append(
+                f"The package's own, since these are missing or not right: {', '.join(rest)}."
+            )
         return " ".join(
             [
                 *says,
