@@ -7,6 +7,7 @@ The first bytes of a file say what it is, not its name. Whatever is wrong with o
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,17 +150,40 @@ def _read_table(path: Path) -> Content:
         rows = _rows(file, delimiter)
         above, top = next(rows, (0, []))
         _, second = next(rows, (0, []))
-    header = _is_header(top, second)
-    names = tuple(on_one_line(text.strip()) if header else str(j) for j, text in enumerate(top, 1))
+    header = not any(map(_is_number, top))
+    names = _names(top, delimiter) if header else tuple(str(j) for j, _ in enumerate(top, 1))
+    if header and not second:
+        raise InputError(
+            f"{path} has a row of names and no rows of numbers: expected at least two of them"
+        )
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} has two columns {twice!r}: expected names that differ")
     how: dict[str, Any] = {"delimiter": delimiter, "ndmin": 2, "comments": None, "quotechar": '"'}
+    failure: ValueError | None = None
     try:
         with open(path, encoding="utf-8-sig") as file:  # by a name NumPy would unpack it
             x = np.loadtxt(file, skiprows=above if header else 0, **how)
-    except ValueError:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            _require_numbers(path, _rows(file, delimiter), names, header)
-        raise
-    return Content({"x": x}, columns=names)  # (N, D)
+    except ValueError as error:
+        failure = error
+    if failure is None and x.shape[1] == len(names) and np.isfinite(x).all():
+        return Content({"x": x}, columns=names)  # (N, D)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        _require_numbers(path, _rows(file, delimiter), names, header)
+    raise failure or ValueError("a field in it can be read in two ways")
+
+
+def _names(top: Sequence[str], delimiter: str | None) -> tuple[str, ...]:
+    """Return the names in the first row of a table.
+
+    A number sign before them, as `numpy.savetxt` writes it, is none of them and part of none.
+    """
+    first, *others = top
+    if first != "#":
+        others = [first.removeprefix("#"), *others]
+    elif delimiter is not None:  # a column of its own, such as one that counts the rows
+        others = [first, *others]
+    return tuple(on_one_line(text.strip()) for text in others)
 
 
 def _rows(file: TextIO, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -174,13 +198,6 @@ def _rows(file: TextIO, delimiter: str | None) -> Iterator[tuple[int, list[str]]
     yield from ((n, row) for n, row in rows if row)
 
 
-def _is_header(top: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether the first row of a table has names: no number over one, or none at all."""
-    if any(not _is_number(a) and _is_number(b) for a, b in zip(top, second, strict=False)):
-        return True
-    return not any(map(_is_number, top))
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -192,22 +209,30 @@ def _is_number(text: str) -> bool:
 def _require_numbers(
     path: Path, rows: Iterator[tuple[int, list[str]]], names: Sequence[str], header: bool
 ) -> None:
-    """Raise InputError for the first field that is no number, or the first row of other length."""
+    """Raise InputError for the first field that is no finite number, or row of other length."""
     if header:
         next(rows, None)
+    first = not header
     for line, row in rows:
         if len(row) != len(names):
+            fields = "field" if len(row) == 1 else "fields"
             raise InputError(
-                f"{path} has {len(row)} fields in line {line}: expected {len(names)}, as in its "
+                f"{path} has {len(row)} {fields} in line {line}: expected {len(names)}, as in its "
                 "first line"
             )
         for name, text in zip(names, row, strict=True):
-            if not _is_number(text):
+            number = _is_number(text)
+            if not number or not math.isfinite(float(text)):
                 found = f"holds {text[:40]!r}" if text.strip() else "is empty"
+                kind = "finite number" if number else "number"
+                taken = ""
+                if first and not number:
+                    taken = f"; line {line} was not taken as a row of names, since it has a number"
                 raise InputError(
-                    f"{path}: the column {name[:40]!r} {found} in line {line}: expected a number "
-                    "in every row, so fill it or leave the column out"
+                    f"{path}: the column {name[:40]!r} {found} in line {line}: expected a {kind} "
+                    f"in every row, so fill it or leave the column out{taken}"
                 )
+        first = False
 
 
 def is_frame(x: Any) -> bool:

@@ -134,7 +134,11 @@ def test_an_npz_as_scikit_learn_has_it(tmp_path, rng):
         ("\ufeffa;b;c\n1;2;3\n4;5;6.5\n", ("a", "b", "c")),
         ("a\tb\tc\n1\t2\t3\n4\t5\t6.5\n", ("a", "b", "c")),
         ("1  2 3\n 4 5   6.5\n", ("1", "2", "3")),
-        ("id,2019,2020\n1,2,3\n4,5,6.5", ("id", "2019", "2020")),  # years are names here
+        (",2019 q1,b\n1,2,3\n4,5,6.5", ("", "2019 q1", "b")),  # as pandas writes an index
+        ("# a b c\n1 2 3\n4 5 6.5\n", ("a", "b", "c")),  # as NumPy writes a header
+        ("# a,b,c\n1,2,3\n4,5,6.5\n", ("a", "b", "c")),
+        ("#a\tb\tc\n1\t2\t3\n4\t5\t6.5\n", ("a", "b", "c")),
+        ("#,b,c\n1,2,3\n4,5,6.5\n", ("#", "b", "c")),  # a column of numbers
         ("\na,b,c\n\n1,2,3\n4,5,6.5\n\n", ("a", "b", "c")),
         ('a,"b, in\nkm",c\n1,2,3\n4,5,6.5\n', ("a", r"b, in\nkm", "c")),
     ],
@@ -164,11 +168,22 @@ def test_a_table_of_a_square_number_of_columns_is_no_image(table):
     [
         ("a,b\n1,2\n3,NEAR BAY\n", ["column 'b' holds 'NEAR BAY' in line 3", "leave the column"]),
         ("a,b\n1,2\n3,\n", ["column 'b' is empty in line 3", "fill it"]),
-        ("1,x\n2,y\n", ["column '2' holds 'x' in line 1"]),
+        ("1,x\n2,y\n", ["column '2' holds 'x' in line 1", "line 1 was not taken as a row"]),
+        ("1,,3\n4,5,6\n7,8,9\n", ["column '2' is empty in line 1", "since it has a number"]),
+        ("1,NA,3\n4,5,6\n7,8,9\n", ["column '2' holds 'NA' in line 1"]),
+        ("2020-01-01,5\n1,2\n3,4\n", ["column '1' holds '2020-01-01' in line 1"]),
+        ("id,2019,2020\n1,2,3\n4,5,6\n", ["column '1' holds 'id' in line 1", "row of names"]),
         ("a,b\nx,y\n", ["column 'a' holds 'x' in line 2"]),
-        ("a,b\n1,2\n3\n", ["1 fields in line 3: expected 2"]),
+        ("a,b\n1,2\n3\n", ["1 field in line 3: expected 2, as in its first line"]),
+        ("a,b\n1,2,3\n4,5,6\n", ["3 fields in line 2: expected 2, as in its first line"]),
+        ("a,b,c\n1,2\n3,4\n", ["2 fields in line 2: expected 3, as in its first line"]),
+        ("# a b\n1 2 3\n4 5 6\n", ["3 fields in line 2: expected 2"]),
+        ("a,b, a\n1,2,3\n4,5,6\n", ["two columns 'a': expected names that differ"]),
+        ("a,b\n", ["a row of names and no rows of numbers"]),
+        ("x\n", ["a row of names and no rows of numbers"]),
         ("a;b\n1,5;2\n", ["column 'a' holds '1,5' in line 2"]),
-        ("a,b\n1,2\n3,nan\n", ["array x", "nan in row 1"]),
+        ("a,b\n1,2\n3,nan\n", ["column 'b' holds 'nan' in line 3", "a finite number in"]),
+        ("\n1,2\n\n3,1e999\n", ["column '2' holds '1e999' in line 4", "a finite number in"]),
         ("a,b\n1,2\n", ["(1, 2)", "at least 2"]),
         ("some text\nand more\n", ["column 'some' holds 'and' in line 2"]),
         ("\0a,b\n1,2\n", ["starts with", ".npy, .npz, IDX or CSV file"]),
