@@ -336,6 +336,10 @@ def _read_image(path: Path) -> Array:
     from PIL import Image  # matplotlib has brought it
 
     require_file(path)
+    with open(path, "rb") as file:
+        start = file.read(25)
+    if start[:4] == b"\x89PNG" and start[24:] == b"\x10":  # Pillow would cut colours to 8 bits
+        raise InputError(f"{path} has 16 bits a channel: expected 8, grey or in colour")
     with one_sentence(str(path), "a whole PNG or JPEG image"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=("PNG", "JPEG")) as image:

@@ -4,9 +4,11 @@ import io
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -299,13 +301,33 @@ def test_folders_that_hold_no_data(tmp_path, rng):
         save(tmp_path / "deep" / f"{i}.png", grey.astype(np.uint16) * 300)
         save(tmp_path / "mixed" / f"{i}.png", grey)
         save(tmp_path / "damaged" / f"{i}.png", grey)
+        save(tmp_path / "cmyk" / f"{i}.jpg", grey, "CMYK")
+    refused(lambda: load(tmp_path / "cmyk"), "pixels of the kind CMYK", "8 bits a channel")
     refused(lambda: load(tmp_path / "sizes"), "5 by 4 pixels grey", "of one size and kind")
     refused(lambda: load(tmp_path / "kinds"), "4 by 4 pixels in colour", "of one size and kind")
-    refused(lambda: load(tmp_path / "deep"), "pixels of the kind I;16", "8 bits a channel")
+    refused(lambda: load(tmp_path / "deep"), "has 16 bits a channel: expected 8")
     save(tmp_path / "mixed" / "sub" / "a.png", grey)
     refused(lambda: load(tmp_path / "mixed"), "holds images, and sub in it does too")
     (tmp_path / "damaged" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     refused(lambda: load(tmp_path / "damaged"), "1.png cannot be read", "PNG or JPEG")
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_images_of_16_bits_are_refused_whatever_their_colours(kind, channels, tmp_path):
+    """Pillow reads them, but writes only grey ones."""
+    rows = (b"\0" + bytes(2 * channels * 4)) * 4  # 4 by 4 pixels, each row after its filter
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ):
+        data += struct.pack(">I", len(body)) + name + body
+        data += struct.pack(">I", zlib.crc32(name + body))
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(data)
+    assert Image.open(io.BytesIO(data)).load() is not None  # a whole image
+    refused(lambda: load(tmp_path), ".png has 16 bits a channel: expected 8")
 
 
 def test_a_pipe_among_images_is_not_read(tmp_path):
