@@ -76,7 +76,7 @@ def columns(x: Array, names: Sequence[str] | None = None, scale: float = 1.0) ->
     if span.max() <= ALIKE * np.median(span) or not span.any():
         low, high = np.zeros(len(drawn)), np.ones(len(drawn))
     else:
-        high = np.where(span > 0, high, low + 1)
+        high = np.where(span > 0, high, low + np.maximum(1, abs(low)))  # 1e17 + 1 is 1e17
     middle = np.quantile((some - low) / (high - low), [0.05, 0.95], axis=0)  # (2, k)
     return Columns(drawn, low, high, middle, x.shape[1], tuple(names) if names else None)
 

@@ -23,8 +23,11 @@ def test_columns_of_other_sizes_are_drawn_over_their_range(rng):
     placed = table.place(x)
     np.testing.assert_allclose(placed.min(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(placed.max(axis=0), 1)
-    x[:, 1] = 4  # a column without a range
-    assert np.isfinite(tables.columns(x).place(x)).all()
+    for value in 4, -1e17:
+        x[:, 1] = value  # a column without a range
+        table = tables.columns(x)
+        np.testing.assert_array_equal(table.place(x)[:, 1], 0)
+        assert np.isfinite(table.middle).all()
 
 
 def test_of_many_columns_some_are_drawn_and_the_axis_says_so(rng):
