@@ -28,6 +28,9 @@ NAMES = {
 }
 IMAGES = (".png", ".jpg", ".jpeg")
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA"}
+# What a packed file may unpack to: this many bytes, or this many times its own. Numbers that are no
+# zeros are hardly ever packed that well.
+UNPACKED_BYTES, UNPACKED_TIMES = 2**30, 100
 KINDS = {"L": "grey", "RGB": "in colour", "RGBA": "in colour with transparency"}
 
 
@@ -108,6 +111,10 @@ def _read_npz(path: Path) -> Content:
     # Opened here: np.load would leave its own file open if this is not a zip file after all.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         content = Content({})
+        known = {name for names in NAMES.values() for name in names}
+        read = (m for m in arrays.zip.infolist() if m.filename.removesuffix(".npy") in known)
+        size = sum(member.file_size for member in read)
+        _require_bounded(path, size, "save x as .npy, which need not fit in memory")
         for ours, names in NAMES.items():
             found = [name for name in names if name in arrays]
             if len(found) > 1 and ours not in found:
@@ -362,28 +369,42 @@ def _in_words(image: Array) -> str:
 
 
 def unpacked(path: Path) -> bytes:
-    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most."""
+    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most.
+
+    Of a file that is none, enough is returned to say so.
+    """
     import gzip  # here, as the other imports inside functions, for a quick `import scratchvae`
 
     require_file(path)
-    packed = path.stat().st_size
-    with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
-            return file.read()
-    with gzip.open(path) as unpacked:
-        header = unpacked.read(4)
+    found = path.stat().st_size
+    with open(path, "rb") as start:
+        is_packed = start.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if is_packed else open(path, "rb") as file:
+        header = file.read(4)
         if header[:3] != b"\0\0\x08" or header[3:] > b"\4":
-            return header + unpacked.read(2**20)  # no IDX file: enough to say what it is
-        header += unpacked.read(4 * header[3])
+            return header + file.read(2**20)
+        header += file.read(4 * header[3])
         shape = [int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4)]
         size = math.prod(shape)
-        if size > 1100 * packed:  # gzip makes nothing smaller than a thousandth
+        if not is_packed:
+            return header + file.read(min(size, found) + 1)
+        if size > 1100 * found:  # gzip makes nothing smaller than a thousandth
             raise InputError(
-                f"{path} has {packed:,} bytes: too few for {size:,} unpacked ones, as its IDX "
+                f"{path} has {found:,} bytes: too few for {size:,} unpacked ones, as its IDX "
                 f"header with the dimensions {shape} says"
             )
-        return header + unpacked.read(size + 1)
+        _require_bounded(path, size, "unpack it with gunzip")
+        return header + file.read(size + 1)
+
+
+def _require_bounded(path: Path, unpacked: int, instead: str) -> None:
+    """Raise InputError if a small file would fill the memory with what it unpacks to."""
+    packed = path.stat().st_size
+    if unpacked > max(UNPACKED_BYTES, UNPACKED_TIMES * packed):
+        raise InputError(
+            f"{path} has {packed:,} bytes and unpacks to {unpacked:,}: expected no more than "
+            f"{UNPACKED_TIMES} times as many, or {UNPACKED_BYTES:,}, so {instead}"
+        )
 
 
 def parse_idx(data: bytes, where: str) -> Array:
@@ -395,9 +416,11 @@ def parse_idx(data: bytes, where: str) -> Array:
         )
     start = 4 + 4 * data[3]
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) != start + math.prod(shape):
+    expected = start + math.prod(shape)
+    if len(data) != expected:
+        found = len(data) if len(data) < expected else f"more than {expected}"
         raise InputError(
-            f"{where} has {len(data)} unpacked bytes: expected {start + math.prod(shape)}, as its "
-            f"IDX header with the dimensions {shape} says"
+            f"{where} has {found} unpacked bytes: expected {expected}, as its IDX header with the "
+            f"dimensions {shape} says"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
