@@ -273,6 +273,11 @@ def read_frame(x: Any, name: str) -> Content:
                 "row, so fill it or leave the column out"
             )
         columns.append(column)
+        if len(column) != len(columns[0]):
+            raise InputError(
+                f"{name}: the column {text!r} has {len(column)} rows, and the first has "
+                f"{len(columns[0])}: expected columns of one length"
+            )
     if not columns:
         raise InputError(f"{name} has no columns: expected at least one")
     table = np.stack(columns, axis=1)  # (N, D)
@@ -387,7 +392,8 @@ def unpacked(path: Path) -> bytes:
         shape = [int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4)]
         size = math.prod(shape)
         if not is_packed:
-            return header + file.read(min(size, found) + 1)
+            file.seek(0)  # to read it in one piece, which is not copied
+            return file.read(min(len(header) + size, found) + 1)
         if size > 1100 * found:  # gzip makes nothing smaller than a thousandth
             raise InputError(
                 f"{path} has {found:,} bytes: too few for {size:,} unpacked ones, as its IDX "

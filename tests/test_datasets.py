@@ -700,6 +700,7 @@ def test_unit_interval_holds(name):
     [
         (-0.25, "-0.25"),
         (-1e-300, "-1e-300"),
+        (255.0, "255.0"),
         (1.0000000000000002, "1.0000000000000002"),  # rounded to 1, it would not be understood
         (np.nan, "nan"),
         (-np.inf, "-inf"),
@@ -711,10 +712,11 @@ def test_unit_interval_is_left(value, shown, part):
     data = replace(small([[0.0, 1.0]], [[0.0, 1.0]], 1), **{part: np.array(rows)})
     message = refused(lambda: require_unit_interval(data, "the Bernoulli likelihood"))
     part = "training" if part == "train" else part
+    divide = ", so divide by the value that means white, such as 255" if value > 1 else ""
     assert message == (
         f"small holds {shown} in row 2 of its {part} part: "
-        "the Bernoulli likelihood needs values from 0 to 1, and the Gaussian one takes others, "
-        "best with standardised columns"
+        f"the Bernoulli likelihood needs values from 0 to 1{divide}; the Gaussian one takes "
+        "others, best with standardised columns"
     )
 
 

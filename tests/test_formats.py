@@ -223,6 +223,13 @@ def test_a_frame(rng):
     assert (data.columns, data.image_shape, data.train.dtype) == (("a", "b"), (1, 2), np.float64)
     other = Dataset.from_arrays(Frame(a=a, b=b), test=Frame(a=a[:4], b=b[:4]))
     assert len(other.test) == 4
+    refused(
+        lambda: Dataset.from_arrays(Frame(a=a, b=b), test=Frame(b=b[:4], a=a[:4])),
+        "x_test has 'b' as its column 1: expected 'a', as in x",
+    )
+    array = np.column_stack([a, b])  # without names
+    for x, test in (Frame(a=a, b=b), array), (array, Frame(a=a, b=b)):
+        assert Dataset.from_arrays(x, test=test).columns == ("a", "b")
     whole = Dataset.from_arrays(Frame(a=a, b=a))
     assert whole.train.dtype == np.float64  # counts are numbers, and no pixels
 
@@ -234,6 +241,7 @@ def test_a_frame_whose_column_is_no_number_is_refused(rng):
         (np.array(["2020-01-01"] * 3, "M8[D]"), "column 'b' is of type datetime64"),
         (np.array([1, np.nan, 2]), "column 'b' is empty in row 1"),
         (np.zeros((3, 2)), "two columns 'b'"),
+        (np.arange(4), "column 'b' has 4 rows, and the first has 3: expected columns of one"),
     ):
         refused(lambda column=column: Dataset.from_arrays(Frame(a=numbers, b=column)), found)
 
