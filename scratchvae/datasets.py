@@ -227,6 +227,11 @@ def load(name: str | os.PathLike[str]) -> Dataset:
         type or shape or holds NaN or infinity, if a column of a table holds no numbers or images
         of a folder differ in size or kind, or if MNIST can neither be found nor downloaded.
     """
+    if os.fspath(name) == "":  # as a path it would be this folder
+        raise InputError(
+            "the name of the data is empty: expected digits, mnist, or the path of a file or a "
+            "folder of images"
+        )
     if name == "digits":
         return _digits()
     if name == "mnist":

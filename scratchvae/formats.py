@@ -309,9 +309,12 @@ def read_images(folder: Path) -> Content:
         )
     files += [(path, label) for label, sub in enumerate(classes) for path in _images_in(sub)]
     if not files:
+        hint = ""
+        if any("-idx3-ubyte" in p.name for p in folder.iterdir()):
+            hint = f"; if it holds MNIST, set SCRATCHVAE_DATA={folder} and call the data mnist"
         raise InputError(
             f"{folder} is a folder without images: expected files that end in {', '.join(IMAGES)}, "
-            "or one folder of them for each class"
+            f"or one folder of them for each class{hint}"
         )
     order = np.random.default_rng(0).permutation(len(files))
     x: Array = None

@@ -338,6 +338,33 @@ def test_images_of_16_bits_are_refused_whatever_their_colours(kind, channels, tm
     refused(lambda: load(tmp_path), ".png has 16 bits a channel: expected 8")
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_folder_of_mnists_files_is_told_from_one_without_images(suffix, tmp_path):
+    for name in datasets.MNIST_SHA256:
+        (tmp_path / f"{name}{suffix}").write_bytes(b"")
+    says = f"set SCRATCHVAE_DATA={tmp_path} and call the data mnist"
+    refused(lambda: load(tmp_path), "a folder without images", says)
+
+
+def test_no_name_is_not_this_folder(tmp_path, monkeypatch):
+    save(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    save(tmp_path / "b.png", np.zeros((4, 4), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    assert load(".").image_shape == (4, 4)
+    refused(lambda: load(""), "the name of the data is empty: expected digits, mnist")
+
+
+@pytest.mark.parametrize("name", ["größe\n.csv", "größe\r\x1b\u2028.png/a.png"])
+def test_a_name_with_a_newline_does_not_break_the_message(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no numbers")
+    given = path if path.parent == tmp_path else path.parent
+    message = refused(lambda: load(given), "/größe\\")
+    assert message.isprintable()
+    assert str(sv.InputError(message)) == message
+
+
 def test_a_pipe_among_images_is_not_read(tmp_path):
     for i in range(2):
         os.mkfifo(tmp_path / f"{i}.png")
