@@ -24,7 +24,8 @@ def verdicts(request, pool):
 
 
 def test_every_error_can_be_planted():
-    texts = {path.name: path.read_text("utf-8") for path in semantic.PACKAGE.glob("*.py")}
+    files = semantic.PACKAGE.rglob("*.py")
+    texts = {p.relative_to(semantic.PACKAGE).as_posix(): p.read_text("utf-8") for p in files}
     for mutant in semantic.load():
         for edit in mutant.edits:
             assert texts[edit.file].count(edit.old) == 1, (mutant.name, edit.old)
