@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,8 @@ class Dataset:
             if is_frame(a):
                 frame = read_frame(a, key)
                 content.arrays[key] = frame.arrays["x"]
+                if key == "x_test":
+                    _require_same_names(content.columns, frame.columns)
                 content.columns = content.columns or frame.columns
             elif a is not None:
                 try:
@@ -225,6 +227,11 @@ def load(name: str | os.PathLike[str]) -> Dataset:
         type or shape or holds NaN or infinity, if a column of a table holds no numbers or images
         of a folder differ in size or kind, or if MNIST can neither be found nor downloaded.
     """
+    if os.fspath(name) == "":  # as a path it would be this folder
+        raise InputError(
+            "the name of the data is empty: expected digits, mnist, or the path of a file or a "
+            "folder of images"
+        )
     if name == "digits":
         return _digits()
     if name == "mnist":
@@ -330,12 +337,14 @@ def require_unit_interval(dataset: Dataset, why: str) -> None:
         bad = _first_bad(x, lambda rows: (rows >= 0) & (rows <= scale))  # NaN fails too
         if bad is not None:
             row, value = bad
-            other = ""
+            advice = ""
+            if value > 1 == scale:
+                advice = ", so divide by the value that means white, such as 255"
             if why == BERNOULLI:
-                other = ", and the Gaussian one takes others, best with standardised columns"
+                advice += "; the Gaussian one takes others, best with standardised columns"
             raise InputError(
                 f"{dataset.name} holds {value / scale} in row {row} of its {part} part: "
-                f"{why} needs values from 0 to 1{other}"
+                f"{why} needs values from 0 to 1{advice}"
             )
 
 
@@ -513,6 +522,16 @@ def _from_content(name: str, content: Content, of: str = "") -> Dataset:
     if x.dtype == np.uint8 and not all(_is_binary(part) for part in (x, x_test)):
         scale = 255.0
     return Dataset(name, x, x_test, y, y_test, scale, image_shape, content.columns)
+
+
+def _require_same_names(x: Sequence[str] | None, x_test: Sequence[str] | None) -> None:
+    """Raise InputError if the columns of two frames differ: they are taken by their places."""
+    for j, (expected, found) in enumerate(zip(x or (), x_test or (), strict=False), 1):
+        if found != expected:
+            raise InputError(
+                f"x_test has {found!r} as its column {j}: expected {expected!r}, as in x, so give "
+                "both the same columns in the same order"
+            )
 
 
 def _is_binary(x: Array) -> bool:

@@ -18,6 +18,9 @@ class InputError(ValueError):
     The command line prints the message on standard error and exits with code 2.
     """
 
+    def __str__(self) -> str:
+        return on_one_line(super().__str__())  # whatever a file in it is called
+
 
 class InputWarning(UserWarning):
     """An argument or a file can be used, but is perhaps not what was meant; one sentence."""
@@ -34,7 +37,7 @@ class RanksDifferError(ArithmeticError):
 def on_one_line(names: Iterable[str]) -> str:
     """Return names with commas between; what would break the line is written as an escape."""
     text = names if isinstance(names, str) else ", ".join(names)
-    return text if text.isprintable() else ascii(text)[1:-1]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def check_size(name: str, n: object) -> int:

@@ -7,6 +7,7 @@ The first bytes of a file say what it is, not its name. Whatever is wrong with o
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ NAMES = {
 }
 IMAGES = (".png", ".jpg", ".jpeg")
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA"}
+# What a packed file may unpack to: this many bytes, or this many times its own. Numbers that are no
+# zeros are hardly ever packed that well.
+UNPACKED_BYTES, UNPACKED_TIMES = 2**30, 100
 KINDS = {"L": "grey", "RGB": "in colour", "RGBA": "in colour with transparency"}
 
 
@@ -107,6 +111,10 @@ def _read_npz(path: Path) -> Content:
     # Opened here: np.load would leave its own file open if this is not a zip file after all.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         content = Content({})
+        known = {name for names in NAMES.values() for name in names}
+        read = (m for m in arrays.zip.infolist() if m.filename.removesuffix(".npy") in known)
+        size = sum(member.file_size for member in read)
+        _require_bounded(path, size, "save x as .npy, which need not fit in memory")
         for ours, names in NAMES.items():
             found = [name for name in names if name in arrays]
             if len(found) > 1 and ours not in found:
@@ -149,17 +157,40 @@ def _read_table(path: Path) -> Content:
         rows = _rows(file, delimiter)
         above, top = next(rows, (0, []))
         _, second = next(rows, (0, []))
-    header = _is_header(top, second)
-    names = tuple(on_one_line(text.strip()) if header else str(j) for j, text in enumerate(top, 1))
+    header = not any(map(_is_number, top))
+    names = _names(top, delimiter) if header else tuple(str(j) for j, _ in enumerate(top, 1))
+    if header and not second:
+        raise InputError(
+            f"{path} has a row of names and no rows of numbers: expected at least two of them"
+        )
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} has two columns {twice!r}: expected names that differ")
     how: dict[str, Any] = {"delimiter": delimiter, "ndmin": 2, "comments": None, "quotechar": '"'}
+    failure: ValueError | None = None
     try:
         with open(path, encoding="utf-8-sig") as file:  # by a name NumPy would unpack it
             x = np.loadtxt(file, skiprows=above if header else 0, **how)
-    except ValueError:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            _require_numbers(path, _rows(file, delimiter), names, header)
-        raise
-    return Content({"x": x}, columns=names)  # (N, D)
+    except ValueError as error:
+        failure = error
+    if failure is None and x.shape[1] == len(names) and np.isfinite(x).all():
+        return Content({"x": x}, columns=names)  # (N, D)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        _require_numbers(path, _rows(file, delimiter), names, header)
+    raise failure or ValueError("a field in it can be read in two ways")
+
+
+def _names(top: Sequence[str], delimiter: str | None) -> tuple[str, ...]:
+    """Return the names in the first row of a table.
+
+    A number sign before them, as `numpy.savetxt` writes it, is none of them and part of none.
+    """
+    first, *others = top
+    if first != "#":
+        others = [first.removeprefix("#"), *others]
+    elif delimiter is not None:  # a column of its own, such as one that counts the rows
+        others = [first, *others]
+    return tuple(on_one_line(text.strip()) for text in others)
 
 
 def _rows(file: TextIO, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -174,13 +205,6 @@ def _rows(file: TextIO, delimiter: str | None) -> Iterator[tuple[int, list[str]]
     yield from ((n, row) for n, row in rows if row)
 
 
-def _is_header(top: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether the first row of a table has names: no number over one, or none at all."""
-    if any(not _is_number(a) and _is_number(b) for a, b in zip(top, second, strict=False)):
-        return True
-    return not any(map(_is_number, top))
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -192,22 +216,30 @@ def _is_number(text: str) -> bool:
 def _require_numbers(
     path: Path, rows: Iterator[tuple[int, list[str]]], names: Sequence[str], header: bool
 ) -> None:
-    """Raise InputError for the first field that is no number, or the first row of other length."""
+    """Raise InputError for the first field that is no finite number, or row of other length."""
     if header:
         next(rows, None)
+    first = not header
     for line, row in rows:
         if len(row) != len(names):
+            fields = "field" if len(row) == 1 else "fields"
             raise InputError(
-                f"{path} has {len(row)} fields in line {line}: expected {len(names)}, as in its "
+                f"{path} has {len(row)} {fields} in line {line}: expected {len(names)}, as in its "
                 "first line"
             )
         for name, text in zip(names, row, strict=True):
-            if not _is_number(text):
+            number = _is_number(text)
+            if not number or not math.isfinite(float(text)):
                 found = f"holds {text[:40]!r}" if text.strip() else "is empty"
+                kind = "finite number" if number else "number"
+                taken = ""
+                if first and not number:
+                    taken = f"; line {line} was not taken as a row of names, since it has a number"
                 raise InputError(
-                    f"{path}: the column {name[:40]!r} {found} in line {line}: expected a number "
-                    "in every row, so fill it or leave the column out"
+                    f"{path}: the column {name[:40]!r} {found} in line {line}: expected a {kind} "
+                    f"in every row, so fill it or leave the column out{taken}"
                 )
+        first = False
 
 
 def is_frame(x: Any) -> bool:
@@ -241,6 +273,11 @@ def read_frame(x: Any, name: str) -> Content:
                 "row, so fill it or leave the column out"
             )
         columns.append(column)
+        if len(column) != len(columns[0]):
+            raise InputError(
+                f"{name}: the column {text!r} has {len(column)} rows, and the first has "
+                f"{len(columns[0])}: expected columns of one length"
+            )
     if not columns:
         raise InputError(f"{name} has no columns: expected at least one")
     table = np.stack(columns, axis=1)  # (N, D)
@@ -272,9 +309,12 @@ def read_images(folder: Path) -> Content:
         )
     files += [(path, label) for label, sub in enumerate(classes) for path in _images_in(sub)]
     if not files:
+        hint = ""
+        if any("-idx3-ubyte" in p.name for p in folder.iterdir()):
+            hint = f"; if it holds MNIST, set SCRATCHVAE_DATA={folder} and call the data mnist"
         raise InputError(
             f"{folder} is a folder without images: expected files that end in {', '.join(IMAGES)}, "
-            "or one folder of them for each class"
+            f"or one folder of them for each class{hint}"
         )
     order = np.random.default_rng(0).permutation(len(files))
     x: Array = None
@@ -311,6 +351,10 @@ def _read_image(path: Path) -> Array:
     from PIL import Image  # matplotlib has brought it
 
     require_file(path)
+    with open(path, "rb") as file:
+        start = file.read(25)
+    if start[:4] == b"\x89PNG" and start[24:] == b"\x10":  # Pillow would cut colours to 8 bits
+        raise InputError(f"{path} has 16 bits a channel: expected 8, grey or in colour")
     with one_sentence(str(path), "a whole PNG or JPEG image"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=("PNG", "JPEG")) as image:
@@ -333,28 +377,43 @@ def _in_words(image: Array) -> str:
 
 
 def unpacked(path: Path) -> bytes:
-    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most."""
+    """Return the bytes of an IDX file, unpacked as far as its header says and one more at most.
+
+    Of a file that is none, enough is returned to say so.
+    """
     import gzip  # here, as the other imports inside functions, for a quick `import scratchvae`
 
     require_file(path)
-    packed = path.stat().st_size
-    with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
-            return file.read()
-    with gzip.open(path) as unpacked:
-        header = unpacked.read(4)
+    found = path.stat().st_size
+    with open(path, "rb") as start:
+        is_packed = start.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if is_packed else open(path, "rb") as file:
+        header = file.read(4)
         if header[:3] != b"\0\0\x08" or header[3:] > b"\4":
-            return header + unpacked.read(2**20)  # no IDX file: enough to say what it is
-        header += unpacked.read(4 * header[3])
+            return header + file.read(2**20)
+        header += file.read(4 * header[3])
         shape = [int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4)]
         size = math.prod(shape)
-        if size > 1100 * packed:  # gzip makes nothing smaller than a thousandth
+        if not is_packed:
+            file.seek(0)  # to read it in one piece, which is not copied
+            return file.read(min(len(header) + size, found) + 1)
+        if size > 1100 * found:  # gzip makes nothing smaller than a thousandth
             raise InputError(
-                f"{path} has {packed:,} bytes: too few for {size:,} unpacked ones, as its IDX "
+                f"{path} has {found:,} bytes: too few for {size:,} unpacked ones, as its IDX "
                 f"header with the dimensions {shape} says"
             )
-        return header + unpacked.read(size + 1)
+        _require_bounded(path, size, "unpack it with gunzip")
+        return header + file.read(size + 1)
+
+
+def _require_bounded(path: Path, unpacked: int, instead: str) -> None:
+    """Raise InputError if a small file would fill the memory with what it unpacks to."""
+    packed = path.stat().st_size
+    if unpacked > max(UNPACKED_BYTES, UNPACKED_TIMES * packed):
+        raise InputError(
+            f"{path} has {packed:,} bytes and unpacks to {unpacked:,}: expected no more than "
+            f"{UNPACKED_TIMES} times as many, or {UNPACKED_BYTES:,}, so {instead}"
+        )
 
 
 def parse_idx(data: bytes, where: str) -> Array:
@@ -366,9 +425,11 @@ def parse_idx(data: bytes, where: str) -> Array:
         )
     start = 4 + 4 * data[3]
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) != start + math.prod(shape):
+    expected = start + math.prod(shape)
+    if len(data) != expected:
+        found = len(data) if len(data) < expected else f"more than {expected}"
         raise InputError(
-            f"{where} has {len(data)} unpacked bytes: expected {start + math.prod(shape)}, as its "
-            f"IDX header with the dimensions {shape} says"
+            f"{where} has {found} unpacked bytes: expected {expected}, as its IDX header with the "
+            f"dimensions {shape} says"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

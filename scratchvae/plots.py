@@ -299,7 +299,8 @@ def badge(ax: Axes, place: tuple[float, float], name: str, colour: str, size: fl
     """Write the name of a class at a place (x, y) of an axes, on its colour."""
     ink = "white" if np.dot(to_rgb(colour), (0.21, 0.72, 0.07)) < 0.5 else "black"
     box = {"boxstyle": "round,pad=0.22", "fc": colour, "ec": "white", "lw": 1.5}
-    ax.text(*place, name, color=ink, size=size, weight="bold", clip_on=True, **CENTRED, bbox=box)
+    how: dict[str, Any] = {"size": size, "weight": "bold", "parse_math": False, **CENTRED}
+    ax.text(*place, name, color=ink, clip_on=True, bbox=box, **how)
 
 
 @styled

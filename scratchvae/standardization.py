@@ -21,10 +21,12 @@ from .likelihoods import Likelihood
 LARGE = 100.0  # Networks start with weights for values of about 1.
 
 
+@np.errstate(over="ignore", invalid="ignore")  # `standardize` refuses what is not finite
 def mean_and_std(x: Array, scale: float = 1.0) -> tuple[Array, Array]:
     """Return mean and standard deviation of every column of x / scale, float64 (D,) each.
 
-    Where a column is the same in all rows its standard deviation is given as 1.
+    Where a column is the same in all rows its standard deviation is given as 1. Where float64 does
+    not hold its square, it is given as 0 or infinity.
 
     Parameters
     ----------
@@ -35,14 +37,17 @@ def mean_and_std(x: Array, scale: float = 1.0) -> tuple[Array, Array]:
     """
     step = max(1, 2**20 // x.shape[1])  # rows at a time
     total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    first = asnumpy(x[0]) / scale  # near the mean, so that no digits cancel
+    varies = np.zeros(x.shape[1], dtype=bool)
+    first = asnumpy(x[0]).astype(np.float64) / scale  # near the mean, so that no digits cancel
     for i in range(0, len(x), step):
-        rows = asnumpy(x[i : i + step]) / scale - first  # (<=step, D) in float64
-        total += rows.sum(axis=0, dtype=np.float64)
-        squares += (rows * rows).sum(axis=0, dtype=np.float64)
+        rows = asnumpy(x[i : i + step]).astype(np.float64) / scale - first  # (<=step, D)
+        total += rows.sum(axis=0)
+        squares += (rows * rows).sum(axis=0)
+        varies |= rows.any(axis=0)
     shift = total / len(x)
     std = np.sqrt(np.maximum(squares / len(x) - shift * shift, 0))
-    return first + shift, np.where(std > 0, std, 1)
+    std = np.nan_to_num(std, nan=np.inf, posinf=np.inf)  # an infinite square, less another
+    return first + shift, np.where(varies, std, 1)
 
 
 def standardize(model: Any, mean: Any, std: Any) -> None:
@@ -60,7 +65,8 @@ def standardize(model: Any, mean: Any, std: Any) -> None:
     Raises
     ------
     InputError
-        If the likelihood is for numbers in [0, 1], or mean and std do not fit the model.
+        If the likelihood is for numbers in [0, 1], or mean and std do not fit the model or are no
+        numbers of its dtype.
     """
     if model.likelihood.binary:
         raise InputError(
@@ -71,11 +77,19 @@ def standardize(model: Any, mean: Any, std: Any) -> None:
         raise InputError("the model standardises already: expected one that does not")
     mean, std = (np.asarray(a, dtype=np.float64) for a in (mean, std))
     for name, a in ("mean", mean), ("std", std):
-        if a.shape != (model.data_dim,) or not np.isfinite(a).all() or (std <= 0).any():
+        if a.shape != (model.data_dim,):
             raise InputError(
-                f"the {name} of the columns has shape {a.shape}: expected ({model.data_dim},), "
-                "finite numbers, and each std larger than 0"
+                f"the {name} of the columns has shape {a.shape}: expected ({model.data_dim},)"
             )
+    limits = np.finfo(model.dtype)
+    held = (abs(mean) <= limits.max) & (std >= limits.tiny) & (std <= limits.max)  # false for NaN
+    if not held.all():
+        j = int(held.argmin())
+        raise InputError(
+            f"column {j + 1} has mean {mean[j]:.3g} and standard deviation {std[j]:.3g}: expected "
+            f"finite numbers of {model.dtype}, the second larger than 0, so give the column "
+            "another unit or leave it out"
+        )
     close = abs(mean) > 0.01 * std / np.finfo(model.dtype).eps
     if close.any():
         warnings.warn(

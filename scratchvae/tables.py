@@ -76,7 +76,7 @@ def columns(x: Array, names: Sequence[str] | None = None, scale: float = 1.0) ->
     if span.max() <= ALIKE * np.median(span) or not span.any():
         low, high = np.zeros(len(drawn)), np.ones(len(drawn))
     else:
-        high = np.where(span > 0, high, low + 1)
+        high = np.where(span > 0, high, low + np.maximum(1, abs(low)))  # 1e17 + 1 is 1e17
     middle = np.quantile((some - low) / (high - low), [0.05, 0.95], axis=0)  # (2, k)
     return Columns(drawn, low, high, middle, x.shape[1], tuple(names) if names else None)
 
@@ -165,14 +165,15 @@ def manifold(decode: Callable[[Array], Array], table: Columns, n: int = 7) -> Fi
     )  # (n, n, k)
     bottom, top = min(0.0, lines.min()), max(1.0, lines.max())
     if table.alike:
-        bottom, top = lines.min(), max(lines.max(), lines.min() + 1e-9)
+        bottom, top = lines.min(), lines.max()
+    span = top - bottom or 1.0  # all lines may be one, at any height
     figure = Figure(figsize=(6.9, 7.2))
     ax = figure.add_subplot(xlabel="z₁", ylabel="z₂", xlim=(0, n), ylim=(0, n))
     across = np.linspace(0.08, 0.92, len(table.drawn)) if len(table.drawn) > 1 else np.array([0.5])
     dots = "o" if len(table.drawn) <= DOTS else ""
     for i in range(n):
         for j in range(n):
-            height = 0.08 + 0.84 * (lines[i, j] - bottom) / (top - bottom)
+            height = 0.08 + 0.84 * (lines[i, j] - bottom) / span
             ax.plot(j + across, i + height, color=BLUE, lw=0.9, marker=dots, ms=2.5, mew=0)
     ax.set_xticks(np.arange(n + 1), [], minor=True)
     ax.set_yticks(np.arange(n + 1), [], minor=True)
@@ -217,7 +218,8 @@ def _label_columns(ax: Axes, table: Columns) -> None:
         label = f"column, {len(table.drawn)} of {table.of:,} drawn"
     if table.names is not None and table.of <= MAX_NAMES:
         names = [n if len(n) <= 18 else f"{n[:17]}…" for n in table.names]
-        ax.set_xticks(table.at, names, rotation=45, ha="right", size=9)
+        # "$" is a letter of a name, not the start of a formula.
+        ax.set_xticks(table.at, names, rotation=45, ha="right", size=9, parse_math=False)
         label = ""
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scratchvae import datasets
+from scratchvae import datasets, formats
 from scratchvae.datasets import Dataset, binarize, load, require_unit_interval, to_float
 from scratchvae.errors import InputError
 
@@ -536,7 +536,7 @@ def test_no_file(tmp_path):
         (b"\0\0\x0d\x02" + bytes(8), [r"starts with b'\x00\x00\r\x02'", "unsigned bytes"]),
         (b"\0\0\x08\x00A", [r"starts with b'\x00\x00\x08\x00'", "1 to 4"]),
         (b"\0\0\x08\x05" + bytes(20), [r"starts with b'\x00\x00\x08\x05'", "1 to 4"]),
-        (idx(pixels(3, 4)) + b"A", ["has 25 unpacked bytes", "expected 24", "[3, 4]"]),
+        (idx(pixels(3, 4)) + b"A", ["has more than 24 unpacked bytes", "expected 24", "[3, 4]"]),
         (idx(pixels(7)), ["array x", "(7,)", "(N, H, W)"]),
         (b"\0\0\x08\x04" + bytes(4) + b"\xff" * 12, ["cannot be read", "too big"]),
         (npz(images=pixels(3, 4), y=np.arange(3)), ["holds no array x but images, y"]),
@@ -700,6 +700,7 @@ def test_unit_interval_holds(name):
     [
         (-0.25, "-0.25"),
         (-1e-300, "-1e-300"),
+        (255.0, "255.0"),
         (1.0000000000000002, "1.0000000000000002"),  # rounded to 1, it would not be understood
         (np.nan, "nan"),
         (-np.inf, "-inf"),
@@ -711,10 +712,11 @@ def test_unit_interval_is_left(value, shown, part):
     data = replace(small([[0.0, 1.0]], [[0.0, 1.0]], 1), **{part: np.array(rows)})
     message = refused(lambda: require_unit_interval(data, "the Bernoulli likelihood"))
     part = "training" if part == "train" else part
+    divide = ", so divide by the value that means white, such as 255" if value > 1 else ""
     assert message == (
         f"small holds {shown} in row 2 of its {part} part: "
-        "the Bernoulli likelihood needs values from 0 to 1, and the Gaussian one takes others, "
-        "best with standardised columns"
+        f"the Bernoulli likelihood needs values from 0 to 1{divide}; the Gaussian one takes "
+        "others, best with standardised columns"
     )
 
 
@@ -747,11 +749,39 @@ def test_a_packed_file_is_unpacked_no_further_than_its_header_says(tmp_path):
         for _ in range(64):
             file.write(bytes(2**24))
     tracemalloc.start()
-    refused(lambda: load(path), "bomb.gz has 113 unpacked bytes: expected 112", "[100, 1]")
+    refused(lambda: load(path), "bomb.gz has more than 112 unpacked bytes", "[100, 1]")
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
     path.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12))
     refused(lambda: load(path), "too few for 79,228,162,458,924,105,385,300,197,375 unpacked ones")
+
+
+@pytest.mark.parametrize("start", [b"", b"\0\0\x08\4", idx(np.zeros((100, 1), dtype=np.uint8))])
+def test_a_large_file_that_is_no_idx_is_not_read_whole(start, tmp_path):
+    path = tmp_path / "z.idx"
+    path.write_bytes(start)
+    os.truncate(path, 2**28)  # zeros that take no place on the disk
+    tracemalloc.start()
+    refused(lambda: load(path), f"{path} ")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(formats, "UNPACKED_BYTES", 2**20)
+    x = np.zeros((2**15, 64), dtype=np.uint8)
+    (tmp_path / "x.gz").write_bytes(packed(idx(x)))
+    (tmp_path / "x.npz").write_bytes(npz(x_train=x))
+    for name, instead in ("x.gz", "gunzip"), ("x.npz", "save x as .npy"):
+        tracemalloc.start()
+        refused(lambda name=name: load(tmp_path / name), name, "bytes and unpacks to 2,0", instead)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+    x[:, :8] = rng.integers(256, size=(2**15, 8))  # as large, and not as small when packed
+    (tmp_path / "x.gz").write_bytes(packed(idx(x)))
+    (tmp_path / "x.npz").write_bytes(npz(x_train=x, large=np.zeros(2**20)))  # which is not read
+    for name in "x.gz", "x.npz":
+        assert load(tmp_path / name).train.shape == (29492, 64)
 
 
 def test_a_name_that_is_nearly_one_of_ours_gets_a_suggestion():

@@ -89,6 +89,18 @@ def test_codes_beyond_the_pages_numbers_are_refused(tmp_path, rng, last, beyond)
         explorer.page(run)
 
 
+@pytest.mark.parametrize("value", [-3.0, 1e17])
+def test_images_that_are_all_alike_have_a_range(value, tmp_path):
+    np.save(tmp_path / "x.npy", np.full((20, 8, 8), value))
+    options = Options(
+        str(tmp_path / "x.npy"), likelihood="gaussian", variance="shared", latent=2, hidden=()
+    )
+    run = sv.run.new(options, tmp_path / "run")
+    run.model.params.value[...] = 0
+    image = data_of(explorer.page(run))["image"]  # a division by 0 would warn
+    assert image["high"] > image["low"] == value
+
+
 def test_a_large_matrix_takes_16_bits_and_is_right_to_half_a_step(rng):
     W = rng.normal(size=(300, 200)).astype(np.float32) * rng.uniform(0.01, 9, 200)
     packed = explorer._weights(W)

@@ -4,9 +4,11 @@ import io
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -134,7 +136,11 @@ def test_an_npz_as_scikit_learn_has_it(tmp_path, rng):
         ("\ufeffa;b;c\n1;2;3\n4;5;6.5\n", ("a", "b", "c")),
         ("a\tb\tc\n1\t2\t3\n4\t5\t6.5\n", ("a", "b", "c")),
         ("1  2 3\n 4 5   6.5\n", ("1", "2", "3")),
-        ("id,2019,2020\n1,2,3\n4,5,6.5", ("id", "2019", "2020")),  # years are names here
+        (",2019 q1,b\n1,2,3\n4,5,6.5", ("", "2019 q1", "b")),  # as pandas writes an index
+        ("# a b c\n1 2 3\n4 5 6.5\n", ("a", "b", "c")),  # as NumPy writes a header
+        ("# a,b,c\n1,2,3\n4,5,6.5\n", ("a", "b", "c")),
+        ("#a\tb\tc\n1\t2\t3\n4\t5\t6.5\n", ("a", "b", "c")),
+        ("#,b,c\n1,2,3\n4,5,6.5\n", ("#", "b", "c")),  # a column of numbers
         ("\na,b,c\n\n1,2,3\n4,5,6.5\n\n", ("a", "b", "c")),
         ('a,"b, in\nkm",c\n1,2,3\n4,5,6.5\n', ("a", r"b, in\nkm", "c")),
     ],
@@ -164,11 +170,22 @@ def test_a_table_of_a_square_number_of_columns_is_no_image(table):
     [
         ("a,b\n1,2\n3,NEAR BAY\n", ["column 'b' holds 'NEAR BAY' in line 3", "leave the column"]),
         ("a,b\n1,2\n3,\n", ["column 'b' is empty in line 3", "fill it"]),
-        ("1,x\n2,y\n", ["column '2' holds 'x' in line 1"]),
+        ("1,x\n2,y\n", ["column '2' holds 'x' in line 1", "line 1 was not taken as a row"]),
+        ("1,,3\n4,5,6\n7,8,9\n", ["column '2' is empty in line 1", "since it has a number"]),
+        ("1,NA,3\n4,5,6\n7,8,9\n", ["column '2' holds 'NA' in line 1"]),
+        ("2020-01-01,5\n1,2\n3,4\n", ["column '1' holds '2020-01-01' in line 1"]),
+        ("id,2019,2020\n1,2,3\n4,5,6\n", ["column '1' holds 'id' in line 1", "row of names"]),
         ("a,b\nx,y\n", ["column 'a' holds 'x' in line 2"]),
-        ("a,b\n1,2\n3\n", ["1 fields in line 3: expected 2"]),
+        ("a,b\n1,2\n3\n", ["1 field in line 3: expected 2, as in its first line"]),
+        ("a,b\n1,2,3\n4,5,6\n", ["3 fields in line 2: expected 2, as in its first line"]),
+        ("a,b,c\n1,2\n3,4\n", ["2 fields in line 2: expected 3, as in its first line"]),
+        ("# a b\n1 2 3\n4 5 6\n", ["3 fields in line 2: expected 2"]),
+        ("a,b, a\n1,2,3\n4,5,6\n", ["two columns 'a': expected names that differ"]),
+        ("a,b\n", ["a row of names and no rows of numbers"]),
+        ("x\n", ["a row of names and no rows of numbers"]),
         ("a;b\n1,5;2\n", ["column 'a' holds '1,5' in line 2"]),
-        ("a,b\n1,2\n3,nan\n", ["array x", "nan in row 1"]),
+        ("a,b\n1,2\n3,nan\n", ["column 'b' holds 'nan' in line 3", "a finite number in"]),
+        ("\n1,2\n\n3,1e999\n", ["column '2' holds '1e999' in line 4", "a finite number in"]),
         ("a,b\n1,2\n", ["(1, 2)", "at least 2"]),
         ("some text\nand more\n", ["column 'some' holds 'and' in line 2"]),
         ("\0a,b\n1,2\n", ["starts with", ".npy, .npz, IDX or CSV file"]),
@@ -206,6 +223,13 @@ def test_a_frame(rng):
     assert (data.columns, data.image_shape, data.train.dtype) == (("a", "b"), (1, 2), np.float64)
     other = Dataset.from_arrays(Frame(a=a, b=b), test=Frame(a=a[:4], b=b[:4]))
     assert len(other.test) == 4
+    refused(
+        lambda: Dataset.from_arrays(Frame(a=a, b=b), test=Frame(b=b[:4], a=a[:4])),
+        "x_test has 'b' as its column 1: expected 'a', as in x",
+    )
+    array = np.column_stack([a, b])  # without names
+    for x, test in (Frame(a=a, b=b), array), (array, Frame(a=a, b=b)):
+        assert Dataset.from_arrays(x, test=test).columns == ("a", "b")
     whole = Dataset.from_arrays(Frame(a=a, b=a))
     assert whole.train.dtype == np.float64  # counts are numbers, and no pixels
 
@@ -217,6 +241,7 @@ def test_a_frame_whose_column_is_no_number_is_refused(rng):
         (np.array(["2020-01-01"] * 3, "M8[D]"), "column 'b' is of type datetime64"),
         (np.array([1, np.nan, 2]), "column 'b' is empty in row 1"),
         (np.zeros((3, 2)), "two columns 'b'"),
+        (np.arange(4), "column 'b' has 4 rows, and the first has 3: expected columns of one"),
     ):
         refused(lambda column=column: Dataset.from_arrays(Frame(a=numbers, b=column)), found)
 
@@ -284,13 +309,60 @@ def test_folders_that_hold_no_data(tmp_path, rng):
         save(tmp_path / "deep" / f"{i}.png", grey.astype(np.uint16) * 300)
         save(tmp_path / "mixed" / f"{i}.png", grey)
         save(tmp_path / "damaged" / f"{i}.png", grey)
+        save(tmp_path / "cmyk" / f"{i}.jpg", grey, "CMYK")
+    refused(lambda: load(tmp_path / "cmyk"), "pixels of the kind CMYK", "8 bits a channel")
     refused(lambda: load(tmp_path / "sizes"), "5 by 4 pixels grey", "of one size and kind")
     refused(lambda: load(tmp_path / "kinds"), "4 by 4 pixels in colour", "of one size and kind")
-    refused(lambda: load(tmp_path / "deep"), "pixels of the kind I;16", "8 bits a channel")
+    refused(lambda: load(tmp_path / "deep"), "has 16 bits a channel: expected 8")
     save(tmp_path / "mixed" / "sub" / "a.png", grey)
     refused(lambda: load(tmp_path / "mixed"), "holds images, and sub in it does too")
     (tmp_path / "damaged" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     refused(lambda: load(tmp_path / "damaged"), "1.png cannot be read", "PNG or JPEG")
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_images_of_16_bits_are_refused_whatever_their_colours(kind, channels, tmp_path):
+    """Pillow reads them, but writes only grey ones."""
+    rows = (b"\0" + bytes(2 * channels * 4)) * 4  # 4 by 4 pixels, each row after its filter
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ):
+        data += struct.pack(">I", len(body)) + name + body
+        data += struct.pack(">I", zlib.crc32(name + body))
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(data)
+    assert Image.open(io.BytesIO(data)).load() is not None  # a whole image
+    refused(lambda: load(tmp_path), ".png has 16 bits a channel: expected 8")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_folder_of_mnists_files_is_told_from_one_without_images(suffix, tmp_path):
+    for name in datasets.MNIST_SHA256:
+        (tmp_path / f"{name}{suffix}").write_bytes(b"")
+    says = f"set SCRATCHVAE_DATA={tmp_path} and call the data mnist"
+    refused(lambda: load(tmp_path), "a folder without images", says)
+
+
+def test_no_name_is_not_this_folder(tmp_path, monkeypatch):
+    save(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    save(tmp_path / "b.png", np.zeros((4, 4), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    assert load(".").image_shape == (4, 4)
+    refused(lambda: load(""), "the name of the data is empty: expected digits, mnist")
+
+
+@pytest.mark.parametrize("name", ["größe\n.csv", "größe\r\x1b\u2028.png/a.png"])
+def test_a_name_with_a_newline_does_not_break_the_message(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no numbers")
+    given = path if path.parent == tmp_path else path.parent
+    message = refused(lambda: load(given), "/größe\\")
+    assert message.isprintable()
+    assert str(sv.InputError(message)) == message
 
 
 def test_a_pipe_among_images_is_not_read(tmp_path):

@@ -269,6 +269,11 @@ def test_a_class_has_a_colour_and_its_name_in_its_midst():
     assert (first.get_facecolor() != second.get_facecolor()).any()
 
 
+def test_a_dollar_in_the_name_of_a_class_is_no_formula(rng, tmp_path):
+    labels = np.array(["in_$_out_$", "b"] * 3)
+    plots.save(plots.latent_plane(rng.standard_normal((6, 2)), None, labels), tmp_path / "f.png")
+
+
 def test_names_do_not_cover_each_other(rng):
     mu, labels = rng.standard_normal((1000, 2)), rng.integers(10, size=1000)  # all means near 0
     figure = plots.latent_plane(mu, np.zeros_like(mu), labels)

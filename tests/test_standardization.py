@@ -50,6 +50,25 @@ def test_mean_and_std_do_not_cancel_and_take_a_part_at_a_time(rng):
     np.testing.assert_allclose(std, x.std(axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 3000), ("float32", 1e25)])
+def test_squares_that_the_type_of_the_data_does_not_hold_are_added_up(dtype, size, rng):
+    x = (size * rng.uniform(0.5, 1.5, (3000, 2))).astype(dtype)
+    mean, std = mean_and_std(x)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(std, x.astype(np.float64).std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e300, 1e-200])
+def test_columns_whose_squares_are_no_numbers_are_refused_by_name(size, rng):
+    x = rng.standard_normal((400, 3)) * [1, size, 1]
+    x[:, 2] = size  # the same in all rows
+    mean, std = mean_and_std(x)
+    model = sv.VAE(3, likelihood="gaussian", dtype="float64", rng=0)
+    with pytest.raises(sv.InputError, match=r"column 2 .* standard deviation (0|inf): "):
+        sv.standardize(model, mean, std)
+    assert std[2] == 1
+
+
 @pytest.mark.parametrize("variance", [0.5, "shared", "per-dimension"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_model_of_standardised_data(houses, kind, variance, rng):
@@ -119,8 +138,11 @@ def test_what_cannot_be_standardised_is_refused():
     for model, mean, std, says in (
         (sv.VAE(5, rng=0), [0] * 5, [1] * 5, "the Bernoulli likelihood needs values from 0 to 1"),
         (gaussian, [0] * 4, [1] * 5, "the mean of the columns has shape"),
-        (gaussian, [0] * 5, [1] * 4 + [0], "each std larger than 0"),
-        (gaussian, [np.nan] * 5, [1] * 5, "finite numbers"),
+        (gaussian, [0] * 5, [1] * 4 + [0], "column 5 has mean 0 and standard deviation 0"),
+        (gaussian, [np.nan] * 5, [1] * 5, "column 1 has mean nan .* finite numbers of float32"),
+        (gaussian, [0] * 5, [1, 1, 1e39, 1, 1], "column 3 has mean 0 and standard deviation 1e.39"),
+        (gaussian, [0, -1e39, 0, 0, 0], [1] * 5, "column 2 has mean -1e.39"),
+        (gaussian, [0] * 5, [1, 1e-39, 1, 1, 1], "column 2 has mean 0 and standard deviation"),
     ):
         with pytest.raises(sv.InputError, match=says):
             sv.standardize(model, mean, std)

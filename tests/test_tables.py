@@ -23,8 +23,11 @@ def test_columns_of_other_sizes_are_drawn_over_their_range(rng):
     placed = table.place(x)
     np.testing.assert_allclose(placed.min(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(placed.max(axis=0), 1)
-    x[:, 1] = 4  # a column without a range
-    assert np.isfinite(tables.columns(x).place(x)).all()
+    for value in 4, -1e17:
+        x[:, 1] = value  # a column without a range
+        table = tables.columns(x)
+        np.testing.assert_array_equal(table.place(x)[:, 1], 0)
+        assert np.isfinite(table.middle).all()
 
 
 def test_of_many_columns_some_are_drawn_and_the_axis_says_so(rng):
@@ -44,6 +47,15 @@ def test_each_sample_is_a_line(rng):
     assert [t.get_text() for t in ax.get_xticklabels()] == [*names]
     assert len(ax.collections) == 1  # the grey band of the data
     assert ax.get_title(loc="left").endswith("grey: where nine tenths of the data lie")
+
+
+def test_a_dollar_in_a_name_is_no_formula(rng, tmp_path):
+    x, names = rng.standard_normal((7, 2)), ("in_$_out_$", r"$\frac$")
+    table = tables.columns(x, names)
+    figures = tables.samples(x, table), tables.reconstructions(x, x, table)
+    for figure in (*figures, tables.styles(x[None], table, ["red"] * 7)):
+        plots.save(figure, tmp_path / "f.png")
+        assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == [*names]
 
 
 def test_each_row_is_drawn_with_its_reconstruction(rng):
@@ -72,6 +84,13 @@ def test_the_plane_has_z1_to_the_right_and_z2_upwards():
     assert (np.diff(heights[:, :, 0], axis=1) > 0).all()  # the first number is z1
     assert (np.diff(heights[:, :, 1], axis=0) > 0).all()
     assert ((heights > 0) & (heights < 1)).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5, -1e9, 1e200])
+def test_a_plane_of_one_row_is_drawn_without_a_division_by_zero(value):
+    table = tables.columns(np.full((5, 3), value))
+    (ax,) = tables.manifold(lambda z: np.full((len(z), 3), value), table, n=2).axes
+    assert {*np.concatenate([line.get_ydata() for line in ax.lines])} == {0.08, 1.08}
 
 
 def test_rows_of_another_width_are_refused(rng):

@@ -137,6 +137,7 @@ def _collect(run: Run) -> dict[str, Any]:
     shape, (low, high) = (*dataset.image_shape, 1)[:3], (0.0, 1.0)
     if examples.min() < 0 or examples.max() > 1:
         low, high = float(examples.min()), float(examples.max())
+        high = high if high > low else low + max(1.0, abs(low))  # a range to divide by
     data: dict[str, Any] = {
         "model": _in_words(run),
         "examples": Path(dataset.name).name,
