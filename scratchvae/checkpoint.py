@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
@@ -57,12 +58,15 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+# What `write_atomically` calls a file that belongs to a run.
+LEFTOVER = re.compile(r"\.([0-9]{1,10})\.[0-9a-f]{8}\.tmp\.(safetensors|jsonl|png|html)")
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that dead processes left in a folder."""
-    for file in folder.glob(".*.tmp*"):
-        # Older versions put a name before the number of the process, newer ones another after it.
-        pid = next((part for part in file.name.split(".") if part.isdecimal()), None)
-        if pid is not None and not _alive(int(pid)):
+    """Remove the temporary files that dead processes left in a folder of a run."""
+    for file in folder.glob(".*.tmp.*"):
+        found = LEFTOVER.fullmatch(file.name)
+        if found and not _alive(int(found[1])):
             with suppress(OSError):
                 file.unlink()
 

@@ -11,9 +11,11 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -40,6 +42,8 @@ from .errors import (
     RanksDifferError,
     check_labels,
     check_size,
+    counted,
+    on_one_line,
 )
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
@@ -60,8 +64,8 @@ from .run import (
     load,
     new,
     options_of,
+    read_saved,
     resume,
-    saved_in,
 )
 from .run import open as open_run
 from .training import Trainer
@@ -276,21 +280,27 @@ def _train(run: Run, args: argparse.Namespace) -> int:
                 print(text, flush=True)
 
     say(_describe(run))
-    with _stop_on_signals(trainer) as received, _Progress(run, say) as progress:
-        run.train(progress.step, progress.epoch)
-    if not run.finished:
-        with suppress(OSError):  # after SIGHUP there is no terminal
-            print(
+    with _Signals(trainer) as signals:
+        with _Progress(run, say) as progress:
+            run.train(progress.step, progress.epoch)
+        resume = f"scratchvae train --resume --out {shlex.quote(str(run.out))}"
+        if not run.finished:
+            _say_last(
                 f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
-                f"{trainer.batches_per_epoch} batches; nothing is lost. "
-                f"Go on with: scratchvae train --resume --out {run.out}",
-                file=sys.stderr,
+                f"{trainer.batches_per_epoch} batches; nothing is lost. Go on with: {resume}"
             )
-        return 128 + (received[0] if received else signal.SIGINT)
-
-    if not trainer.ranks.first:
-        return 0
-    figures = run.draw()
+            return signals.exit_code
+        if not trainer.ranks.first:
+            return 0
+        try:
+            signals.nothing_to_save()
+            figures = run.draw()
+        except KeyboardInterrupt:
+            _say_last(
+                "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
+                f"{resume} (or scratchvae figures {shlex.quote(str(run.out))})"
+            )
+            return signals.exit_code
     if args.json:
         files = {"out": str(run.out), "figures": [str(path) for path in figures]}
         print(_json(trainer.metrics[-1] | files))
@@ -299,32 +309,52 @@ def _train(run: Run, args: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Let the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+def _say_last(sentence: str) -> None:
+    with suppress(OSError):  # after SIGHUP there is no terminal
+        print(on_one_line(sentence), file=sys.stderr)
 
-    A second one ends it at once. The list that it gives receives the signal's number.
+
+class _Signals:
+    """Lets the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+
+    After that the run is about to save, so further ones change nothing: a terminal that is closed
+    sends SIGHUP twice, and schedulers send several. Only a second Ctrl-C that comes at least one
+    second after the first signal ends the command at once.
     """
-    received: list[int] = []
 
-    def stop(signum: int, frame: object) -> None:
-        trainer.stop = True
-        received.append(signum)
-        restore()
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.first, self.at = trainer, 0, -math.inf  # the first's number and time
+        self.saved = False
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+        self.numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            self.numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
 
-    def restore() -> None:
-        for number, handler in before.items():
+    def __enter__(self) -> _Signals:
+        self.before = {number: signal.signal(number, self._receive) for number in self.numbers}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield received
-    finally:
-        restore()
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.first or signal.SIGINT)
+
+    def nothing_to_save(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come, and from now on as soon as one comes."""
+        self.saved = True
+        if self.first:
+            raise KeyboardInterrupt
+
+    def _receive(self, signum: int, frame: object) -> None:
+        again = bool(self.first)
+        if not again:
+            self.first, self.at, self.trainer.stop = signum, time.monotonic(), True
+        meant = signum == signal.SIGINT and time.monotonic() - self.at >= 1
+        if meant if again else self.saved:
+            raise KeyboardInterrupt
 
 
 class _Progress:
@@ -394,7 +424,8 @@ def _describe(run: Run) -> str:
     if options.prior == "mixture":
         kind += f" with {options.components} component{'s' * (options.components > 1)}"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
-    doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
+    if run.finished:
+        doing = f"all {counted(trainer.epoch, 'epoch')} done, completing what is"
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
         f"{model.backend.device}; "
@@ -427,9 +458,10 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
     seconds = sum(line["seconds"] for line in run.trainer.metrics)
     weight = f"{model.beta:g} x " if model.beta not in (None, 1) else ""
     print(
-        f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
-        f"example = reconstruction {last['test_reconstruction']:.2f} + {weight}KL "
-        f"{last['test_kl']:.2f}; {last['active_units']} of {model.latent_dim} latent units active."
+        f"\n{counted(len(run.trainer.metrics), 'epoch')} in {seconds:.1f} s. Test loss "
+        f"{last['test_loss']:.2f} nats per example = reconstruction "
+        f"{last['test_reconstruction']:.2f} + {weight}KL {last['test_kl']:.2f}; "
+        f"{last['active_units']} of {model.latent_dim} latent units active."
     )
     print(f"\nWrote in {run.out}:")
     for name, what in (
@@ -454,7 +486,7 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """Print the bounds on log p(x) of the test data, and what the latent space carries."""
     run = _opened(args)
-    path = run.out / (BEST if args.best else LAST)
+    path = run.file
     trainer, dataset = run.trainer, run.trainer.dataset
     model: Any = run.model
     if args.seed is not None:
@@ -552,14 +584,13 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior and decode them, to one picture of them all or to an array."""
-    path = saved_in(args.run_folder)
     if args.out.suffix not in ARRAYS:
         from . import plots
 
         if args.out.suffix.lower() not in plots.METADATA:
             expected = ", ".join((*plots.METADATA, *ARRAYS))
             raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
-    _, values = checkpoint.load(path)
+    path, _, values = read_saved(args.run_folder)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")

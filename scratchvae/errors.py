@@ -34,7 +34,12 @@ class RanksDifferError(ArithmeticError):
 def on_one_line(names: Iterable[str]) -> str:
     """Return names with commas between; what would break the line is written as an escape."""
     text = names if isinstance(names, str) else ", ".join(names)
-    return text if text.isprintable() else ascii(text)[1:-1]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def counted(n: int, thing: str) -> str:
+    """Return the number of things in words, such as "1 epoch" and "2 epochs"."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
 
 
 def check_size(name: str, n: object) -> int:

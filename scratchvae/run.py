@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -472,6 +473,8 @@ class Run:
         The lowest negative ELBO of the test data so far, in nats.
     position : (int, int)
         The epochs that were done when its file was saved, and the batches of the next.
+    file : Path
+        The checkpoint from which it was read; None for a new one.
     """
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
@@ -487,6 +490,7 @@ class Run:
         if names := _names(trainer.dataset):
             self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
+        self.file: Path | None = None
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
@@ -523,6 +527,8 @@ class Run:
             finite is saved: the files are those of the last good epoch, and the message names them.
         RanksDifferError
             Likewise, if the ranks of a distributed run have come apart.
+        InputError
+            Likewise, if the data are no longer what they were, or a file cannot be written.
         """
         ranks = self.trainer.ranks
         ranks.require_same(lambda: asdict(replace(self.options, data="")))  # it may lie elsewhere
@@ -539,28 +545,38 @@ class Run:
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
             if bound < self.best:
                 self.best, self._best_state = bound, self.trainer.state()
+            self._last_state = self.trainer.state()
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                self.save()
-            else:
-                self._last_state = self.trainer.state()
+                with self.claimed():
+                    self._write(self._last_state)
             on_epoch(metrics)
 
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
             self.save()
-        except InputError:  # the data are no longer what they were
+        except (InputError, NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
-                with self.claimed():
+                with suppress(InputError), self.claimed():  # the disk may be full
                     self._write(self._last_state)
-            raise
-        except (NonFiniteError, RanksDifferError) as error:
-            if self._last_state is not None:
-                with self.claimed():
-                    self._write(self._last_state)
-            last = self.out / LAST
-            what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
-            raise type(error)(f"{error}; {what}") from None
+            kind = InputError if isinstance(error, OptionError) else type(error)
+            raise kind(f"{error}{self._kept(error)}") from None
         self.trainer.stop = False  # so that it can be called again
+
+    def _kept(self, error: Exception) -> str:
+        """Return what an error leaves of the run, as the end of its sentence."""
+        try:
+            if _inode(self.out) != self._claimed:  # of another run, in the place of ours
+                return ""
+        except OSError:
+            return ""
+        for name in (LAST, BEST):  # a run that had no room for the second file has the other alone
+            if (file := self.out / name).exists():
+                out = shlex.quote(str(self.out))
+                go_on = f", and scratchvae train --resume --out {out} goes on"
+                return f"; {file} is intact{go_on * isinstance(error, InputError)}"
+        if self.trainer.metrics:
+            return "; none of its epochs could be saved"
+        return "; no epoch was done, so none is saved"
 
     def _follow(
         self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
@@ -603,12 +619,13 @@ class Run:
         if self._best_state is not None:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
-            self._best_state = None
+            self._best_state, self._new = None, False
         arrays, values = state
         checkpoint.save(self.out / LAST, arrays, values | extra)
+        self._new = False  # the disk may be full before all is written
         lines = "".join(json.dumps(line) + "\n" for line in values["metrics"])
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
-        self._new, self._last_state, self._saved_at = False, None, time.monotonic()
+        self._last_state, self._saved_at = None, time.monotonic()
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -634,6 +651,9 @@ class Run:
                 if self._new:
                     _require_no_run(self.out)
                 self._claimed = inode
+                if outermost:
+                    for place in (self.out, self.out / "figures"):
+                        checkpoint.remove_leftovers(place)
                 yield
                 made = False
         finally:
@@ -749,8 +769,7 @@ def open(
         If there is no run, its file or its data cannot be read, the data are others, or an option
         is not as it was.
     """
-    path = saved_in(out, best)
-    arrays, values = checkpoint.load(path)
+    path, arrays, values = read_saved(out, best)
     options = options_of(values, path).changed(changes, path)
     saved = values.get("data")  # older checkpoints do not say
     options = replace(options, data=_place(options, data, saved, other_data, path))
@@ -794,21 +813,59 @@ def open(
     run = Run(options, Path(out), build_trainer(options, dataset, backend, model, comm))
     run.trainer.restore(arrays, values, path)
     run.best = math.inf if values["best"] is None else values["best"]
-    run.position = position
+    run.position, run.file = position, path
     return run
 
 
-def saved_in(out: str | Path, best: bool = False) -> Path:
-    """Return where the run in the folder `out` is saved; InputError unless it is a folder.
+def read_saved(out: str | Path, best: bool = False) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return the file in which the run in the folder `out` is saved, its arrays and values.
 
-    One that was killed between its first two files has the best checkpoint alone, which is then its
-    last one as well.
+    One that was killed between its first two files, or had no room for the second, has the best
+    checkpoint alone, which is then its last one as well. A note says so: perhaps somebody has
+    removed the last.
+
+    Raises
+    ------
+    InputError
+        Unless it is the folder of a run, and the file can be read; if the best checkpoint alone
+        can be, the message says how to go on from that.
     """
-    if not Path(out).is_dir():
-        found = "a file" if Path(out).exists() else "no such folder"
+    folder = Path(out)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
         raise InputError(f"{out}: {found}: expected the folder of a run")
-    last, other = Path(out, LAST), Path(out, BEST)
-    return other if best or (other.exists() and not last.exists()) else last
+    last, other = folder / LAST, folder / BEST
+    if best or last.exists():
+        path = other if best else last
+        try:
+            return path, *checkpoint.load(path)
+        except InputError as error:
+            if best or not os.access(path, os.R_OK) or (epoch := _epoch_in(other)) is None:
+                raise
+            sentence = str(error)
+            raise OptionError(
+                lambda spell: (
+                    f"{sentence}: move it away, and {spell('resume')} goes on from {BEST}, of "
+                    f"epoch {epoch}"
+                )
+            ) from None
+    if not other.exists():
+        raise InputError(f"{out}: holds no {LAST}: expected the folder of a run")
+    arrays, values = checkpoint.load(other)
+    warnings.warn(
+        f"{out}: {LAST} is missing: taking {BEST}, of epoch {values.get('epoch')}",
+        InputWarning,
+        stacklevel=3,
+    )
+    return other, arrays, values
+
+
+def _epoch_in(path: Path) -> Any:
+    """Return the epoch that a checkpoint says it is of; None if it cannot be read."""
+    with warnings.catch_warnings(), suppress(InputError):
+        warnings.simplefilter("ignore", InputWarning)
+        return checkpoint.load(path)[1].get("epoch")
+    return None
 
 
 def _place(
@@ -992,8 +1049,6 @@ def claimed(folder: Path) -> Iterator[None]:
                 f"{folder}: cannot be written ({error.strerror or error}): expected a folder in "
                 "which files can be made"
             ) from None
-        for place in (folder, folder / "figures"):
-            checkpoint.remove_leftovers(place)
         yield
     finally:
         _held.discard(inode)
@@ -1035,13 +1090,27 @@ def _files_of_run(folder: Path) -> list[str]:
 
 
 def _require_no_run(folder: Path) -> None:
-    if found := _files_of_run(folder):
-        raise OptionError(
-            lambda spell: (
-                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
-                f"folder, or {spell('resume')} to go on with it"
-            )
+    if not (found := _files_of_run(folder)):
+        return
+
+    def go_on(spell: Callable[[str], str]) -> str:
+        """Return how to go on with that run; nothing where `resume` would refuse it as well."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InputWarning)
+                read_saved(folder)
+        except OptionError as error:
+            return f"; {error.spelled(spell)}"
+        except InputError:
+            return ""
+        return f", or {spell('resume')} to go on with it"
+
+    raise OptionError(
+        lambda spell: (
+            f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another folder"
+            f"{go_on(spell)}"
         )
+    )
 
 
 def _free_folder(options: Options) -> Path:
@@ -1117,7 +1186,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     Parameters
     ----------
     path : str or Path
-        What ``model.save`` or a run wrote; or the folder of a run, whose last checkpoint is taken.
+        What ``model.save`` or a run wrote; or the folder of a run, whose last checkpoint is taken,
+        or the best if that is missing.
     into : model, optional
         One that you built as the one that was saved: its parameters are filled, and it is returned.
         A model with parts of its own needs this, since a file holds no code.
@@ -1133,8 +1203,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     path = Path(path)
     if isinstance(into, type) or (into is not None and not hasattr(into, "check_parts")):
         raise InputError(f"into is {into!r}: expected a model, such as sv.VAE(784)")
-    path = path / LAST if os.path.isdir(path) else path
-    arrays, values = checkpoint.load(path)
+    loaded = read_saved(path) if path.is_dir() else (path, *checkpoint.load(path))
+    path, arrays, values = loaded
     config = _config(values).get("model", {})
     config = config if isinstance(config, dict) else {}
     if into is None and config.get("kind") not in tuple(KINDS):

@@ -18,6 +18,7 @@ import scratchvae as sv
 from scratchvae import checkpoint, cli, load
 from scratchvae.cli import main
 from scratchvae.gradcheck import Report
+from scratchvae.run import BEST, LAST, METRICS
 
 QUICK = ["--hidden", "8", "--epochs", "2", "--device", "cpu"]
 
@@ -1180,6 +1181,82 @@ def test_what_a_killed_process_left_half_written_goes(run, tmp_path):
     assert not left.exists()
 
 
+def test_a_refused_command_deletes_nothing(run, finished, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "r").mkdir()
+    names = [f"r/.notes.{dead.pid}.tmp.txt", f"r/.{dead.pid}.0123abcd.tmp.png", f"r/{METRICS}"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    refused(run("train", *QUICK, "--out", "r"))
+    refused(run("train", "--resume", "--out", "r"))
+    assert files(tmp_path) == sorted(names)
+
+
+# --- a file of the run is missing or damaged ---
+
+MISSING = "note: r: checkpoint.safetensors is missing: taking best.safetensors, of epoch 1\n"
+
+
+@pytest.fixture
+def of_two(run, tmp_path):
+    """A run of two epochs in r, with the first as its best."""
+    terms = iter([5.0, 6.0, 7.0])
+    with pytest.MonkeyPatch.context() as patch:
+        test_terms = lambda trainer: sv.Terms(0.0, next(terms), 0.0)  # noqa: E731
+        patch.setattr(sv.Trainer, "test_terms", test_terms)
+        sv.run.new(sv.run.Options(hidden=(8,), epochs=2), "r").train()
+    return tmp_path / "r"
+
+
+def test_the_best_checkpoint_in_the_place_of_the_last_is_named(run, of_two):
+    (of_two / LAST).unlink()
+    code, out, err = run("evaluate", "r")
+    assert (code, err) == (0, f"scratchvae evaluate: {MISSING}")
+    assert out.startswith("r/best.safetensors, epoch 1, ")
+    assert json.loads(run("evaluate", "r", "--json")[1])["checkpoint"] == "r/best.safetensors"
+    code, _, err = run("sample", "r", "-n", "1", "--out", "s.npy")
+    assert (code, err) == (0, f"scratchvae sample: {MISSING}")
+    with pytest.warns(sv.errors.InputWarning, match="taking best.safetensors, of epoch 1$"):
+        found = sv.load("r").params.value
+    np.testing.assert_array_equal(found, sv.load(of_two / BEST).params.value)
+    code, _, err = run("train", "--resume", "--out", "r", "--json")
+    assert (code, err) == (0, f"scratchvae train: {MISSING}")
+    assert run("evaluate", "r")[2] == ""
+
+
+def test_a_damaged_checkpoint_beside_a_good_one_says_what_to_do(run, of_two):
+    whole = (of_two / LAST).read_bytes()
+    (of_two / LAST).write_bytes(whole[:1000])
+    says = ": move it away, and --resume goes on from best.safetensors, of epoch 1\n"
+    for argv in ("evaluate", "r"), ("train", "--resume", "--out", "r"):
+        err = refused(run(*argv))
+        assert f"{argv[0]}: r/checkpoint.safetensors: truncated or not" in err
+        assert err.endswith(says)
+    err = refused(run("train", *QUICK, "--out", "r"))
+    assert "--out r: already holds a run (checkpoint.safetensors): expected another folder; " in err
+    assert err.endswith(says)
+    (of_two / LAST).rename("away")
+    assert run("train", "--resume", "--out", "r")[0] == 0
+
+
+def test_what_resume_would_refuse_is_not_sent_there(run, of_two):
+    for file in LAST, BEST:
+        (of_two / file).write_bytes(b"half")
+    for gone in None, LAST, BEST:
+        if gone:
+            (of_two / gone).unlink()
+        for argv in ("evaluate", "r"), ("train", "--resume", "--out", "r"):
+            assert "goes on" not in refused(run(*argv))
+        assert refused(run("train", *QUICK, "--out", "r")).endswith(": expected another folder\n")
+
+
+def test_a_folder_without_a_checkpoint_is_no_run(run, of_two, tmp_path):
+    for argv in ("evaluate", tmp_path), ("sample", tmp_path, "--out", "s.npy"):
+        err = refused(run(*argv))
+        assert "holds no checkpoint.safetensors: expected the folder of a run" in err
+
+
 # --- the data of a run that goes on ---
 
 
@@ -1454,6 +1531,72 @@ def test_what_schedulers_send_saves_as_ctrl_c_does(tmp_path, name):
     assert process.returncode == 128 + number
     assert "nothing is lost" in err
     assert checkpoint.load("r/checkpoint.safetensors")[1]["step"] > before
+
+
+# Training whose steps take the given hundredths of a second longer, so that signals come in one.
+SLOW = """
+import sys, time
+from scratchvae.cli import main
+from scratchvae.training import Trainer
+def step(*args, step=Trainer._step):
+    print("in a step", flush=True)
+    for _ in range(int(sys.argv[1])):
+        time.sleep(0.01)
+    return step(*args)
+Trainer._step = step
+sys.exit(main(["train", "--hidden", "8", "--device", "cpu", "--json", "--out", "r"]))
+"""
+
+
+@pytest.mark.parametrize("names", ["SIGTERM SIGHUP", "SIGHUP SIGHUP", "SIGINT SIGINT SIGTERM"])
+def test_signals_that_come_together_lose_nothing(tmp_path, names):
+    numbers = [getattr(signal, name) for name in names.split()]
+    argv = [sys.executable, "-c", SLOW, "50"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        process.stdout.readline()
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.002)
+        _, err = process.communicate()
+    assert process.returncode == 128 + numbers[0]
+    assert "Stopped in epoch 1 after 1 of 12 batches; nothing is lost" in err
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["step"] == 1
+
+
+def test_a_second_ctrl_c_that_is_meant_ends_it_at_once(tmp_path):
+    argv = [sys.executable, "-c", SLOW, "10000"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        process.stdout.readline()
+        for name in "SIGINT", "SIGINT", "SIGTERM", "SIGHUP":
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.02)
+        time.sleep(1.1)
+        for name in "SIGTERM", "SIGHUP":
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "scratchvae train: stopped\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_while_figures_are_drawn_says_that_all_is_saved(run, tmp_path, name):
+    number = getattr(signal, name)
+    argv = [*COMMAND, "--epochs", "1", "--out", "my r"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        while not (tmp_path / "my r/metrics.jsonl").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert err == (
+        "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
+        "scratchvae train --resume --out 'my r' (or scratchvae figures 'my r')\n"
+    )
+    assert run("train", "--resume", "--out", "my r")[0] == 0
+    assert (tmp_path / "my r/figures/samples.png").exists()
 
 
 def test_nohup_is_left_alone(tmp_path):

@@ -1,6 +1,8 @@
 """A run from Python: new, stopped, resumed, refused, drawn; and models saved and loaded."""
 
+import errno
 import json
+import os
 import pickle
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import scratchvae as sv
 from scratchvae import checkpoint
 from scratchvae.cli import main
-from scratchvae.run import BEST, CHOICES, LAST, OptionError, Options, build_model
+from scratchvae.run import BEST, CHOICES, LAST, METRICS, OptionError, Options, build_model
 
 QUICK = {"hidden": (8,), "epochs": 2}
 
@@ -301,7 +303,8 @@ def test_a_run_killed_between_its_first_two_files_goes_on(monkeypatch, seed):
         sv.run.new(options, "r").train()
     monkeypatch.setattr(checkpoint, "save", save)
     assert files(Path("r")) == [BEST]
-    sv.run.resume("r").train()
+    with pytest.warns(sv.errors.InputWarning, match="taking best.safetensors, of epoch 1$"):
+        sv.run.resume("r").train()
     for name in LAST, BEST:
         (a, found), (b, expected) = (checkpoint.load(f"{run}/{name}") for run in ("r", "alone"))
         assert found["epoch"] == expected["epoch"]
@@ -391,6 +394,51 @@ def test_a_loss_that_stops_being_finite_keeps_the_files(tmp_path):
     with pytest.raises(sv.NonFiniteError, match=r"^step 26 .*; r/checkpoint\.safetensors is in"):
         sv.run.resume("r", epochs=4).train()
     assert contents(tmp_path / "r") == before
+
+
+@pytest.fixture
+def no_room(monkeypatch):
+    """Return a function: from now on a file of this name cannot be written."""
+
+    def no_room(name, rename=os.replace):
+        def replace(old, new):
+            if new.name == name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rename(old, new)
+
+        monkeypatch.setattr(os, "replace", replace)
+
+    monkeypatch.setattr("scratchvae.run.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    return no_room
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "kept"),
+    [
+        (BEST, [], "none of its epochs could be saved"),
+        (LAST, [BEST], "r/best.safetensors is intact, and scratchvae train --resume --out r goes"),
+        (METRICS, [BEST, LAST], "r/checkpoint.safetensors is intact, and scratchvae train --resu"),
+    ],
+)
+def test_a_disk_that_is_full_is_said_to_be_so(no_room, name, left, kept):
+    no_room(name)
+    with pytest.raises(sv.InputError) as error:
+        sv.run.new(Options(**QUICK), "r").train()
+    start = f"r/{name}: cannot be written (No space left on device); {kept}"
+    assert str(error.value).startswith(start)
+    assert sorted(os.listdir("r")) == left if left else not os.path.exists("r")
+
+
+def test_a_disk_that_becomes_full_keeps_what_was_saved(no_room):
+    run = sv.run.new(Options(hidden=(8,), epochs=4), "my r")
+    with pytest.raises(sv.InputError) as error:
+        run.train(on_epoch=lambda metrics: metrics["epoch"] == 2 and no_room(LAST))
+    assert type(error.value) is sv.InputError
+    assert str(error.value) == (
+        "my r/checkpoint.safetensors: cannot be written (No space left on device); "
+        "my r/checkpoint.safetensors is intact, and scratchvae train --resume --out 'my r' goes on"
+    )
+    assert checkpoint.load(f"my r/{LAST}")[1]["epoch"] == 2
 
 
 # --- models
