@@ -208,7 +208,7 @@ def train(args: argparse.Namespace) -> int:
         raise InputError(f"--data: {args.data} is named already: expected one of the two")
     if args.other_data and not args.resume:
         raise InputError("--other-data: it is of --resume, and a new run takes any data")
-    args.data = args.data or args.data_option
+    args.data = args.data_option if args.data is None else args.data
     if args.distributed:
         return _train_on_ranks(args)
     with ExitStack() as stack:
@@ -821,6 +821,12 @@ class _Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: expected a path")
+    return Path(text)
+
+
 def _hidden(text: str) -> tuple[int, ...]:
     try:
         return () if text == "none" else tuple(int(n) for n in text.split(","))
@@ -911,7 +917,10 @@ def _parser() -> argparse.ArgumentParser:
     option("noise", "who draws it on a GPU: the device, which is fast, or the host, for the "
            "numbers of a run on the CPU", choices=CHOICES["noise"])  # fmt: skip
     sub.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="folder of the run (default: a new one under runs/)",
     )
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sub.add_argument("--data", dest="data_option", metavar="PATH",
@@ -927,7 +936,7 @@ def _parser() -> argparse.ArgumentParser:
     add_common(sub)
 
     sub = command("evaluate", evaluate, "scratchvae evaluate runs/digits-vae-1 --nll-samples 1000")
-    sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+    sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
     sub.add_argument("--data", help="other data than the run was trained on")
     sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
     sub.add_argument(
@@ -937,34 +946,34 @@ def _parser() -> argparse.ArgumentParser:
     add_common(sub)
 
     def add_run(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+        sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
         sub.add_argument("--data", help="other data than the run was trained on")
         sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
 
     sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
     add_run(sub)
-    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    sub.add_argument("--out", type=_path, metavar="DIR", help="where to (default: the run's own)")
     add_common(sub, with_json=False)
 
     sub = command("explore", explore, "scratchvae explore runs/digits-vae-1 --out explorer.html")
     add_run(sub)
-    sub.add_argument("--out", type=Path, metavar="FILE",
+    sub.add_argument("--out", type=_path, metavar="FILE",
                      help=".html (default: explorer.html in the folder of the run)")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")
     add_run(sub)
     sub.add_argument("--train", action="store_true", help="the training data, not the test data")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE",
+    sub.add_argument("--out", type=_path, required=True, metavar="FILE",
                      help=".npz or .csv: mu, logvar and labels; .npy: mu alone")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("sample", sample, "scratchvae sample runs/digits-vae-1 -n 64 --out samples.png")
-    sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+    sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
     sub.add_argument("-n", type=int, default=64, metavar="N", help="how many (default 64)")
     sub.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         required=True,
         metavar="FILE",
         help=".png, .svg or .pdf: a picture; .npy, .npz or .csv: the numbers",
@@ -993,7 +1002,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("name", nargs="?", help="which exercise (default: the one you are at); of "
                      "export: the folder to write")  # fmt: skip
-    sub.add_argument("--folder", type=Path, metavar="DIR",
+    sub.add_argument("--folder", type=_path, metavar="DIR",
                      help="where your exercises are (default: exercises)")  # fmt: skip
 
     sub = command(
@@ -1006,7 +1015,9 @@ def _parser() -> argparse.ArgumentParser:
         help="your own functions f with f_backward, layers or models, on the arguments f_args if "
         "the file has them (default: all gradients of scratchvae)",
     )
-    sub.add_argument("--taylor", type=Path, metavar="FILE.png", help="draw the Taylor test of NAME")
+    sub.add_argument(
+        "--taylor", type=_path, metavar="FILE.png", help="draw the Taylor test of NAME"
+    )
     sub.add_argument("--seed", type=int, metavar="N", help="of the random numbers (default: new)")
     add_common(sub)
     return parser

@@ -146,7 +146,8 @@ class Options:
     Parameters
     ----------
     data : str
-        "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`.
+        "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`. A
+        `Path` is always that of a file, as "./digits" is.
     model : {"vae", "ae"}
         A variational or a plain autoencoder.
     network : {"dense", "conv"}
@@ -246,7 +247,7 @@ class Options:
                     "digits, mnist or the path of a file; arrays are what sv.Trainer takes"
                 )
             )
-        values = asdict(self) | {"data": str(self.data)}
+        values = asdict(self) | {"data": _place(self.data)}
         for name, default in defaults(values["data"]).items():
             values[name] = default if values[name] is None else values[name]
         _checked("network", values["network"], _check_choice)
@@ -383,6 +384,16 @@ class Options:
                 )
             )
         return after
+
+
+def _place(data: str | Path) -> str:
+    """Return where data are as text, in which the path of a file is no name of an embedded set."""
+    if data == "":
+        raise OptionError(
+            lambda spell: f"{spell('data')}: no name: expected digits, mnist or the path of a file"
+        )
+    is_file = isinstance(data, Path) and str(data) in datasets.BUILT_IN
+    return f"./{data}" if is_file else str(data)
 
 
 def check_seed(seed: Any) -> int:
@@ -531,7 +542,7 @@ class Run:
             Likewise, if the data are no longer what they were, or a file cannot be written.
         """
         ranks = self.trainer.ranks
-        ranks.require_same(lambda: asdict(replace(self.options, data="")))  # it may lie elsewhere
+        ranks.require_same(lambda: asdict(self.options) | {"data": ""})  # it may lie elsewhere
         if ranks.first:
             with self.claimed():
                 self._train(on_step, on_epoch)
@@ -721,11 +732,22 @@ def new(
     for name in options.ignored():
         if getattr(options, name) != getattr(Options, name):
             warnings.warn(OptionIgnored(name), stacklevel=2)
+    if out == "":
+        raise OptionError(lambda spell: f"{spell('out')} is empty: expected a folder")
     folder = _free_folder(options) if out is None else Path(out)
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: is a file: expected a folder, or a name for a new one"
+            )
+        )
+    images, place = (os.path.realpath(p) for p in (options.data, folder))
+    inside = os.path.isdir(images) and Path(images) in (Path(place), *Path(place).parents)
+    if inside and options.data not in datasets.BUILT_IN:
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: is in the folder of the data {options.data}, where "
+                "figures would be taken for data: expected a folder elsewhere"
             )
         )
     _require_no_run(folder)
@@ -772,16 +794,12 @@ def open(
     path, arrays, values = read_saved(out, best)
     options = options_of(values, path).changed(changes, path)
     saved = values.get("data")  # older checkpoints do not say
-    options = replace(options, data=_place(options, data, saved, other_data, path))
-    try:
-        dataset = datasets.load(options.data)
-    except InputError as error:
-        if options.data in datasets.BUILT_IN or os.path.exists(options.data):
-            raise
-        sentence = str(error)
-        raise OptionError(
-            lambda spell: f"{sentence}; if the data have moved, {spell('data=')} says where to"
-        ) from None
+    if data is not None and not other_data:
+        data = _place(data)
+        if options.data in datasets.BUILT_IN or data in datasets.BUILT_IN:
+            options.changed({"data": data}, path)
+    place, dataset = _data_of(options, data, saved)
+    options = replace(options, data=place)
     position = values["epoch"], values["batch"]
     if saved is not None and saved["sha256"] != dataset.fingerprint():
         what = f"{dataset.name}: other data than the run {out} was trained on"
@@ -789,7 +807,8 @@ def open(
             raise OptionError(
                 lambda spell: (
                     f"{what} (the SHA-256 of their content differs): expected the same; "
-                    f"{spell('other_data')} takes these all the same"
+                    + (f"{spell('data=')} says where they are, and " if data is None else "")
+                    + f"{spell('other_data')} takes these all the same"
                 )
             )
         if data is None:
@@ -868,17 +887,35 @@ def _epoch_in(path: Path) -> Any:
     return None
 
 
-def _place(
-    options: Options, data: Any, saved: dict[str, str] | None, other_data: bool, path: Path
-) -> str:
-    """Return where to look for the data of the run in the file `path`."""
-    known = options.data in datasets.BUILT_IN
-    if data is None:
-        moved = saved is not None and not known and not os.path.exists(options.data)
-        return saved["path"] if saved and moved and os.path.exists(saved["path"]) else options.data
-    if (known or str(data) in datasets.BUILT_IN) and not other_data:
-        options.changed({"data": str(data)}, path)
-    return str(data)
+def _data_of(
+    options: Options, data: str | Path | None, saved: dict[str, str] | None
+) -> tuple[str, Dataset]:
+    """Return where the data of a run are, and the data: those that it was trained on, if found.
+
+    They are at `data` or, if that is None, where the options say, which may be seen from another
+    folder now, or at the absolute path of then. Others are only taken where the first are not.
+    """
+    places = [options.data if data is None else _place(data)]
+    if data is None and saved is not None and options.data not in datasets.BUILT_IN:
+        places = [place for place in (*places, saved["path"]) if os.path.exists(place)] or places
+    found: list[tuple[str, Dataset]] = []
+    for place in dict.fromkeys(places):
+        try:
+            dataset = datasets.load(place)
+        except InputError as error:
+            sentence, known = str(error), place in datasets.BUILT_IN or os.path.exists(place)
+            continue
+        found.append((place, dataset))
+        if saved is None or saved["sha256"] == dataset.fingerprint():
+            return found[-1]
+    if found:
+        return found[0]
+    raise OptionError(
+        lambda spell: (
+            sentence
+            + ("" if known else f"; if the data have moved, {spell('data=')} says where to")
+        )
+    )
 
 
 def _names(dataset: Dataset) -> tuple[str, ...]:
@@ -1042,13 +1079,18 @@ def claimed(folder: Path) -> Iterator[None]:
     descriptor = _lock(folder)
     _held.add(inode)
     try:
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be written ({error.strerror or error}): expected a folder in "
-                "which files can be made"
-            ) from None
+        figures = folder / "figures"
+        for place in (folder, figures) if os.path.lexists(figures) else (folder,):
+            try:
+                tempfile.TemporaryFile(dir=place).close()
+            except OSError as error:
+                raise InputError(
+                    f"{place}: cannot be written ({error.strerror or error}): expected a folder in "
+                    "which files can be made"
+                ) from None
+        for file in _files_of_run(folder):
+            if (folder / file).is_dir():
+                raise InputError(f"{folder / file}: is a folder: expected a file, or nothing")
         yield
     finally:
         _held.discard(inode)

@@ -989,6 +989,11 @@ def test_every_command_has_help_with_an_example_and_every_option(run, command):
         (["train", "--latent", "9" * 18], "not enough memory"),
         (["train", "/dev/zero"], "/dev/zero is a device or a pipe: expected a file"),
         (["train", "digits", "--data", "digits"], "--data: digits is named already"),
+        (["train", "digits", "--data", ""], "--data: digits is named already"),
+        (["train", ""], "the data: no name: expected digits, mnist or the path of a file"),
+        (["train", "--data", ""], "the data: no name: expected digits, mnist or the path of a"),
+        (["train", "--out", ""], "argument --out: is empty: expected a path"),
+        (["evaluate", ""], "argument DIR: is empty: expected a path"),
         ([], "COMMAND"),
     ],
 )
@@ -1160,6 +1165,39 @@ def test_an_out_that_cannot_be_written_is_said_before_training(run, tmp_path, mo
     monkeypatch.setattr("tempfile.TemporaryFile", no_room)
     assert "r: cannot be written (No space left" in refused(run("train", *QUICK, "--out", "r"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_what_is_in_the_way_of_files_is_said_before_training(run, tmp_path, monkeypatch):
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/figures").write_text("mine")
+    (tmp_path / "r" / METRICS).unlink()
+    (tmp_path / "r" / METRICS).mkdir()
+    monkeypatch.setattr("scratchvae.training.Trainer.run", lambda *a: pytest.fail("it trained"))
+    says = "new/figures: cannot be written (Not a directory): expected a folder in which"
+    assert says in refused(run("train", *QUICK, "--out", "new"))
+    err = refused(run("train", "--resume", "--epochs", "3", "--out", "r"))
+    assert "r/metrics.jsonl: is a folder: expected a file, or nothing" in err
+    assert (tmp_path / "new/figures").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["pictures", "pictures/r", "link/r", None])
+def test_a_run_among_the_images_of_its_data_is_refused(run, tmp_path, monkeypatch, rng, out):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "link").symlink_to("pictures")
+    for n in range(10):
+        pixels = rng.integers(0, 256, (4, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"pictures/{n}.png")
+    before = files(tmp_path)
+    if out is None:  # a new folder under the one where we are
+        monkeypatch.chdir(tmp_path / "pictures")
+    argv = ["." if out is None else "pictures/", *(["--out", out] if out else [])]
+    assert "in the folder of the data " in refused(run("train", *argv, *QUICK))
+    assert files(tmp_path) == before
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "pictures", *QUICK, "--out", "pictures2")[0] == 0
 
 
 def test_a_lone_best_checkpoint_is_left_alone(run, finished, tmp_path):
@@ -1364,6 +1402,38 @@ def test_data_that_have_moved_are_named_or_found(run, stopped, tmp_path, monkeyp
     Path("moved.npy").rename("my.npy")
     assert run("train", "./my.npy", *RESUME[1:], "--epochs", "5")[0] == 0
     assert "the data was ./my.npy, this command" in refused(run(*RESUME, "--data", "digits"))
+
+
+def test_other_data_of_the_same_name_do_not_take_the_place_of_a_runs(run, stopped, monkeypatch):
+    os.makedirs("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    np.save("my.npy", stopped[::-1])
+    assert run("evaluate", "../r")[2] == ""
+    resume = ["train", "--resume", "--out", "../r", "--device", "cpu"]
+    Path("../my.npy").rename("../away.npy")
+    err = refused(run(*resume))
+    assert "my.npy: other data than the run ../r was trained on" in err
+    assert "expected the same; --data says where they are, and --other-data takes these" in err
+    assert "--data says" not in refused(run(*resume, "--data", "my.npy"))
+    Path("../away.npy").rename("../my.npy")
+    code, _, err = run(*resume)
+    assert (code, err) == (0, "")
+    for argv in (*resume, "--data", ""), ("evaluate", "../r", "--data", ""):
+        assert "the data: no name: expected" in refused(run(*argv))
+
+
+@pytest.mark.parametrize("data", [Path("digits"), Path("./digits"), "./digits"])
+def test_a_file_that_is_called_digits(rng, data):
+    x = rng.uniform(size=(20, 6))
+    with open("digits", "wb") as file:
+        np.save(file, x)
+    options = sv.run.Options(data, hidden=(4,), epochs=1)
+    assert (options.data, options.latent) == ("./digits", 20)
+    sv.run.new(options, "r").train()
+    assert sv.run.open("r").trainer.dataset.data_dim == 6
+    assert sv.run.open("r", data=Path("digits")).trainer.dataset.data_dim == 6
+    with pytest.raises(sv.InputError, match=r"data was \./digits, this command asks for digits"):
+        sv.run.open("r", data="digits")
 
 
 # --- a run that is finished is completed; any checkpoint is drawn, encoded, sampled from ---
