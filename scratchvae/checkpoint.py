@@ -38,8 +38,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written.
+        If the folder does not exist or cannot be written, or `path` names no file.
     """
+    if not Path(path).name:
+        raise InputError(f"{str(path)!r} names no file: expected the path of one")
     path = Path(path)
     # The suffix stays last: libraries choose the format by it. The name is short, whatever `path`
     # is, and nobody can have put a link there that we would follow: see O_EXCL.

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def complain(sentence: object) -> None:
         with suppress(OSError):  # nobody listens any more
-            print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
+            print(f"scratchvae {args.command}: {on_one_line(str(sentence))}", file=sys.stderr)
 
     try:
         with _notes(complain):
@@ -595,6 +595,12 @@ def sample(args: argparse.Namespace) -> int:
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
+    size, there = args.n * model.data_dim * model.dtype.itemsize, _memory()
+    if size > there:  # before minutes are spent on finding that out
+        raise InputError(
+            f"-n is {args.n}: not enough memory: the samples take {size / 1e9:,.0f} GB, and this "
+            f"machine has {there / 1e9:,.0f} GB: expected fewer"
+        )
     given = {}
     if args.label is not None:
         if model.classes is None:
@@ -607,6 +613,14 @@ def sample(args: argparse.Namespace) -> int:
         plots.save(plots.any_samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
     return 0
+
+
+def _memory() -> float:
+    """Return the bytes of memory of this machine; infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
 
 
 def encode(args: argparse.Namespace) -> int:
@@ -677,7 +691,9 @@ def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
-    ours = ((report, "") for report in suite(_backend(args)))
+    if args.seed is not None:
+        check_seed(args.seed)
+    ours = ((report, "") for report in suite(_backend(args), args.seed))
     reports, unchecked = [], []
     for report, text in ours if args.file is None else _checks_of_file(args):
         if isinstance(report, Unchecked):
@@ -814,7 +830,7 @@ def _flag(option: str) -> str:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with what is wrong in one line, without the usage in front of it."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {on_one_line(message)} (see {self.prog} --help)\n")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; let the caller know if it cannot be written, as argparse does not."""
@@ -884,7 +900,8 @@ def _parser() -> argparse.ArgumentParser:
         "PNG or JPEG images",
     )
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
-    option("network", "Linear layers, or convolutions for images", choices=CHOICES["network"])
+    option("network", "Linear layers, or convolutions for images without colours",
+           choices=CHOICES["network"])  # fmt: skip
     option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none; 32,64 "
            "channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
     option("conditional", "give the VAE the labels of the data", action="store_const", const=True)

@@ -41,6 +41,7 @@ from .errors import (
     check_number,
     check_size,
     check_type,
+    counted,
     on_one_line,
 )
 from .iwae import IWAE
@@ -151,7 +152,7 @@ class Options:
     model : {"vae", "ae"}
         A variational or a plain autoencoder.
     network : {"dense", "conv"}
-        Linear layers, or convolutions for images.
+        Linear layers, or convolutions for images without colours.
     conditional : bool
         Whether the VAE is given the labels of the data.
     hidden : sequence of int
@@ -298,8 +299,19 @@ class Options:
         self.learning_rate()
         for of in ("objective", "prior"):
             for name, value in FIXED[getattr(self, of)].items():
-                why = f"with the {of} {getattr(self, of)}, which {WHY[getattr(self, of)]}"
-                _checked(name, getattr(self, name), partial(_check_fixed, value, why))
+                self._require_fixed(name, value, of)
+
+    def _require_fixed(self, name: str, value: Any, of: str) -> None:
+        """Raise OptionError unless an option has the one value that an objective or prior takes."""
+        choice, found = getattr(self, of), getattr(self, name)
+        others = [other for other in CHOICES[of] if name not in FIXED[other]]
+        if found != value:
+            raise OptionError(
+                lambda spell: (
+                    f"{spell(name)} is {found}: expected {value} with the {of} {choice}, which "
+                    f"{WHY[choice]}, or {spell(of)} {others[0]}"
+                )
+            )
 
     def learning_rate(self) -> Schedule:
         """Return the schedule of the learning rate: the time in epochs -> rate."""
@@ -314,7 +326,7 @@ class Options:
             if len(changes) < len(pairs) or not all(math.isfinite(n) and n >= 0 for n in numbers):
                 raise ValueError
             return step_list(self.lr, changes)
-        except ValueError:
+        except (ValueError, AttributeError):  # the latter where it is no text
             raise OptionError(
                 lambda spell: (
                     f"{spell('schedule')} is {self.schedule!r}: expected constant, cosine or "
@@ -407,12 +419,12 @@ def as_text(value: object) -> str:
 
 
 def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
-    """Return what a check returns, and let its sentence begin with the option's name."""
+    """Return what a check returns, and let its sentence, which begins with it, spell the option."""
     try:
         return check(option, value)
     except InputError as error:
-        rest = str(error).removeprefix(option)
-        raise OptionError(lambda spell: spell(option) + rest) from None
+        parts = str(error).removeprefix(option).split(f" {option} ")
+        raise OptionError(lambda spell: spell(option) + f" {spell(option)} ".join(parts)) from None
 
 
 def _classes(dataset: Dataset) -> int:
@@ -446,12 +458,7 @@ def _check_variance(name: str, value: Any) -> float | str:
         return check_number(name, value, positive=True)
     except InputError:
         wanted = "expected a positive number, 'shared' or 'per-dimension'"
-        raise InputError(f"{name} is {value!r}: {wanted}") from None
-
-
-def _check_fixed(expected: Any, why: str, name: str, value: Any) -> None:
-    if value != expected:
-        raise InputError(f"{name} is {value}: expected {expected} {why}")
+        raise InputError(f"{name} is {errors.short(value)}: {wanted}") from None
 
 
 def _check_bool(name: str, value: Any) -> None:
@@ -505,7 +512,8 @@ class Run:
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
-        return f"<Run in {self.out}: {o.kind} of {o.data}, {t.epoch} of {o.epochs} epochs>"
+        done = f"{t.epoch:,} of {counted(o.epochs, 'epoch')}"
+        return f"<Run in {self.out}: {o.kind} of {o.data}, {done}>"
 
     @property
     def model(self) -> Autoencoder:
@@ -726,9 +734,12 @@ def new(
     Raises
     ------
     InputError
-        If the folder already holds a run, or the data cannot be read or do not fit the model.
+        If the folder already holds a run or is among the images of the data, or the data cannot be
+        read or do not fit the model.
     """
-    options = options or Options()
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise InputError(f"options is {options!r}: expected sv.run.Options(...)")
     for name in options.ignored():
         if getattr(options, name) != getattr(Options, name):
             warnings.warn(OptionIgnored(name), stacklevel=2)
@@ -957,7 +968,7 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
     if run.finished:
         raise OptionError(
             lambda spell: (
-                f"{run.out}: already trained for {run.trainer.epoch} epochs: "
+                f"{run.out}: already trained for {counted(run.trainer.epoch, 'epoch')}: "
                 f"expected a larger {spell('epochs')}"
             )
         )

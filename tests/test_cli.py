@@ -226,6 +226,14 @@ def test_gradcheck_json_holds_every_check_at_or_below_1e_7(run):
     assert all(entry["ok"] and entry["error"] <= 1e-7 for entry in entries)
 
 
+def test_gradcheck_of_ours_takes_a_seed(run, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(cli, "suite", lambda backend, rng: seeds.append(rng) or iter([]))
+    for argv in ["--seed", "3"], []:
+        assert run("gradcheck", "--device", "cpu", *argv)[0] == 0
+    assert seeds == [3, None]
+
+
 def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(run, monkeypatch):
     from scratchvae import gaussian
 
@@ -244,7 +252,7 @@ def test_gradcheck_says_so_when_there_was_nothing_to_compare(run, monkeypatch):
         Report("right", 1e-9, 1e-7, 0),
         Report("wrong", math.inf, 1e-7, 0, (), "Why.", "wrong"),
     ]
-    monkeypatch.setattr("scratchvae.cli.suite", lambda backend: iter(reports))
+    monkeypatch.setattr("scratchvae.cli.suite", lambda *args: iter(reports))
     code, out, _ = run("gradcheck")
     assert code == 1
     assert "WRONG       inf  wrong\nWhy.\n" in out
@@ -977,6 +985,11 @@ def test_every_command_has_help_with_an_example_and_every_option(run, command):
         (["sample", "none", "--out", "s.png"], "none: no such folder: expected the folder of a"),
         (["sample", ".", "--out", "s.txt"], "s.txt: expected a name that ends in .png, .svg, .pdf"),
         (["gradcheck", "--device", "cuda"], "needs an NVIDIA GPU"),
+        (["gradcheck", "--seed", "-1"], "gradcheck: --seed is -1: expected 0 or a larger integer"),
+        (["gradcheck", __file__, "--seed", "-1"], "--seed is -1: expected 0 or a larger integer"),
+        (["train", "a\nb.npy"], "a\\nb.npy cannot be read"),
+        (["evaluate", "a\r\nü"], "evaluate: a\\r\\nü: no such folder"),
+        (["train", "--model", "a\u2028b"], "a\\u2028b"),
         (["train", "--frobnicate"], "--frobnicate"),
         (["train", "--latnet", "3"], "--latnet; did you mean --latent?"),
         (["evaluate", "r", "--nll-sample=3", "--bset"], "--bset; did you mean --best?"),
@@ -1537,6 +1550,22 @@ def test_an_option_that_the_model_ignores_is_named_on_standard_error(run):
 
 def test_samples_that_do_not_fit_in_memory(run, finished):
     assert "not enough memory" in refused(run("sample", finished, "-n", 10**13, "--out", "s.npy"))
+
+
+def test_samples_that_could_not_fit_are_refused_at_once(run, finished, monkeypatch):
+    monkeypatch.setattr(sv.VAE, "sample", lambda *args: pytest.fail("it tried"))
+    n = 10**10  # 2560 GB
+    says = f"-n is {n}: not enough memory: the samples take 2,560 GB, and this machine has "
+    assert says in refused(run("sample", finished, "-n", n, "--out", "s.npy"))
+
+
+def test_what_is_one_is_called_one(run):
+    out = run("train", "--hidden", "8", "--epochs", "1", "--device", "cpu", "--out", "r")[1]
+    assert "\n1 epoch in " in out
+    assert "all 1 epoch done" in run("train", "--resume", "--out", "r")[1]
+    err = refused(run("train", "--resume", "--epochs", "1", "--out", "r"))
+    assert "already trained for 1 epoch: expected" in err
+    assert repr(sv.run.open("r")) == "<Run in r: vae of digits, 1 of 1 epoch>"
 
 
 def shell(command, **environment):
