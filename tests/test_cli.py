@@ -1676,7 +1676,10 @@ def test_a_second_ctrl_c_that_is_meant_ends_it_at_once(tmp_path):
         time.sleep(0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:  # or the test would wait for ever
+            process.kill()
     assert (process.returncode, err) == (130, "scratchvae train: stopped\n")
 
 
