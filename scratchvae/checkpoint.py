@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
@@ -37,8 +38,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written.
+        If the folder does not exist or cannot be written, or `path` names no file.
     """
+    if not Path(path).name:
+        raise InputError(f"{str(path)!r} names no file: expected the path of one")
     path = Path(path)
     # The suffix stays last: libraries choose the format by it. The name is short, whatever `path`
     # is, and nobody can have put a link there that we would follow: see O_EXCL.
@@ -57,12 +60,15 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+# What `write_atomically` calls a file that belongs to a run.
+LEFTOVER = re.compile(r"\.([0-9]{1,10})\.[0-9a-f]{8}\.tmp\.(safetensors|jsonl|png|html)")
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that dead processes left in a folder."""
-    for file in folder.glob(".*.tmp*"):
-        # Older versions put a name before the number of the process, newer ones another after it.
-        pid = next((part for part in file.name.split(".") if part.isdecimal()), None)
-        if pid is not None and not _alive(int(pid)):
+    """Remove the temporary files that dead processes left in a folder of a run."""
+    for file in folder.glob(".*.tmp.*"):
+        found = LEFTOVER.fullmatch(file.name)
+        if found and not _alive(int(found[1])):
             with suppress(OSError):
                 file.unlink()
 

@@ -11,9 +11,11 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -40,6 +42,8 @@ from .errors import (
     RanksDifferError,
     check_labels,
     check_size,
+    counted,
+    on_one_line,
 )
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
@@ -60,8 +64,8 @@ from .run import (
     load,
     new,
     options_of,
+    read_saved,
     resume,
-    saved_in,
 )
 from .run import open as open_run
 from .training import Trainer
@@ -101,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def complain(sentence: object) -> None:
         with suppress(OSError):  # nobody listens any more
-            print(f"scratchvae {args.command}: {sentence}", file=sys.stderr)
+            print(f"scratchvae {args.command}: {on_one_line(str(sentence))}", file=sys.stderr)
 
     try:
         with _notes(complain):
@@ -204,7 +208,7 @@ def train(args: argparse.Namespace) -> int:
         raise InputError(f"--data: {args.data} is named already: expected one of the two")
     if args.other_data and not args.resume:
         raise InputError("--other-data: it is of --resume, and a new run takes any data")
-    args.data = args.data or args.data_option
+    args.data = args.data_option if args.data is None else args.data
     if args.distributed:
         return _train_on_ranks(args)
     with ExitStack() as stack:
@@ -276,21 +280,27 @@ def _train(run: Run, args: argparse.Namespace) -> int:
                 print(text, flush=True)
 
     say(_describe(run))
-    with _stop_on_signals(trainer) as received, _Progress(run, say) as progress:
-        run.train(progress.step, progress.epoch)
-    if not run.finished:
-        with suppress(OSError):  # after SIGHUP there is no terminal
-            print(
+    with _Signals(trainer) as signals:
+        with _Progress(run, say) as progress:
+            run.train(progress.step, progress.epoch)
+        resume = f"scratchvae train --resume --out {shlex.quote(str(run.out))}"
+        if not run.finished:
+            _say_last(
                 f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
-                f"{trainer.batches_per_epoch} batches; nothing is lost. "
-                f"Go on with: scratchvae train --resume --out {run.out}",
-                file=sys.stderr,
+                f"{trainer.batches_per_epoch} batches; nothing is lost. Go on with: {resume}"
             )
-        return 128 + (received[0] if received else signal.SIGINT)
-
-    if not trainer.ranks.first:
-        return 0
-    figures = run.draw()
+            return signals.exit_code
+        if not trainer.ranks.first:
+            return 0
+        try:
+            signals.nothing_to_save()
+            figures = run.draw()
+        except KeyboardInterrupt:
+            _say_last(
+                "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
+                f"{resume} (or scratchvae figures {shlex.quote(str(run.out))})"
+            )
+            return signals.exit_code
     if args.json:
         files = {"out": str(run.out), "figures": [str(path) for path in figures]}
         print(_json(trainer.metrics[-1] | files))
@@ -299,32 +309,52 @@ def _train(run: Run, args: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Let the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+def _say_last(sentence: str) -> None:
+    with suppress(OSError):  # after SIGHUP there is no terminal
+        print(on_one_line(sentence), file=sys.stderr)
 
-    A second one ends it at once. The list that it gives receives the signal's number.
+
+class _Signals:
+    """Lets the first Ctrl-C, SIGTERM or SIGHUP end training after the present step.
+
+    After that the run is about to save, so further ones change nothing: a terminal that is closed
+    sends SIGHUP twice, and schedulers send several. Only a second Ctrl-C that comes at least one
+    second after the first signal ends the command at once.
     """
-    received: list[int] = []
 
-    def stop(signum: int, frame: object) -> None:
-        trainer.stop = True
-        received.append(signum)
-        restore()
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.first, self.at = trainer, 0, -math.inf  # the first's number and time
+        self.saved = False
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+        self.numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            self.numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
 
-    def restore() -> None:
-        for number, handler in before.items():
+    def __enter__(self) -> _Signals:
+        self.before = {number: signal.signal(number, self._receive) for number in self.numbers}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield received
-    finally:
-        restore()
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.first or signal.SIGINT)
+
+    def nothing_to_save(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come, and from now on as soon as one comes."""
+        self.saved = True
+        if self.first:
+            raise KeyboardInterrupt
+
+    def _receive(self, signum: int, frame: object) -> None:
+        again = bool(self.first)
+        if not again:
+            self.first, self.at, self.trainer.stop = signum, time.monotonic(), True
+        meant = signum == signal.SIGINT and time.monotonic() - self.at >= 1
+        if meant if again else self.saved:
+            raise KeyboardInterrupt
 
 
 class _Progress:
@@ -394,7 +424,8 @@ def _describe(run: Run) -> str:
     if options.prior == "mixture":
         kind += f" with {options.components} component{'s' * (options.components > 1)}"
     doing = "going on" if trainer.epoch or trainer.batch else "writing"
-    doing = f"all {trainer.epoch} epochs done, completing what is" if run.finished else doing
+    if run.finished:
+        doing = f"all {counted(trainer.epoch, 'epoch')} done, completing what is"
     lines = [
         f"{kind} {shape}, {len(model.params.value):,} parameters, {options.dtype} on "
         f"{model.backend.device}; "
@@ -427,9 +458,10 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
     seconds = sum(line["seconds"] for line in run.trainer.metrics)
     weight = f"{model.beta:g} x " if model.beta not in (None, 1) else ""
     print(
-        f"\n{last['epoch']} epochs in {seconds:.1f} s. Test loss {last['test_loss']:.2f} nats per "
-        f"example = reconstruction {last['test_reconstruction']:.2f} + {weight}KL "
-        f"{last['test_kl']:.2f}; {last['active_units']} of {model.latent_dim} latent units active."
+        f"\n{counted(len(run.trainer.metrics), 'epoch')} in {seconds:.1f} s. Test loss "
+        f"{last['test_loss']:.2f} nats per example = reconstruction "
+        f"{last['test_reconstruction']:.2f} + {weight}KL {last['test_kl']:.2f}; "
+        f"{last['active_units']} of {model.latent_dim} latent units active."
     )
     print(f"\nWrote in {run.out}:")
     for name, what in (
@@ -454,7 +486,7 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """Print the bounds on log p(x) of the test data, and what the latent space carries."""
     run = _opened(args)
-    path = run.out / (BEST if args.best else LAST)
+    path = run.file
     trainer, dataset = run.trainer, run.trainer.dataset
     model: Any = run.model
     if args.seed is not None:
@@ -552,18 +584,23 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 
 def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior and decode them, to one picture of them all or to an array."""
-    path = saved_in(args.run_folder)
     if args.out.suffix not in ARRAYS:
         from . import plots
 
         if args.out.suffix.lower() not in plots.METADATA:
             expected = ", ".join((*plots.METADATA, *ARRAYS))
             raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
-    _, values = checkpoint.load(path)
+    path, _, values = read_saved(args.run_folder)
     model = load(path, backend=_backend(args, options_of(values, path).noise))
     if not model.has_posterior:
         raise InputError(f"{path}: holds an autoencoder, which has no prior to sample from")
     check_size("-n", args.n)
+    size, there = args.n * model.data_dim * model.dtype.itemsize, _memory()
+    if size > there:  # before minutes are spent on finding that out
+        raise InputError(
+            f"-n is {args.n}: not enough memory: the samples take {size / 1e9:,.0f} GB, and this "
+            f"machine has {there / 1e9:,.0f} GB: expected fewer"
+        )
     given = {}
     if args.label is not None:
         if model.classes is None:
@@ -576,6 +613,14 @@ def sample(args: argparse.Namespace) -> int:
         plots.save(plots.any_samples(images, tuple(values["config"]["image_shape"])), args.out)
     print(f"Wrote {args.out}")
     return 0
+
+
+def _memory() -> float:
+    """Return the bytes of memory of this machine; infinity where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
 
 
 def encode(args: argparse.Namespace) -> int:
@@ -646,7 +691,9 @@ def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
-    ours = ((report, "") for report in suite(_backend(args)))
+    if args.seed is not None:
+        check_seed(args.seed)
+    ours = ((report, "") for report in suite(_backend(args), args.seed))
     reports, unchecked = [], []
     for report, text in ours if args.file is None else _checks_of_file(args):
         if isinstance(report, Unchecked):
@@ -783,11 +830,17 @@ def _flag(option: str) -> str:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with what is wrong in one line, without the usage in front of it."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {on_one_line(message)} (see {self.prog} --help)\n")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; let the caller know if it cannot be written, as argparse does not."""
         print(self.format_help(), end="", file=file)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: expected a path")
+    return Path(text)
 
 
 def _hidden(text: str) -> tuple[int, ...]:
@@ -847,7 +900,8 @@ def _parser() -> argparse.ArgumentParser:
         "PNG or JPEG images",
     )
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
-    option("network", "Linear layers, or convolutions for images", choices=CHOICES["network"])
+    option("network", "Linear layers, or convolutions for images without colours",
+           choices=CHOICES["network"])  # fmt: skip
     option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none; 32,64 "
            "channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
     option("conditional", "give the VAE the labels of the data", action="store_const", const=True)
@@ -880,7 +934,10 @@ def _parser() -> argparse.ArgumentParser:
     option("noise", "who draws it on a GPU: the device, which is fast, or the host, for the "
            "numbers of a run on the CPU", choices=CHOICES["noise"])  # fmt: skip
     sub.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs/)"
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="folder of the run (default: a new one under runs/)",
     )
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sub.add_argument("--data", dest="data_option", metavar="PATH",
@@ -896,7 +953,7 @@ def _parser() -> argparse.ArgumentParser:
     add_common(sub)
 
     sub = command("evaluate", evaluate, "scratchvae evaluate runs/digits-vae-1 --nll-samples 1000")
-    sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+    sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
     sub.add_argument("--data", help="other data than the run was trained on")
     sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
     sub.add_argument(
@@ -906,34 +963,34 @@ def _parser() -> argparse.ArgumentParser:
     add_common(sub)
 
     def add_run(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+        sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
         sub.add_argument("--data", help="other data than the run was trained on")
         sub.add_argument("--best", action="store_true", help="take best.safetensors, not the last")
 
     sub = command("figures", figures, "scratchvae figures runs/digits-vae-1 --best")
     add_run(sub)
-    sub.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the run's own)")
+    sub.add_argument("--out", type=_path, metavar="DIR", help="where to (default: the run's own)")
     add_common(sub, with_json=False)
 
     sub = command("explore", explore, "scratchvae explore runs/digits-vae-1 --out explorer.html")
     add_run(sub)
-    sub.add_argument("--out", type=Path, metavar="FILE",
+    sub.add_argument("--out", type=_path, metavar="FILE",
                      help=".html (default: explorer.html in the folder of the run)")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("encode", encode, "scratchvae encode runs/digits-vae-1 --out codes.npz")
     add_run(sub)
     sub.add_argument("--train", action="store_true", help="the training data, not the test data")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE",
+    sub.add_argument("--out", type=_path, required=True, metavar="FILE",
                      help=".npz or .csv: mu, logvar and labels; .npy: mu alone")  # fmt: skip
     add_common(sub, with_json=False)
 
     sub = command("sample", sample, "scratchvae sample runs/digits-vae-1 -n 64 --out samples.png")
-    sub.add_argument("run_folder", type=Path, metavar="DIR", help="folder of a run")
+    sub.add_argument("run_folder", type=_path, metavar="DIR", help="folder of a run")
     sub.add_argument("-n", type=int, default=64, metavar="N", help="how many (default 64)")
     sub.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         required=True,
         metavar="FILE",
         help=".png, .svg or .pdf: a picture; .npy, .npz or .csv: the numbers",
@@ -962,7 +1019,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("name", nargs="?", help="which exercise (default: the one you are at); of "
                      "export: the folder to write")  # fmt: skip
-    sub.add_argument("--folder", type=Path, metavar="DIR",
+    sub.add_argument("--folder", type=_path, metavar="DIR",
                      help="where your exercises are (default: exercises)")  # fmt: skip
 
     sub = command(
@@ -975,7 +1032,9 @@ def _parser() -> argparse.ArgumentParser:
         help="your own functions f with f_backward, layers or models, on the arguments f_args if "
         "the file has them (default: all gradients of scratchvae)",
     )
-    sub.add_argument("--taylor", type=Path, metavar="FILE.png", help="draw the Taylor test of NAME")
+    sub.add_argument(
+        "--taylor", type=_path, metavar="FILE.png", help="draw the Taylor test of NAME"
+    )
     sub.add_argument("--seed", type=int, metavar="N", help="of the random numbers (default: new)")
     add_common(sub)
     return parser

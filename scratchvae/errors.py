@@ -40,12 +40,17 @@ def on_one_line(names: Iterable[str]) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def counted(n: int, thing: str) -> str:
+    """Return the number of things in words, such as "1 epoch" and "2 epochs"."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def check_size(name: str, n: object) -> int:
     """Return `n`; raise InputError unless it is a positive integer, and one that an array knows."""
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
-        raise InputError(f"{name} is {n!r}: expected a positive integer")
+        raise InputError(f"{name} is {short(n)}: expected a positive integer")
     if int(n) >= 2**63:
-        raise InputError(f"{name} is {_short(n)}: expected a positive integer below 2^63")
+        raise InputError(f"{name} is {short(n)}: expected a positive integer below 2^63")
     return int(n)
 
 
@@ -57,20 +62,24 @@ def check_count(name: str, n: object) -> int:
 def check_seed(name: str, n: object) -> int:
     """Return `n`; raise InputError unless it is an integer that is not negative."""
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
-        raise InputError(f"{name} is {n!r}: expected 0 or a larger integer")
+        raise InputError(f"{name} is {short(n)}: expected 0 or a larger integer")
     if int(n) >= 2**128:
-        raise InputError(f"{name} is {_short(n)}: expected an integer below 2^128")
+        raise InputError(f"{name} is {short(n)}: expected an integer below 2^128")
     return int(n)
 
 
 def check_number(name: str, x: object, *, below: float = math.inf, positive: bool = False) -> float:
     """Return `x`; raise InputError unless it is a number in [0, below), or in (0, below)."""
-    if not isinstance(x, Real) or not 0 <= float(x) < below or (positive and float(x) == 0):
+    try:
+        number = float(x) if isinstance(x, Real) else math.nan
+    except OverflowError:  # an integer above 10^308
+        number = math.inf
+    if not 0 <= number < below or (positive and number == 0):
         wanted = f"a number in {'(' if positive else '['}0, {below})"
         if below == math.inf:
             wanted = "a finite number larger than 0" if positive else "a finite number, 0 or larger"
-        raise InputError(f"{name} is {x!r}: expected {wanted}")
-    return float(x)
+        raise InputError(f"{name} is {short(x)}: expected {wanted}")
+    return number
 
 
 def check_each(
@@ -120,10 +129,11 @@ def check_type(name: str, value: Any, kind: Any) -> None:
         wanted = str(getattr(kind, "__name__", kind))
         wanted = {Count: "0 or a larger integer", float: "a finite number"}.get(kind, wanted)
     if wanted is not None:
-        raise InputError(f"{name} is {_short(value)}: expected {wanted}")
+        raise InputError(f"{name} is {short(value)}: expected {wanted}")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as a sentence may show it."""
     if isinstance(value, int) and abs(value) >= 2**63:  # Python refuses to write very long ones
         return "an integer of more than 63 bits"
     text = ascii(value)

@@ -85,7 +85,10 @@ class Conv(Dense):
             raise InputError(f"{conv}: expected their image_shape, such as (28, 28)")
         shape = check_each("image_shape", image_shape, check_size)
         if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):
-            raise InputError(f"{conv} without colours: expected (H, W), and their shape is {shape}")
+            raise InputError(
+                f"{conv} without colours: expected (H, W) or {name} dense, and their shape is "
+                f"{shape}"
+            )
         h, w = shape[:2]
         if h == 1:
             raise InputError(f"{conv}, and the data are rows of {w} numbers: expected (N, H, W)")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ from .errors import (
     check_number,
     check_size,
     check_type,
+    counted,
     on_one_line,
 )
 from .iwae import IWAE
@@ -145,11 +147,12 @@ class Options:
     Parameters
     ----------
     data : str
-        "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`.
+        "digits" (embedded), "mnist", or the path of a file, as for `scratchvae.datasets.load`. A
+        `Path` is always that of a file, as "./digits" is.
     model : {"vae", "ae"}
         A variational or a plain autoencoder.
     network : {"dense", "conv"}
-        Linear layers, or convolutions for images.
+        Linear layers, or convolutions for images without colours.
     conditional : bool
         Whether the VAE is given the labels of the data.
     hidden : sequence of int
@@ -245,7 +248,7 @@ class Options:
                     "digits, mnist or the path of a file; arrays are what sv.Trainer takes"
                 )
             )
-        values = asdict(self) | {"data": str(self.data)}
+        values = asdict(self) | {"data": _place(self.data)}
         for name, default in defaults(values["data"]).items():
             values[name] = default if values[name] is None else values[name]
         _checked("network", values["network"], _check_choice)
@@ -296,8 +299,19 @@ class Options:
         self.learning_rate()
         for of in ("objective", "prior"):
             for name, value in FIXED[getattr(self, of)].items():
-                why = f"with the {of} {getattr(self, of)}, which {WHY[getattr(self, of)]}"
-                _checked(name, getattr(self, name), partial(_check_fixed, value, why))
+                self._require_fixed(name, value, of)
+
+    def _require_fixed(self, name: str, value: Any, of: str) -> None:
+        """Raise OptionError unless an option has the one value that an objective or prior takes."""
+        choice, found = getattr(self, of), getattr(self, name)
+        others = [other for other in CHOICES[of] if name not in FIXED[other]]
+        if found != value:
+            raise OptionError(
+                lambda spell: (
+                    f"{spell(name)} is {found}: expected {value} with the {of} {choice}, which "
+                    f"{WHY[choice]}, or {spell(of)} {others[0]}"
+                )
+            )
 
     def learning_rate(self) -> Schedule:
         """Return the schedule of the learning rate: the time in epochs -> rate."""
@@ -312,7 +326,7 @@ class Options:
             if len(changes) < len(pairs) or not all(math.isfinite(n) and n >= 0 for n in numbers):
                 raise ValueError
             return step_list(self.lr, changes)
-        except ValueError:
+        except (ValueError, AttributeError):  # the latter where it is no text
             raise OptionError(
                 lambda spell: (
                     f"{spell('schedule')} is {self.schedule!r}: expected constant, cosine or "
@@ -384,6 +398,16 @@ class Options:
         return after
 
 
+def _place(data: str | Path) -> str:
+    """Return where data are as text, in which the path of a file is no name of an embedded set."""
+    if data == "":
+        raise OptionError(
+            lambda spell: f"{spell('data')}: no name: expected digits, mnist or the path of a file"
+        )
+    is_file = isinstance(data, Path) and str(data) in datasets.BUILT_IN
+    return f"./{data}" if is_file else str(data)
+
+
 def check_seed(seed: Any) -> int:
     """Return `seed`; raise OptionError unless it is an integer that is not negative."""
     return int(_checked("seed", seed, errors.check_seed))
@@ -395,12 +419,12 @@ def as_text(value: object) -> str:
 
 
 def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
-    """Return what a check returns, and let its sentence begin with the option's name."""
+    """Return what a check returns, and let its sentence, which begins with it, spell the option."""
     try:
         return check(option, value)
     except InputError as error:
-        rest = str(error).removeprefix(option)
-        raise OptionError(lambda spell: spell(option) + rest) from None
+        parts = str(error).removeprefix(option).split(f" {option} ")
+        raise OptionError(lambda spell: spell(option) + f" {spell(option)} ".join(parts)) from None
 
 
 def _classes(dataset: Dataset) -> int:
@@ -434,12 +458,7 @@ def _check_variance(name: str, value: Any) -> float | str:
         return check_number(name, value, positive=True)
     except InputError:
         wanted = "expected a positive number, 'shared' or 'per-dimension'"
-        raise InputError(f"{name} is {value!r}: {wanted}") from None
-
-
-def _check_fixed(expected: Any, why: str, name: str, value: Any) -> None:
-    if value != expected:
-        raise InputError(f"{name} is {value}: expected {expected} {why}")
+        raise InputError(f"{name} is {errors.short(value)}: {wanted}") from None
 
 
 def _check_bool(name: str, value: Any) -> None:
@@ -472,6 +491,8 @@ class Run:
         The lowest negative ELBO of the test data so far, in nats.
     position : (int, int)
         The epochs that were done when its file was saved, and the batches of the next.
+    file : Path
+        The checkpoint from which it was read; None for a new one.
     """
 
     def __init__(self, options: Options, out: Path, trainer: Trainer) -> None:
@@ -487,10 +508,12 @@ class Run:
         if names := _names(trainer.dataset):
             self._data["columns"] = list(names)
         self.position = trainer.epoch, trainer.batch
+        self.file: Path | None = None
 
     def __repr__(self) -> str:
         o, t = self.options, self.trainer
-        return f"<Run in {self.out}: {o.kind} of {o.data}, {t.epoch} of {o.epochs} epochs>"
+        done = f"{t.epoch:,} of {counted(o.epochs, 'epoch')}"
+        return f"<Run in {self.out}: {o.kind} of {o.data}, {done}>"
 
     @property
     def model(self) -> Autoencoder:
@@ -523,9 +546,11 @@ class Run:
             finite is saved: the files are those of the last good epoch, and the message names them.
         RanksDifferError
             Likewise, if the ranks of a distributed run have come apart.
+        InputError
+            Likewise, if the data are no longer what they were, or a file cannot be written.
         """
         ranks = self.trainer.ranks
-        ranks.require_same(lambda: asdict(replace(self.options, data="")))  # it may lie elsewhere
+        ranks.require_same(lambda: asdict(self.options) | {"data": ""})  # it may lie elsewhere
         if ranks.first:
             with self.claimed():
                 self._train(on_step, on_epoch)
@@ -539,28 +564,38 @@ class Run:
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
             if bound < self.best:
                 self.best, self._best_state = bound, self.trainer.state()
+            self._last_state = self.trainer.state()
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                self.save()
-            else:
-                self._last_state = self.trainer.state()
+                with self.claimed():
+                    self._write(self._last_state)
             on_epoch(metrics)
 
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
             self.save()
-        except InputError:  # the data are no longer what they were
+        except (InputError, NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
-                with self.claimed():
+                with suppress(InputError), self.claimed():  # the disk may be full
                     self._write(self._last_state)
-            raise
-        except (NonFiniteError, RanksDifferError) as error:
-            if self._last_state is not None:
-                with self.claimed():
-                    self._write(self._last_state)
-            last = self.out / LAST
-            what = f"{last} is intact" if last.exists() else "no epoch was done, so none is saved"
-            raise type(error)(f"{error}; {what}") from None
+            kind = InputError if isinstance(error, OptionError) else type(error)
+            raise kind(f"{error}{self._kept(error)}") from None
         self.trainer.stop = False  # so that it can be called again
+
+    def _kept(self, error: Exception) -> str:
+        """Return what an error leaves of the run, as the end of its sentence."""
+        try:
+            if _inode(self.out) != self._claimed:  # of another run, in the place of ours
+                return ""
+        except OSError:
+            return ""
+        for name in (LAST, BEST):  # a run that had no room for the second file has the other alone
+            if (file := self.out / name).exists():
+                out = shlex.quote(str(self.out))
+                go_on = f", and scratchvae train --resume --out {out} goes on"
+                return f"; {file} is intact{go_on * isinstance(error, InputError)}"
+        if self.trainer.metrics:
+            return "; none of its epochs could be saved"
+        return "; no epoch was done, so none is saved"
 
     def _follow(
         self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
@@ -603,12 +638,13 @@ class Run:
         if self._best_state is not None:
             arrays, values = self._best_state
             checkpoint.save(self.out / BEST, arrays, values | extra)
-            self._best_state = None
+            self._best_state, self._new = None, False
         arrays, values = state
         checkpoint.save(self.out / LAST, arrays, values | extra)
+        self._new = False  # the disk may be full before all is written
         lines = "".join(json.dumps(line) + "\n" for line in values["metrics"])
         checkpoint.write_atomically(self.out / METRICS, lambda f: f.write_text(lines))
-        self._new, self._last_state, self._saved_at = False, None, time.monotonic()
+        self._last_state, self._saved_at = None, time.monotonic()
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -634,6 +670,9 @@ class Run:
                 if self._new:
                     _require_no_run(self.out)
                 self._claimed = inode
+                if outermost:
+                    for place in (self.out, self.out / "figures"):
+                        checkpoint.remove_leftovers(place)
                 yield
                 made = False
         finally:
@@ -695,17 +734,31 @@ def new(
     Raises
     ------
     InputError
-        If the folder already holds a run, or the data cannot be read or do not fit the model.
+        If the folder already holds a run or is among the images of the data, or the data cannot be
+        read or do not fit the model.
     """
-    options = options or Options()
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise InputError(f"options is {options!r}: expected sv.run.Options(...)")
     for name in options.ignored():
         if getattr(options, name) != getattr(Options, name):
             warnings.warn(OptionIgnored(name), stacklevel=2)
+    if out == "":
+        raise OptionError(lambda spell: f"{spell('out')} is empty: expected a folder")
     folder = _free_folder(options) if out is None else Path(out)
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(
             lambda spell: (
                 f"{spell('out')} {folder}: is a file: expected a folder, or a name for a new one"
+            )
+        )
+    images, place = (os.path.realpath(p) for p in (options.data, folder))
+    inside = os.path.isdir(images) and Path(images) in (Path(place), *Path(place).parents)
+    if inside and options.data not in datasets.BUILT_IN:
+        raise OptionError(
+            lambda spell: (
+                f"{spell('out')} {folder}: is in the folder of the data {options.data}, where "
+                "figures would be taken for data: expected a folder elsewhere"
             )
         )
     _require_no_run(folder)
@@ -749,20 +802,15 @@ def open(
         If there is no run, its file or its data cannot be read, the data are others, or an option
         is not as it was.
     """
-    path = saved_in(out, best)
-    arrays, values = checkpoint.load(path)
+    path, arrays, values = read_saved(out, best)
     options = options_of(values, path).changed(changes, path)
     saved = values.get("data")  # older checkpoints do not say
-    options = replace(options, data=_place(options, data, saved, other_data, path))
-    try:
-        dataset = datasets.load(options.data)
-    except InputError as error:
-        if options.data in datasets.BUILT_IN or os.path.exists(options.data):
-            raise
-        sentence = str(error)
-        raise OptionError(
-            lambda spell: f"{sentence}; if the data have moved, {spell('data=')} says where to"
-        ) from None
+    if data is not None and not other_data:
+        data = _place(data)
+        if options.data in datasets.BUILT_IN or data in datasets.BUILT_IN:
+            options.changed({"data": data}, path)
+    place, dataset = _data_of(options, data, saved)
+    options = replace(options, data=place)
     position = values["epoch"], values["batch"]
     if saved is not None and saved["sha256"] != dataset.fingerprint():
         what = f"{dataset.name}: other data than the run {out} was trained on"
@@ -770,7 +818,8 @@ def open(
             raise OptionError(
                 lambda spell: (
                     f"{what} (the SHA-256 of their content differs): expected the same; "
-                    f"{spell('other_data')} takes these all the same"
+                    + (f"{spell('data=')} says where they are, and " if data is None else "")
+                    + f"{spell('other_data')} takes these all the same"
                 )
             )
         if data is None:
@@ -794,34 +843,90 @@ def open(
     run = Run(options, Path(out), build_trainer(options, dataset, backend, model, comm))
     run.trainer.restore(arrays, values, path)
     run.best = math.inf if values["best"] is None else values["best"]
-    run.position = position
+    run.position, run.file = position, path
     return run
 
 
-def saved_in(out: str | Path, best: bool = False) -> Path:
-    """Return where the run in the folder `out` is saved; InputError unless it is a folder.
+def read_saved(out: str | Path, best: bool = False) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return the file in which the run in the folder `out` is saved, its arrays and values.
 
-    One that was killed between its first two files has the best checkpoint alone, which is then its
-    last one as well.
+    One that was killed between its first two files, or had no room for the second, has the best
+    checkpoint alone, which is then its last one as well. A note says so: perhaps somebody has
+    removed the last.
+
+    Raises
+    ------
+    InputError
+        Unless it is the folder of a run, and the file can be read; if the best checkpoint alone
+        can be, the message says how to go on from that.
     """
-    if not Path(out).is_dir():
-        found = "a file" if Path(out).exists() else "no such folder"
+    folder = Path(out)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
         raise InputError(f"{out}: {found}: expected the folder of a run")
-    last, other = Path(out, LAST), Path(out, BEST)
-    return other if best or (other.exists() and not last.exists()) else last
+    last, other = folder / LAST, folder / BEST
+    if best or last.exists():
+        path = other if best else last
+        try:
+            return path, *checkpoint.load(path)
+        except InputError as error:
+            if best or not os.access(path, os.R_OK) or (epoch := _epoch_in(other)) is None:
+                raise
+            sentence = str(error)
+            raise OptionError(
+                lambda spell: (
+                    f"{sentence}: move it away, and {spell('resume')} goes on from {BEST}, of "
+                    f"epoch {epoch}"
+                )
+            ) from None
+    if not other.exists():
+        raise InputError(f"{out}: holds no {LAST}: expected the folder of a run")
+    arrays, values = checkpoint.load(other)
+    warnings.warn(
+        f"{out}: {LAST} is missing: taking {BEST}, of epoch {values.get('epoch')}",
+        InputWarning,
+        stacklevel=3,
+    )
+    return other, arrays, values
 
 
-def _place(
-    options: Options, data: Any, saved: dict[str, str] | None, other_data: bool, path: Path
-) -> str:
-    """Return where to look for the data of the run in the file `path`."""
-    known = options.data in datasets.BUILT_IN
-    if data is None:
-        moved = saved is not None and not known and not os.path.exists(options.data)
-        return saved["path"] if saved and moved and os.path.exists(saved["path"]) else options.data
-    if (known or str(data) in datasets.BUILT_IN) and not other_data:
-        options.changed({"data": str(data)}, path)
-    return str(data)
+def _epoch_in(path: Path) -> Any:
+    """Return the epoch that a checkpoint says it is of; None if it cannot be read."""
+    with warnings.catch_warnings(), suppress(InputError):
+        warnings.simplefilter("ignore", InputWarning)
+        return checkpoint.load(path)[1].get("epoch")
+    return None
+
+
+def _data_of(
+    options: Options, data: str | Path | None, saved: dict[str, str] | None
+) -> tuple[str, Dataset]:
+    """Return where the data of a run are, and the data: those that it was trained on, if found.
+
+    They are at `data` or, if that is None, where the options say, which may be seen from another
+    folder now, or at the absolute path of then. Others are only taken where the first are not.
+    """
+    places = [options.data if data is None else _place(data)]
+    if data is None and saved is not None and options.data not in datasets.BUILT_IN:
+        places = [place for place in (*places, saved["path"]) if os.path.exists(place)] or places
+    found: list[tuple[str, Dataset]] = []
+    for place in dict.fromkeys(places):
+        try:
+            dataset = datasets.load(place)
+        except InputError as error:
+            sentence, known = str(error), place in datasets.BUILT_IN or os.path.exists(place)
+            continue
+        found.append((place, dataset))
+        if saved is None or saved["sha256"] == dataset.fingerprint():
+            return found[-1]
+    if found:
+        return found[0]
+    raise OptionError(
+        lambda spell: (
+            sentence
+            + ("" if known else f"; if the data have moved, {spell('data=')} says where to")
+        )
+    )
 
 
 def _names(dataset: Dataset) -> tuple[str, ...]:
@@ -863,7 +968,7 @@ def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any)
     if run.finished:
         raise OptionError(
             lambda spell: (
-                f"{run.out}: already trained for {run.trainer.epoch} epochs: "
+                f"{run.out}: already trained for {counted(run.trainer.epoch, 'epoch')}: "
                 f"expected a larger {spell('epochs')}"
             )
         )
@@ -985,15 +1090,18 @@ def claimed(folder: Path) -> Iterator[None]:
     descriptor = _lock(folder)
     _held.add(inode)
     try:
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be written ({error.strerror or error}): expected a folder in "
-                "which files can be made"
-            ) from None
-        for place in (folder, folder / "figures"):
-            checkpoint.remove_leftovers(place)
+        figures = folder / "figures"
+        for place in (folder, figures) if os.path.lexists(figures) else (folder,):
+            try:
+                tempfile.TemporaryFile(dir=place).close()
+            except OSError as error:
+                raise InputError(
+                    f"{place}: cannot be written ({error.strerror or error}): expected a folder in "
+                    "which files can be made"
+                ) from None
+        for file in _files_of_run(folder):
+            if (folder / file).is_dir():
+                raise InputError(f"{folder / file}: is a folder: expected a file, or nothing")
         yield
     finally:
         _held.discard(inode)
@@ -1035,13 +1143,27 @@ def _files_of_run(folder: Path) -> list[str]:
 
 
 def _require_no_run(folder: Path) -> None:
-    if found := _files_of_run(folder):
-        raise OptionError(
-            lambda spell: (
-                f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another "
-                f"folder, or {spell('resume')} to go on with it"
-            )
+    if not (found := _files_of_run(folder)):
+        return
+
+    def go_on(spell: Callable[[str], str]) -> str:
+        """Return how to go on with that run; nothing where `resume` would refuse it as well."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InputWarning)
+                read_saved(folder)
+        except OptionError as error:
+            return f"; {error.spelled(spell)}"
+        except InputError:
+            return ""
+        return f", or {spell('resume')} to go on with it"
+
+    raise OptionError(
+        lambda spell: (
+            f"{spell('out')} {folder}: already holds a run ({found[0]}): expected another folder"
+            f"{go_on(spell)}"
         )
+    )
 
 
 def _free_folder(options: Options) -> Path:
@@ -1117,7 +1239,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     Parameters
     ----------
     path : str or Path
-        What ``model.save`` or a run wrote; or the folder of a run, whose last checkpoint is taken.
+        What ``model.save`` or a run wrote; or the folder of a run, whose last checkpoint is taken,
+        or the best if that is missing.
     into : model, optional
         One that you built as the one that was saved: its parameters are filled, and it is returned.
         A model with parts of its own needs this, since a file holds no code.
@@ -1133,8 +1256,8 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
     path = Path(path)
     if isinstance(into, type) or (into is not None and not hasattr(into, "check_parts")):
         raise InputError(f"into is {into!r}: expected a model, such as sv.VAE(784)")
-    path = path / LAST if os.path.isdir(path) else path
-    arrays, values = checkpoint.load(path)
+    loaded = read_saved(path) if path.is_dir() else (path, *checkpoint.load(path))
+    path, arrays, values = loaded
     config = _config(values).get("model", {})
     config = config if isinstance(config, dict) else {}
     if into is None and config.get("kind") not in tuple(KINDS):

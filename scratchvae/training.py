@@ -25,6 +25,7 @@ from .errors import (
     InputError,
     InputWarning,
     NonFiniteError,
+    check_count,
     check_seed,
     check_size,
     check_type,
@@ -219,8 +220,10 @@ class Trainer:
             If the loss or the gradient is NaN or infinite, with `check_every` = 1 before the
             parameters move; or if the test loss is at the end of an epoch.
         InputError
-            If the optimizer is of other parameters than the model's.
+            If `epochs` is no number of epochs, or the optimizer is of other parameters than the
+            model's.
         """
+        check_count("epochs", epochs)
         _require_own(self.optimizer, self.model)
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()

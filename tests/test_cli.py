@@ -18,6 +18,7 @@ import scratchvae as sv
 from scratchvae import checkpoint, cli, load
 from scratchvae.cli import main
 from scratchvae.gradcheck import Report
+from scratchvae.run import BEST, LAST, METRICS
 
 QUICK = ["--hidden", "8", "--epochs", "2", "--device", "cpu"]
 
@@ -225,6 +226,14 @@ def test_gradcheck_json_holds_every_check_at_or_below_1e_7(run):
     assert all(entry["ok"] and entry["error"] <= 1e-7 for entry in entries)
 
 
+def test_gradcheck_of_ours_takes_a_seed(run, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(cli, "suite", lambda backend, rng: seeds.append(rng) or iter([]))
+    for argv in ["--seed", "3"], []:
+        assert run("gradcheck", "--device", "cpu", *argv)[0] == 0
+    assert seeds == [3, None]
+
+
 def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(run, monkeypatch):
     from scratchvae import gaussian
 
@@ -243,7 +252,7 @@ def test_gradcheck_says_so_when_there_was_nothing_to_compare(run, monkeypatch):
         Report("right", 1e-9, 1e-7, 0),
         Report("wrong", math.inf, 1e-7, 0, (), "Why.", "wrong"),
     ]
-    monkeypatch.setattr("scratchvae.cli.suite", lambda backend: iter(reports))
+    monkeypatch.setattr("scratchvae.cli.suite", lambda *args: iter(reports))
     code, out, _ = run("gradcheck")
     assert code == 1
     assert "WRONG       inf  wrong\nWhy.\n" in out
@@ -976,6 +985,11 @@ def test_every_command_has_help_with_an_example_and_every_option(run, command):
         (["sample", "none", "--out", "s.png"], "none: no such folder: expected the folder of a"),
         (["sample", ".", "--out", "s.txt"], "s.txt: expected a name that ends in .png, .svg, .pdf"),
         (["gradcheck", "--device", "cuda"], "needs an NVIDIA GPU"),
+        (["gradcheck", "--seed", "-1"], "gradcheck: --seed is -1: expected 0 or a larger integer"),
+        (["gradcheck", __file__, "--seed", "-1"], "--seed is -1: expected 0 or a larger integer"),
+        (["train", "a\nb.npy"], "a\\nb.npy cannot be read"),
+        (["evaluate", "a\r\nü"], "evaluate: a\\r\\nü: no such folder"),
+        (["train", "--model", "a\u2028b"], "a\\u2028b"),
         (["train", "--frobnicate"], "--frobnicate"),
         (["train", "--latnet", "3"], "--latnet; did you mean --latent?"),
         (["evaluate", "r", "--nll-sample=3", "--bset"], "--bset; did you mean --best?"),
@@ -988,6 +1002,11 @@ def test_every_command_has_help_with_an_example_and_every_option(run, command):
         (["train", "--latent", "9" * 18], "not enough memory"),
         (["train", "/dev/zero"], "/dev/zero is a device or a pipe: expected a file"),
         (["train", "digits", "--data", "digits"], "--data: digits is named already"),
+        (["train", "digits", "--data", ""], "--data: digits is named already"),
+        (["train", ""], "the data: no name: expected digits, mnist or the path of a file"),
+        (["train", "--data", ""], "the data: no name: expected digits, mnist or the path of a"),
+        (["train", "--out", ""], "argument --out: is empty: expected a path"),
+        (["evaluate", ""], "argument DIR: is empty: expected a path"),
         ([], "COMMAND"),
     ],
 )
@@ -1161,6 +1180,39 @@ def test_an_out_that_cannot_be_written_is_said_before_training(run, tmp_path, mo
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
 
 
+def test_what_is_in_the_way_of_files_is_said_before_training(run, tmp_path, monkeypatch):
+    assert run("train", *QUICK, "--out", "r")[0] == 0
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/figures").write_text("mine")
+    (tmp_path / "r" / METRICS).unlink()
+    (tmp_path / "r" / METRICS).mkdir()
+    monkeypatch.setattr("scratchvae.training.Trainer.run", lambda *a: pytest.fail("it trained"))
+    says = "new/figures: cannot be written (Not a directory): expected a folder in which"
+    assert says in refused(run("train", *QUICK, "--out", "new"))
+    err = refused(run("train", "--resume", "--epochs", "3", "--out", "r"))
+    assert "r/metrics.jsonl: is a folder: expected a file, or nothing" in err
+    assert (tmp_path / "new/figures").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["pictures", "pictures/r", "link/r", None])
+def test_a_run_among_the_images_of_its_data_is_refused(run, tmp_path, monkeypatch, rng, out):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "link").symlink_to("pictures")
+    for n in range(10):
+        pixels = rng.integers(0, 256, (4, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"pictures/{n}.png")
+    before = files(tmp_path)
+    if out is None:  # a new folder under the one where we are
+        monkeypatch.chdir(tmp_path / "pictures")
+    argv = ["." if out is None else "pictures/", *(["--out", out] if out else [])]
+    assert "in the folder of the data " in refused(run("train", *argv, *QUICK))
+    assert files(tmp_path) == before
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "pictures", *QUICK, "--out", "pictures2")[0] == 0
+
+
 def test_a_lone_best_checkpoint_is_left_alone(run, finished, tmp_path):
     (tmp_path / "r").mkdir()
     best = (finished / "best.safetensors").read_bytes()
@@ -1178,6 +1230,82 @@ def test_what_a_killed_process_left_half_written_goes(run, tmp_path):
     left.write_text("half")
     assert run("train", "--resume", "--epochs", "3", "--out", "r")[0] == 0
     assert not left.exists()
+
+
+def test_a_refused_command_deletes_nothing(run, finished, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "r").mkdir()
+    names = [f"r/.notes.{dead.pid}.tmp.txt", f"r/.{dead.pid}.0123abcd.tmp.png", f"r/{METRICS}"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    refused(run("train", *QUICK, "--out", "r"))
+    refused(run("train", "--resume", "--out", "r"))
+    assert files(tmp_path) == sorted(names)
+
+
+# --- a file of the run is missing or damaged ---
+
+MISSING = "note: r: checkpoint.safetensors is missing: taking best.safetensors, of epoch 1\n"
+
+
+@pytest.fixture
+def of_two(run, tmp_path):
+    """A run of two epochs in r, with the first as its best."""
+    terms = iter([5.0, 6.0, 7.0])
+    with pytest.MonkeyPatch.context() as patch:
+        test_terms = lambda trainer: sv.Terms(0.0, next(terms), 0.0)  # noqa: E731
+        patch.setattr(sv.Trainer, "test_terms", test_terms)
+        sv.run.new(sv.run.Options(hidden=(8,), epochs=2), "r").train()
+    return tmp_path / "r"
+
+
+def test_the_best_checkpoint_in_the_place_of_the_last_is_named(run, of_two):
+    (of_two / LAST).unlink()
+    code, out, err = run("evaluate", "r")
+    assert (code, err) == (0, f"scratchvae evaluate: {MISSING}")
+    assert out.startswith("r/best.safetensors, epoch 1, ")
+    assert json.loads(run("evaluate", "r", "--json")[1])["checkpoint"] == "r/best.safetensors"
+    code, _, err = run("sample", "r", "-n", "1", "--out", "s.npy")
+    assert (code, err) == (0, f"scratchvae sample: {MISSING}")
+    with pytest.warns(sv.errors.InputWarning, match="taking best.safetensors, of epoch 1$"):
+        found = sv.load("r").params.value
+    np.testing.assert_array_equal(found, sv.load(of_two / BEST).params.value)
+    code, _, err = run("train", "--resume", "--out", "r", "--json")
+    assert (code, err) == (0, f"scratchvae train: {MISSING}")
+    assert run("evaluate", "r")[2] == ""
+
+
+def test_a_damaged_checkpoint_beside_a_good_one_says_what_to_do(run, of_two):
+    whole = (of_two / LAST).read_bytes()
+    (of_two / LAST).write_bytes(whole[:1000])
+    says = ": move it away, and --resume goes on from best.safetensors, of epoch 1\n"
+    for argv in ("evaluate", "r"), ("train", "--resume", "--out", "r"):
+        err = refused(run(*argv))
+        assert f"{argv[0]}: r/checkpoint.safetensors: truncated or not" in err
+        assert err.endswith(says)
+    err = refused(run("train", *QUICK, "--out", "r"))
+    assert "--out r: already holds a run (checkpoint.safetensors): expected another folder; " in err
+    assert err.endswith(says)
+    (of_two / LAST).rename("away")
+    assert run("train", "--resume", "--out", "r")[0] == 0
+
+
+def test_what_resume_would_refuse_is_not_sent_there(run, of_two):
+    for file in LAST, BEST:
+        (of_two / file).write_bytes(b"half")
+    for gone in None, LAST, BEST:
+        if gone:
+            (of_two / gone).unlink()
+        for argv in ("evaluate", "r"), ("train", "--resume", "--out", "r"):
+            assert "goes on" not in refused(run(*argv))
+        assert refused(run("train", *QUICK, "--out", "r")).endswith(": expected another folder\n")
+
+
+def test_a_folder_without_a_checkpoint_is_no_run(run, of_two, tmp_path):
+    for argv in ("evaluate", tmp_path), ("sample", tmp_path, "--out", "s.npy"):
+        err = refused(run(*argv))
+        assert "holds no checkpoint.safetensors: expected the folder of a run" in err
 
 
 # --- the data of a run that goes on ---
@@ -1289,6 +1417,38 @@ def test_data_that_have_moved_are_named_or_found(run, stopped, tmp_path, monkeyp
     assert "the data was ./my.npy, this command" in refused(run(*RESUME, "--data", "digits"))
 
 
+def test_other_data_of_the_same_name_do_not_take_the_place_of_a_runs(run, stopped, monkeypatch):
+    os.makedirs("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    np.save("my.npy", stopped[::-1])
+    assert run("evaluate", "../r")[2] == ""
+    resume = ["train", "--resume", "--out", "../r", "--device", "cpu"]
+    Path("../my.npy").rename("../away.npy")
+    err = refused(run(*resume))
+    assert "my.npy: other data than the run ../r was trained on" in err
+    assert "expected the same; --data says where they are, and --other-data takes these" in err
+    assert "--data says" not in refused(run(*resume, "--data", "my.npy"))
+    Path("../away.npy").rename("../my.npy")
+    code, _, err = run(*resume)
+    assert (code, err) == (0, "")
+    for argv in (*resume, "--data", ""), ("evaluate", "../r", "--data", ""):
+        assert "the data: no name: expected" in refused(run(*argv))
+
+
+@pytest.mark.parametrize("data", [Path("digits"), Path("./digits"), "./digits"])
+def test_a_file_that_is_called_digits(rng, data):
+    x = rng.uniform(size=(20, 6))
+    with open("digits", "wb") as file:
+        np.save(file, x)
+    options = sv.run.Options(data, hidden=(4,), epochs=1)
+    assert (options.data, options.latent) == ("./digits", 20)
+    sv.run.new(options, "r").train()
+    assert sv.run.open("r").trainer.dataset.data_dim == 6
+    assert sv.run.open("r", data=Path("digits")).trainer.dataset.data_dim == 6
+    with pytest.raises(sv.InputError, match=r"data was \./digits, this command asks for digits"):
+        sv.run.open("r", data="digits")
+
+
 # --- a run that is finished is completed; any checkpoint is drawn, encoded, sampled from ---
 
 
@@ -1392,6 +1552,22 @@ def test_samples_that_do_not_fit_in_memory(run, finished):
     assert "not enough memory" in refused(run("sample", finished, "-n", 10**13, "--out", "s.npy"))
 
 
+def test_samples_that_could_not_fit_are_refused_at_once(run, finished, monkeypatch):
+    monkeypatch.setattr(sv.VAE, "sample", lambda *args: pytest.fail("it tried"))
+    n = 10**10  # 2560 GB
+    says = f"-n is {n}: not enough memory: the samples take 2,560 GB, and this machine has "
+    assert says in refused(run("sample", finished, "-n", n, "--out", "s.npy"))
+
+
+def test_what_is_one_is_called_one(run):
+    out = run("train", "--hidden", "8", "--epochs", "1", "--device", "cpu", "--out", "r")[1]
+    assert "\n1 epoch in " in out
+    assert "all 1 epoch done" in run("train", "--resume", "--out", "r")[1]
+    err = refused(run("train", "--resume", "--epochs", "1", "--out", "r"))
+    assert "already trained for 1 epoch: expected" in err
+    assert repr(sv.run.open("r")) == "<Run in r: vae of digits, 1 of 1 epoch>"
+
+
 def shell(command, **environment):
     """Run a command line, in which $S is ours; return its exit code, output and errors."""
     ours = {"S": f"{sys.executable} -m scratchvae", **environment}
@@ -1454,6 +1630,75 @@ def test_what_schedulers_send_saves_as_ctrl_c_does(tmp_path, name):
     assert process.returncode == 128 + number
     assert "nothing is lost" in err
     assert checkpoint.load("r/checkpoint.safetensors")[1]["step"] > before
+
+
+# Training whose steps take the given hundredths of a second longer, so that signals come in one.
+SLOW = """
+import sys, time
+from scratchvae.cli import main
+from scratchvae.training import Trainer
+def step(*args, step=Trainer._step):
+    print("in a step", flush=True)
+    for _ in range(int(sys.argv[1])):
+        time.sleep(0.01)
+    return step(*args)
+Trainer._step = step
+sys.exit(main(["train", "--hidden", "8", "--device", "cpu", "--json", "--out", "r"]))
+"""
+
+
+@pytest.mark.parametrize("names", ["SIGTERM SIGHUP", "SIGHUP SIGHUP", "SIGINT SIGINT SIGTERM"])
+def test_signals_that_come_together_lose_nothing(tmp_path, names):
+    numbers = [getattr(signal, name) for name in names.split()]
+    argv = [sys.executable, "-c", SLOW, "50"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        process.stdout.readline()
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.002)
+        _, err = process.communicate()
+    assert process.returncode == 128 + numbers[0]
+    assert "Stopped in epoch 1 after 1 of 12 batches; nothing is lost" in err
+    assert checkpoint.load("r/checkpoint.safetensors")[1]["step"] == 1
+
+
+def test_a_second_ctrl_c_that_is_meant_ends_it_at_once(tmp_path):
+    argv = [sys.executable, "-c", SLOW, "10000"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        process.stdout.readline()
+        for name in "SIGINT", "SIGINT", "SIGTERM", "SIGHUP":
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.02)
+        time.sleep(1.1)
+        for name in "SIGTERM", "SIGHUP":
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:  # or the test would wait for ever
+            process.kill()
+    assert (process.returncode, err) == (130, "scratchvae train: stopped\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_while_figures_are_drawn_says_that_all_is_saved(run, tmp_path, name):
+    number = getattr(signal, name)
+    argv = [*COMMAND, "--epochs", "1", "--out", "my r"]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **PIPES) as process:
+        while not (tmp_path / "my r/metrics.jsonl").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert err == (
+        "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
+        "scratchvae train --resume --out 'my r' (or scratchvae figures 'my r')\n"
+    )
+    assert run("train", "--resume", "--out", "my r")[0] == 0
+    assert (tmp_path / "my r/figures/samples.png").exists()
 
 
 def test_nohup_is_left_alone(tmp_path):

@@ -428,8 +428,11 @@ def test_what_a_layer_cannot_use_is_named(make, message):
     [
         ({"image_shape": None}, r"network is 'conv', .*: expected their image_shape, such as \(28"),
         ({"image_shape": 8}, r"image_shape is 8: expected a sequence"),
-        ({"image_shape": (64,)}, r"expected \(H, W\), and their shape is \(64,\)"),
-        ({"image_shape": (4, 4, 4)}, r"without colours: expected \(H, W\), and their shape is \(4"),
+        ({"image_shape": (64,)}, r"\(H, W\) or network dense, and their shape is \(64,\)"),
+        (
+            {"image_shape": (4, 4, 4)},
+            r"without colours: expected \(H, W\) or network dense, and their shape is \(4",
+        ),
         ({"image_shape": (1, 64)}, r"the data are rows of 64 numbers: expected \(N, H, W\)"),
         ({"hidden": ()}, r"expected the channels of a convolution in hidden, not none"),
         ({"hidden": (2,) * 4}, r"halves .* 4 times: expected sides that 16 divides, and .* 8 by 8"),
@@ -465,7 +468,7 @@ def test_what_is_more_than_an_image_is_refused():
     [
         ((20, 10), [], "--network is 'conv', which is for images, and the data are rows of 10 num"),
         ((20, 10, 8), [], "expected sides that 4 divides, and these have 10 by 8 pixels"),
-        ((20, 8, 8, 3), [], "without colours"),
+        ((20, 8, 8, 3), [], "without colours: expected (H, W) or --network dense, and their shape"),
         ((20, 8, 8), ["--hidden", "none"], "--network is 'conv', which is for images: expected th"),
     ],
 )

@@ -127,7 +127,7 @@ class Commands:
     def _on_sample(self, _, __, model, *args):
         self.model = model
 
-    def _suite(self, backend):
+    def _suite(self, backend, seed=None):
         self.backend = backend
         return iter([Report("ours", 1e-9, 1e-7, 0)])
 

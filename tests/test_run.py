@@ -1,6 +1,8 @@
 """A run from Python: new, stopped, resumed, refused, drawn; and models saved and loaded."""
 
+import errno
 import json
+import os
 import pickle
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import scratchvae as sv
 from scratchvae import checkpoint
 from scratchvae.cli import main
-from scratchvae.run import BEST, CHOICES, LAST, OptionError, Options, build_model
+from scratchvae.run import BEST, CHOICES, LAST, METRICS, OptionError, Options, build_model
 
 QUICK = {"hidden": (8,), "epochs": 2}
 
@@ -76,6 +78,12 @@ def test_options_are_values():
         ("schedule", "5:inf", "schedule is '5:inf': expected constant, cosine or EPOCH:LR"),
         ("schedule", "5:1,5:2", "schedule is '5:1,5:2': expected .*, each epoch once$"),
         ("schedule", "nan:1", "schedule is 'nan:1': expected constant, cosine or EPOCH:LR"),
+        ("schedule", None, "schedule is None: expected constant, cosine or EPOCH:LR"),
+        ("schedule", 5, "schedule is 5: expected constant, cosine or EPOCH:LR"),
+        ("lr", 10**400, "lr is an integer of more than 63 bits: expected a finite number larger"),
+        ("variance", -(10**400), "variance is an integer of more than 63 bits: expected a pos"),
+        ("latent", -(10**400), "latent is an integer of more than 63 bits: expected a positive"),
+        ("beta", 10**400, "beta is an integer of more than 63 bits: expected a finite number"),
         ("warm_up", -1, "warm_up is -1: expected a finite number, 0 or larger"),
         ("seed", -1, "seed is -1: expected 0 or a larger integer"),
         ("seed", "x", "seed is 'x': expected 0 or a larger integer"),
@@ -97,25 +105,33 @@ def test_an_option_that_cannot_be_used_is_named(option, value, expected):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"samples": 5}, "samples is 5: expected 1 with the objective elbo"),
+        (
+            {"samples": 5},
+            "samples is 5: expected 1 with the objective elbo, which takes one draw of a code, or "
+            "{}objective iwae",
+        ),
         ({"objective": "iwae", "samples": 0}, "samples is 0: expected a positive integer"),
         ({"objective": "iwae", "model": "ae"}, "model is ae: expected vae with the objective iw"),
         ({"objective": "iwae", "beta": 2}, "beta is 2.0: expected 1 with the objective iwae"),
         ({"objective": "iwae", "warm_up": 3}, "warm_up is 3.0: expected 0 with the objective iw"),
         ({"objective": "iwae", "free_bits": 1}, "free_bits is 1.0: expected 0 with the objective"),
-        ({"components": 5}, "components is 5: expected 1 with the prior normal, which is one Gau"),
+        (
+            {"components": 5},
+            "components is 5: expected 1 with the prior normal, which is one Gaussian, or "
+            "{}prior mixture",
+        ),
         ({"prior": "mixture", "components": 0}, "components is 0: expected a positive integer"),
         ({"prior": "mixture", "model": "ae"}, "model is ae: expected vae with the prior mixture, "),
         ({"prior": "mixture", "free_bits": 1}, "free_bits is 1.0: expected 0 with the prior mixt"),
     ],
 )
 def test_options_without_a_meaning_are_one_sentence(options, sentence, capsys, tmp_path):
-    with pytest.raises(OptionError, match=f"^{sentence}"):
+    with pytest.raises(OptionError, match=f"^{sentence.format('')}"):
         Options(**options)
     given = [(f"--{k.replace('_', '-')}", str(v)) for k, v in options.items()]
     assert main(["train", *sum(given, ()), "--out", str(tmp_path / "r")]) == 2
     name = sentence.split()[0]
-    spelled = sentence.replace(name, f"--{name.replace('_', '-')}", 1)
+    spelled = sentence.format("--").replace(name, f"--{name.replace('_', '-')}", 1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"scratchvae train: {spelled}")
@@ -201,6 +217,17 @@ def test_without_a_folder_it_takes_a_new_one_under_runs(tmp_path):
     sv.run.new(Options(**QUICK, model="ae")).save()
     names = sorted(p.name for p in (tmp_path / "runs").iterdir())
     assert names == ["digits-ae-1", "digits-vae-1", "digits-vae-2"]
+
+
+@pytest.mark.parametrize("options", [{"epochs": 3}, {}, "digits", 3])
+def test_what_is_no_options_is_refused(options):
+    with pytest.raises(sv.InputError, match=r"^options is .*: expected sv\.run\.Options"):
+        sv.run.new(options)
+
+
+def test_a_folder_without_a_name_is_refused():
+    with pytest.raises(sv.InputError, match=r"^out is empty: expected a folder$"):
+        sv.run.new(Options(**QUICK), "")
 
 
 def test_the_defaults_are_those_of_the_command_line():
@@ -301,7 +328,8 @@ def test_a_run_killed_between_its_first_two_files_goes_on(monkeypatch, seed):
         sv.run.new(options, "r").train()
     monkeypatch.setattr(checkpoint, "save", save)
     assert files(Path("r")) == [BEST]
-    sv.run.resume("r").train()
+    with pytest.warns(sv.errors.InputWarning, match="taking best.safetensors, of epoch 1$"):
+        sv.run.resume("r").train()
     for name in LAST, BEST:
         (a, found), (b, expected) = (checkpoint.load(f"{run}/{name}") for run in ("r", "alone"))
         assert found["epoch"] == expected["epoch"]
@@ -393,6 +421,51 @@ def test_a_loss_that_stops_being_finite_keeps_the_files(tmp_path):
     assert contents(tmp_path / "r") == before
 
 
+@pytest.fixture
+def no_room(monkeypatch):
+    """Return a function: from now on a file of this name cannot be written."""
+
+    def no_room(name, rename=os.replace):
+        def replace(old, new):
+            if new.name == name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rename(old, new)
+
+        monkeypatch.setattr(os, "replace", replace)
+
+    monkeypatch.setattr("scratchvae.run.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    return no_room
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "kept"),
+    [
+        (BEST, [], "none of its epochs could be saved"),
+        (LAST, [BEST], "r/best.safetensors is intact, and scratchvae train --resume --out r goes"),
+        (METRICS, [BEST, LAST], "r/checkpoint.safetensors is intact, and scratchvae train --resu"),
+    ],
+)
+def test_a_disk_that_is_full_is_said_to_be_so(no_room, name, left, kept):
+    no_room(name)
+    with pytest.raises(sv.InputError) as error:
+        sv.run.new(Options(**QUICK), "r").train()
+    start = f"r/{name}: cannot be written (No space left on device); {kept}"
+    assert str(error.value).startswith(start)
+    assert sorted(os.listdir("r")) == left if left else not os.path.exists("r")
+
+
+def test_a_disk_that_becomes_full_keeps_what_was_saved(no_room):
+    run = sv.run.new(Options(hidden=(8,), epochs=4), "my r")
+    with pytest.raises(sv.InputError) as error:
+        run.train(on_epoch=lambda metrics: metrics["epoch"] == 2 and no_room(LAST))
+    assert type(error.value) is sv.InputError
+    assert str(error.value) == (
+        "my r/checkpoint.safetensors: cannot be written (No space left on device); "
+        "my r/checkpoint.safetensors is intact, and scratchvae train --resume --out 'my r' goes on"
+    )
+    assert checkpoint.load(f"my r/{LAST}")[1]["epoch"] == 2
+
+
 # --- models
 
 
@@ -421,6 +494,12 @@ def test_a_run_gives_its_model(tmp_path):
         model = sv.load(path)
         assert (model.beta, model.dtype) == (2, np.float32)
     np.testing.assert_array_equal(sv.load("r").params.value, run.model.params.value)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", Path()])
+def test_a_model_is_not_saved_without_a_name(path):
+    with pytest.raises(sv.InputError, match=r"names no file: expected the path of one$"):
+        sv.VAE(6, (5,), 2).save(path)
 
 
 class WithParts(sv.VAE):

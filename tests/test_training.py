@@ -396,6 +396,15 @@ def test_unusable_options_are_named(rng, seed, options, message):
         make_trainer(make_dataset(rng), seed, **options)
 
 
+@pytest.mark.parametrize("epochs", ["3", float("nan"), -1, 2.5, None, True, 10**400])
+def test_what_is_no_number_of_epochs_is_refused(rng, seed, epochs):
+    trainer = make_trainer(make_dataset(rng), seed)
+    with pytest.raises(sv.InputError, match=r"^epochs is .*: expected a positive integer"):
+        trainer.run(epochs)
+    trainer.run(0)
+    assert (trainer.epoch, trainer.batch) == (0, 0)
+
+
 def test_what_is_no_model_is_refused(rng, seed):
     model = sv.VAE(6, hidden=(), latent_dim=2, rng=seed)
     with pytest.raises(sv.InputError, match=r"model is None: expected one such as sv\.VAE\(784\)"):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 TRAIN = ["train", "--hidden", "6", "--batch-size", "50", "--epochs", "60", "--device", "cpu"]
 FILES = ("checkpoint.safetensors", "best.safetensors")
-# While figures are drawn there is nothing to save, and the system ends the process: below 0.
+# Before the training there is nothing to save, and the system ends the process: below 0.
 CODES = {"SIGKILL": [-9], "SIGINT": [130], "SIGTERM": [143, -15], "SIGHUP": [129, -1]}
 
 
