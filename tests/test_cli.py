@@ -861,6 +861,38 @@ def test_either_half_of_a_pair_is_checked_or_listed(run, tmp_path):
     assert listed == {}
 
 
+LOSSES = """
+import numpy as np
+
+mse_args = other_args = [np.ones((3, 4)), np.zeros((3, 4))]
+
+
+def mse(pred, target):
+    d = pred - target
+    return (d**2).mean(), 2 * d
+
+
+def other(pred, target):
+    return pred + target
+
+
+def helper(a):
+    return a.sum(), a
+"""
+
+
+def test_a_loss_with_its_gradient_is_checked_where_it_has_arguments(run, tmp_path):
+    """Whatever it is called: who gives it arguments expects a check."""
+    (tmp_path / "losses.py").write_text(LOSSES)
+    code, out, err = run("gradcheck", str(tmp_path / "losses.py"))
+    assert (code, err) == (1, "")
+    assert re.search("^WRONG .* mse: ", out, re.MULTILINE)
+    listed = "other: not checked: there is no forward beside it, and it does not return (loss, gr"
+    assert listed in out
+    assert "for other_args of the file" in out
+    assert "helper" not in out
+
+
 PLAIN = """
 import numpy as np
 import scratchvae as sv

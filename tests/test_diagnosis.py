@@ -759,3 +759,25 @@ def test_a_forgotten_mean_over_many_entries_is_a_factor(shape, rng):
     assert report.cause == "factor"
     assert re.search("It is (about )?3000 times the right one", report.message)
     assert "so a mean over" in report.message
+
+
+def test_one_wrong_entry_is_not_said_to_be_a_whole_row(rng):
+    def backward(dy, x):
+        dx = 2 * x * dy
+        dx[77, 13] *= 1.5
+        return dx
+
+    with pytest.raises(GradientError) as caught:
+        check(lambda x: (x**2, x), backward, [rng.standard_normal((100, 100))], rng=rng)
+    assert "x[77, 13]" in str(caught.value)
+    assert "index 77 of axis 0" not in str(caught.value)
+
+
+def test_a_term_without_dy_beside_a_scalar_loss_is_one_of_two_that_fit(rng):
+    with pytest.raises(GradientError, match=r"or the term 0\.1 w is not multiplied by dy\."):
+        check(
+            lambda w: ((w**4).sum() + 0.05 * (w**2).sum(), w),
+            lambda d, w: d * 4 * w**3 + 0.1 * w,
+            [rng.standard_normal((4, 5))],
+            rng=rng,
+        )

@@ -1023,3 +1023,46 @@ def test_a_forward_that_converges_at_its_arguments_alone(monkeypatch):
     with pytest.raises(GradientError, match="not in time when they move") as error:
         check(forward, backward, [np.ones(3)])
     assert (error.value.report.verdict, error.value.report.cause) == ("cannot tell", "time")
+
+
+TIME = 1.7e9  # seconds since 1970, in November 2023
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward"),
+    [
+        (
+            lambda t: (1 / np.diff(t), t),
+            lambda d, t: np.pad(d / np.diff(t) ** 2, (0, 1)) - np.pad(d / np.diff(t) ** 2, (1, 0)),
+        ),
+        (
+            lambda t: (np.exp(-((t - TIME) ** 2)), t),
+            lambda d, t: -2 * d * (t - TIME) * np.exp(-((t - TIME) ** 2)),
+        ),
+    ],
+    ids=["reciprocal of differences", "peak"],
+)
+def test_details_far_smaller_than_the_argument_are_not_accused(forward, backward, rng):
+    """All steps leap over them, and y comes back to where it was."""
+    found = []
+    for _ in range(10):
+        t = TIME + np.cumsum(rng.uniform(0.5, 2, 8)) - 4
+        try:
+            found.append(check(forward, backward, [t], rng=rng).verdict)
+        except GradientError as error:
+            found.append(error.report.verdict)
+    assert "wrong" not in found
+
+
+@pytest.mark.parametrize("factor", [-1, 2])
+def test_a_small_column_does_not_hide_behind_a_less_small_one(factor, rng):
+    """Beside a column of 1e10 both are small."""
+    scale = np.array([1e10, 1e-1, 1e-9])
+    with pytest.raises(GradientError) as caught:
+        check(
+            lambda x: (x * scale, x),
+            lambda d, x: d * scale * [1, 1, factor],
+            [rng.standard_normal((30, 3))],
+            rng=rng,
+        )
+    assert caught.value.report.verdict == "wrong"

@@ -767,3 +767,17 @@ def test_a_standardization_is_told_in_the_file_and_not_in_words():
         told = {"standardize": [[0.0] * 4, [2.0] * 4]} if model is built else {}
         assert model.config() == before | told
         assert repr(model) == words
+
+
+@pytest.mark.parametrize("largest", [1.5, 255.0])
+def test_values_above_1_are_refused_where_the_likelihood_is_of_0_to_1(largest):
+    x = np.full((2, 6), 0.5)
+    x[1, 3] = largest
+    with pytest.raises(sv.InputError) as caught:
+        sv.VAE(6, (5,), 2, rng=0).loss_and_grad(x)
+    assert str(caught.value) == (
+        f"x holds {largest:g}: the Bernoulli likelihood needs values from 0 to 1, so divide by the "
+        "value that means white, such as 255"
+    )
+    sv.VAE(6, (5,), 2, likelihood="gaussian", rng=0).loss_and_grad(x)
+    sv.VAE(6, (5,), 2, rng=0).loss_and_grad(np.ones((2, 6)))

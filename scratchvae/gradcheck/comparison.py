@@ -261,6 +261,8 @@ class Line:
             outside = s.distance(self.g) > self.tolerance * self.size
             return outside and (s.value > self.g) == (best.value > self.g)
 
+        if best.distance(0) <= 0 and self.ladder.leaps(finest):
+            return False  # y comes back to where it was, beyond a peak or after a wave
         standing = best.row.any() and abs(best.value) <= best.width
         if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
             return False  # y stands still to large steps, which leap over all that noise leaves
@@ -353,7 +355,7 @@ class Comparison:
         # One direction for all would hide an error in what is small: entries of alike sizes each.
         with np.errstate(divide="ignore", invalid="ignore"):
             decades = np.log10(largest / weights)
-        group = np.where(weights > 0, np.minimum(np.floor(decades / 2), 5), -1)
+        group = np.where(weights > 0, np.floor(decades / 2), -1)
         where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
         moves = [direction(block, self.settings.rng, some) for some in where]
         floor = share * max(float(np.linalg.norm(g * asnumpy(m.v))) for m in moves)

@@ -221,8 +221,7 @@ def wrong_axis(e: Evidence) -> Guesses:
             np.moveaxis(alone, axis, 0)[i] = np.moveaxis(e.dy, axis, 0)[i]
             yield (
                 e.pull_back(alone),
-                f"It counts index {i} of axis {axis} of dy alone, where all {n} reach {e.name}: "
-                "sum over that axis.",
+                f"It counts index {i} of axis {axis} of dy alone, where all {n} reach {e.name}.",
             )
 
 
@@ -315,16 +314,14 @@ def missing_term(e: Evidence) -> Guesses:
 
     for text, a in [("", np.ones(())), *alike, (f"sign({e.name})", np.sign(e.value))]:
         if dy is not None:
-            c = multiple(dy * a)
-            yield (
-                e.right - c * dy * a,
-                f"The term {c.item():.6g} {f'dy {text}'.strip()} is missing.",
-            )
-            c = multiple((dy - 1) * a)
-            yield (
-                e.right - c * (dy - 1) * a,
-                f"The term {f'{c.item():.6g} {text}'.strip()} is not multiplied by dy.",
-            )
+            c, d = multiple(dy * a), multiple((dy - 1) * a)
+            missing = f"The term {c.item():.6g} {f'dy {text}'.strip()} is missing"
+            alone = f"the term {f'{d.item():.6g} {text}'.strip()} is not multiplied by dy"
+            if np.unique(dy).size == 1 and not (dy == 1).all():  # it may be either
+                yield e.right - c * dy * a, f"{missing}, or {alone}."
+            else:
+                yield e.right - c * dy * a, f"{missing}."
+                yield e.right - d * (dy - 1) * a, f"T{alone[1:]}."
     for text, a in alike:
         for axis, n in enumerate(e.value.shape):
             # As many unknown multiples as there are numbers fit always, and where the array is the
@@ -371,7 +368,7 @@ def some_coordinates(e: Evidence) -> Guesses:
             yield e.given, f"It is wrong {among}, those where {e.name} {text}, {elsewhere}"
     for axis in range(v.ndim) if v.ndim > 1 else ():
         index = np.unique(np.nonzero(bad)[axis])
-        if index.size == 1 and n == known.take(index, axis).sum():
+        if index.size == 1 and 1 < n == known.take(index, axis).sum():
             yield e.given, f"It is wrong at index {index[0]} of axis {axis}, {elsewhere}"
     if 2 * n <= known.sum():
         smallest = np.abs(v[bad]).min()

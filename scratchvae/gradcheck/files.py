@@ -216,7 +216,8 @@ def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidat
         if name in used or not _is_own(module, f):
             continue
         short = halves.stem(name, halves.FORWARD | halves.BACKWARD) or "f"
-        if not halves.gives_gradient(name, f):
+        asked = hasattr(module, _option(label.format(name), "args"))  # so somebody expects a check
+        if not halves.gives_gradient(name, f) and not asked:
             if halves.FORWARD & {*halves.words(name)} or "cache" in halves.returned(f):
                 reason = f"there is no backward beside it: expected {short}_backward"
                 yield label.format(name), reason
@@ -272,7 +273,7 @@ def _with_arguments(
                 raise InputError(f"{what}: {error}") from error
         args = given if isinstance(given, Mapping | Sequence) else [given]
         if halves.times_dy in functions and (problem := _problem(functions, args)):
-            raise InputError(problem)
+            raise InputError(f"{problem} for {option} of the file")
         return Found(name, functions, args, f"{option} of the file", wrt)
     if halves.is_model(f):
         if not hasattr(f, "data_dim"):

@@ -317,6 +317,27 @@ class Ladder:
         )
         return max(first, default=0.0) or next(filter(None, all_), 0.0)
 
+    def leaps(self, i: int) -> bool:
+        """Tell whether smaller steps than those of the i-th slope find steeper secants.
+
+        Then those leap over a detail in which x lies, such as a peak or a wave, and what they agree
+        on is not the slope at x. What the last digit of y may add to a secant does not count. The
+        measured noise would be too much: in it are waves that are shorter than its steps.
+        """
+        dy = np.abs(self.forward.dy)
+        steepness, surely = [], []
+        for k, rung in self.found.items():
+            if rung is None or k < i:
+                continue
+            h, ends = rung[0], np.maximum(np.abs(rung[1]), np.abs(rung[2]))
+            secant = float(dy @ ends) / h
+            if k < i + 3:
+                steepness.append(secant)
+                continue
+            noise = self.forward.rounding + 2 * self.forward.epsilon * ends
+            surely.append(secant - 4 * (float(dy @ noise) + self.slack) / h)
+        return max(surely, default=0.0) > 3 * max(steepness, default=math.inf)
+
     def never_moves(self) -> bool:
         """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
         moved = any(up.any() or down.any() for _, up, down in self.taken())
