@@ -770,7 +770,7 @@ def test_one_wrong_entry_is_not_said_to_be_a_whole_row(rng):
     with pytest.raises(GradientError) as caught:
         check(lambda x: (x**2, x), backward, [rng.standard_normal((100, 100))], rng=rng)
     assert "x[77, 13]" in str(caught.value)
-    assert "index 77 of axis 0" not in str(caught.value)
+    assert " of axis " not in str(caught.value)
 
 
 def test_a_term_without_dy_beside_a_scalar_loss_is_one_of_two_that_fit(rng):

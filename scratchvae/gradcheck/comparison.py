@@ -262,7 +262,10 @@ class Line:
             return outside and (s.value > self.g) == (best.value > self.g)
 
         if best.distance(0) <= 0 and self.ladder.leaps(finest):
-            return False  # y comes back to where it was, beyond a peak or after a wave
+            # y comes back to where it was, beyond a peak or after a wave: smaller steps must know.
+            some = [s for i, s in self.seen.items() if s.informed and not self.ladder.leaps(i)]
+            if not any(map(beyond, some)):
+                return False
         standing = best.row.any() and abs(best.value) <= best.width
         if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
             return False  # y stands still to large steps, which leap over all that noise leaves
