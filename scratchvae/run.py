@@ -809,10 +809,10 @@ def open(
         data = _place(data)
         if options.data in datasets.BUILT_IN or data in datasets.BUILT_IN:
             options.changed({"data": data}, path)
-    place, dataset = _data_of(options, data, saved)
+    place, dataset, same = _data_of(options, data, saved)
     options = replace(options, data=place)
     position = values["epoch"], values["batch"]
-    if saved is not None and saved["sha256"] != dataset.fingerprint():
+    if not same:
         what = f"{dataset.name}: other data than the run {out} was trained on"
         if not other_data:
             raise OptionError(
@@ -900,8 +900,8 @@ def _epoch_in(path: Path) -> Any:
 
 def _data_of(
     options: Options, data: str | Path | None, saved: dict[str, str] | None
-) -> tuple[str, Dataset]:
-    """Return where the data of a run are, and the data: those that it was trained on, if found.
+) -> tuple[str, Dataset, bool]:
+    """Return where the data of a run are, the data, and whether it was trained on them.
 
     They are at `data` or, if that is None, where the options say, which may be seen from another
     folder now, or at the absolute path of then. Others are only taken where the first are not.
@@ -909,18 +909,18 @@ def _data_of(
     places = [options.data if data is None else _place(data)]
     if data is None and saved is not None and options.data not in datasets.BUILT_IN:
         places = [place for place in (*places, saved["path"]) if os.path.exists(place)] or places
-    found: list[tuple[str, Dataset]] = []
+    others: list[tuple[str, Dataset, bool]] = []
     for place in dict.fromkeys(places):
         try:
             dataset = datasets.load(place)
         except InputError as error:
             sentence, known = str(error), place in datasets.BUILT_IN or os.path.exists(place)
             continue
-        found.append((place, dataset))
         if saved is None or saved["sha256"] == dataset.fingerprint():
-            return found[-1]
-    if found:
-        return found[0]
+            return place, dataset, True  # a checkpoint that does not say is taken at its word
+        others.append((place, dataset, False))
+    if others:
+        return others[0]
     raise OptionError(
         lambda spell: (
             sentence
