@@ -178,6 +178,7 @@ WRONG = {
         (predict("n", "n"), "That is the mean of the squared length"),
         (predict("0", "n"), "Single draws point in all directions"),
         (predict("1", "n"), "in one dimension; there are n of them"),
+        (predict("7.5", "n"), "the mean length of a draw is not that."),
         (predict("3 * np.sqrt(n)", "n"), "Too large: the mean length of a draw is not that."),
         (predict("np.nan", "n"), "answer is nan: expected a number."),
     ],
@@ -267,6 +268,7 @@ WRONG = {
         (predict("20"), "That many are active with beta = 1."),
         (predict("10"), "Half would do if"),
         (predict("5"), "Too large: the number of active units is not that."),
+        (predict("-1"), "answer is -1: the number of active units is from 0 to 20."),
         (predict("'none'"), "answer is a str: expected a number."),
     ],
     "22_nll": [

@@ -23,6 +23,7 @@ from scratchvae.gradcheck import GradientError, Report, check
 from scratchvae.vae import VAE
 
 DRAWS = 3  # how many arguments an answer must be right for
+LAW_DRAWS = 10  # the same for a law, which may be off by a few percent at each
 RTOL = 1e-9  # two ways to compute the same in float64 differ by far less
 ROWS = 3  # of a table
 
@@ -485,6 +486,8 @@ class Predict(Exercise):
         Wrong answers, as functions of the arguments, with a sentence for each.
     what : str
         What is predicted, for the sentences.
+    between : (float, float)
+        The least and the largest value that it can have.
     """
 
     truth: Callable[..., float]
@@ -493,6 +496,7 @@ class Predict(Exercise):
     absolute: float = 0.0
     usual: Usual = ()
     what: str
+    between: tuple[float, float] = (0.0, math.inf)
 
     def judge(self, answer: ModuleType, rng: np.random.Generator) -> str:
         """Compare the prediction with what the package gives."""
@@ -500,9 +504,13 @@ class Predict(Exercise):
         if given is None:
             raise Wrong("answer is still None: write the number that you expect.", tried=False)
         rows = []
-        for _ in range(DRAWS if self.args else 1):
+        low, high = self.between
+        for _ in range(LAW_DRAWS if self.args else 1):
             args = self.args(rng) if self.args else []
             mine = _number(given(*args) if self.args and callable(given) else given)
+            if not low <= mine <= high:
+                bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise Wrong(f"answer is {mine:g}: {self.what} is {bounds}.")
             true = float(self.truth(rng, *args))
             for wrong, sentence in self.usual:
                 if self._near(mine, wrong(*args)) and not self._near(wrong(*args), true):
@@ -514,7 +522,7 @@ class Predict(Exercise):
                 # A single number would be given away by the table.
                 shown = table(rows[-1:]) if self.args else ""
                 raise Wrong(f"Too {way}: {self.what} is not that.", shown)
-        return f"You predicted {self.what}:\n{table(rows)}"
+        return f"You predicted {self.what}:\n{table(rows[:ROWS])}"
 
     def _near(self, mine: float, true: float) -> bool:
         return math.isfinite(mine) and abs(mine - true) <= self.absolute + self.relative * abs(true)

@@ -32,6 +32,7 @@ exercise = Predict(
     what="the number of active units",
     truth=_truth,
     absolute=1.0,
+    between=(0, 20),
     usual=(
         (
             lambda: 20,
