@@ -149,7 +149,8 @@ def _is_text(start: bytes) -> bool:
 def _read_table(path: Path) -> Content:
     """Read numbers as text, in columns, with a row of names above them or without one."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        first = file.readline(2**20)
+        lines = iter(lambda: file.readline(2**20), "")
+        first = next((line for line in lines if line.strip()), "")
         delimiter: str | None = max(",;\t", key=first.count)
         if first.count(str(delimiter)) == 0:
             delimiter = None if len(first.split()) > 1 else ","
@@ -348,7 +349,7 @@ def _read_image(path: Path) -> Array:
     """Return the pixels of a PNG or JPEG image, uint8 (H, W) or (H, W, C)."""
     import warnings
 
-    from PIL import Image  # matplotlib has brought it
+    from PIL import Image, ImageOps  # matplotlib has brought it
 
     require_file(path)
     with open(path, "rb") as file:
@@ -357,7 +358,8 @@ def _read_image(path: Path) -> Array:
         raise InputError(f"{path} has 16 bits a channel: expected 8, grey or in colour")
     with one_sentence(str(path), "a whole PNG or JPEG image"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as stored:
+            image = ImageOps.exif_transpose(stored)  # upright, as viewers show a camera's picture
             transparent = image.mode == "P" and "transparency" in image.info
             mode = "RGBA" if transparent else MODES.get(image.mode)
             if mode is None:

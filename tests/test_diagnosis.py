@@ -405,7 +405,7 @@ def test_a_kink_at_the_very_point(rng):
     x[0, 0] = 0
     report = verdict_on(leaky, leaky_backward, [x], rng=rng)
     assert (report.verdict, report.cause) == ("cannot tell", "kink")
-    assert "a kink or a jump at x[0, 0] = 0:" in report.message
+    assert "a kink or a jump at x[0, 0] = 0, or" in report.message
 
 
 @pytest.mark.proves("finite-differences-verdict")
@@ -432,7 +432,7 @@ def test_a_jump(rng):
     x[2, 1] = 0
     report = verdict_on(*jump, [x], rng=rng)
     assert (report.verdict, report.cause) == ("cannot tell", "kink")
-    assert "a kink or a jump at x[2, 1] = 0:" in report.message
+    assert "a kink or a jump at x[2, 1] = 0, or" in report.message
 
 
 def test_kinks_that_no_single_step_seems_to_cross(rng):

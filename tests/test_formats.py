@@ -141,6 +141,7 @@ def test_an_npz_as_scikit_learn_has_it(tmp_path, rng):
         ("# a,b,c\n1,2,3\n4,5,6.5\n", ("a", "b", "c")),
         ("#a\tb\tc\n1\t2\t3\n4\t5\t6.5\n", ("a", "b", "c")),
         ("#,b,c\n1,2,3\n4,5,6.5\n", ("#", "b", "c")),  # a column of numbers
+        ("\r\n\na;b;c\n1;2;3\n4;5;6.5\n", ("a", "b", "c")),
         ("\na,b,c\n\n1,2,3\n4,5,6.5\n\n", ("a", "b", "c")),
         ('a,"b, in\nkm",c\n1,2,3\n4,5,6.5\n', ("a", r"b, in\nkm", "c")),
     ],
@@ -298,6 +299,24 @@ def test_images_of_other_kinds_are_converted(mode, shape, tmp_path, rng):
     data = load(tmp_path)
     assert data.image_shape == shape
     assert data.scale == 255
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_cameras_picture_is_upright(suffix, tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees: the first stored row is the right-hand column
+    stored = Image.fromarray(np.array([[200] * 8, *[[0] * 8] * 15], np.uint8))
+    for i in range(3):
+        stored.save(
+            tmp_path / f"{i}.{suffix}", exif=exif, **({"quality": 100} if suffix == "jpg" else {})
+        )
+    data = load(tmp_path)
+    assert data.image_shape == (8, 16)
+    image = data.train[0].reshape(8, 16)
+    assert (image[:, -1] > 150).all()
+    assert (image[:, :-1] < 50).all()
 
 
 def test_folders_that_hold_no_data(tmp_path, rng):

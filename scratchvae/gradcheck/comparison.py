@@ -472,18 +472,20 @@ class Comparison:
 
 
 _ADVICE = {
-    "kink": "The forward pass has a kink or a jump at {0}: the slopes from its two sides differ. "
-    "Check at other arguments.",
+    "kink": "The forward pass has a kink or a jump at {0}, or a detail there that is too narrow "
+    "for steps above rounding: the slopes from the two sides differ. Check at other arguments.",
     "kinks": "None of the entries looked at is wrong by itself. Kinks whose jumps cancel look so "
     "along {0}, and so may an error in a few entries. Check at other arguments.",
-    "rounding": "Rounding hides it: moving {0} changes the result by too few of its digits. Take "
-    "arguments and results of about unit size, or a larger step=.",
+    "rounding": "Rounding hides it: moving {0} as little as needed changes the result by too few "
+    "of its digits. Take arguments and results of about unit size, or a larger step=; near a kink "
+    "or a jump, other arguments.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "
     "to either side. Take arguments inside its domain.",
     "precision": "Each value of the forward pass is one of float32: it computes in less than "
-    "float64, and its differences show little but rounding.",
+    "float64, or large numbers that cancel leave it no more digits. Its differences show little "
+    "but rounding.",
 }
 
 
