@@ -174,7 +174,6 @@ class Trainer:
         asarray, white = model.backend.asarray, dataset.scale  # on the device if there is one
         self._train = model.rows(asarray(dataset.train), dataset.train_labels, white)  # (N, D)
         self._test = model.rows(asarray(dataset.test), dataset.test_labels, white)  # (M, D)
-        self.batches_per_epoch = -(-len(dataset.train) // batch_size)  # rounded up
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
@@ -185,6 +184,11 @@ class Trainer:
             f"Trainer({self.model!r}, {self.optimizer!r}, {self.dataset!r}, "
             f"batch_size={self.batch_size}, epoch={self.epoch}, batch={self.batch})"
         )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many steps an epoch has; InputError if `batch_size` was set to what it cannot be."""
+        return -(-len(self._train) // check_size("batch_size", self.batch_size))  # rounded up
 
     def _repr_html_(self) -> str:
         columns = {k: k.replace("_", " ") for k in Metrics.__annotations__}

@@ -509,6 +509,18 @@ def test_a_state_of_the_first_version_is_restored(rng, seed):
     np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)
 
 
+def test_a_batch_size_set_by_hand_holds_from_the_next_step_on(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    assert trainer.optimizer.steps == 4  # of 16, 16, 16 and 2 examples
+    trainer.batch_size = 10
+    trainer.run(2)
+    assert trainer.optimizer.steps == 4 + 5
+    trainer.batch_size = 0
+    with pytest.raises(sv.InputError, match="^batch_size is 0: expected a positive integer$"):
+        trainer.run(3)
+
+
 def test_a_bar_shows_how_far_a_run_is_and_changes_nothing(rng, seed, capsys):
     dataset = make_dataset(rng)
     silent, shown = make_trainer(dataset, seed), make_trainer(dataset, seed)
