@@ -113,12 +113,34 @@ def test_nvrtc_compiles_the_kernels(dtype, architecture):
     assert set(re.findall(rb"\.text\.(\w+)\0", binary)) == {k.encode() for k in KERNELS}
 
 
+def bodies_by_nvrtc(dtype):
+    """Return what each kernel became in PTX, by its name."""
+    _, ptx = compiled_by_nvrtc(dtype, "sm_90")
+    _, *parts = re.split(r"\.entry (\w+)\(", ptx)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu_an_element_is_counted_in_64_bits(dtype):
+    """A batch may hold more than 2^31 numbers. A block's and a thread's own place are 32 bits."""
+    for name in ("relu_backward", "tanh_backward"):  # no function in them brings other integers
+        narrow = re.findall(
+            r"\b(?:add|sub|shl|mul\.lo|mad\.lo)\.[sub]32.*", bodies_by_nvrtc(dtype)[name]
+        )
+        assert not narrow, f"{name}: {narrow[0]}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu_a_product_is_rounded_before_it_is_added_to(dtype):
+    """As NumPy rounds it; else Adam would not be the same to the last bit."""
+    for name in ("adam_update", "batch_means", "silu_backward"):  # exp has such additions inside
+        assert "fma." not in bodies_by_nvrtc(dtype)[name], name
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_on_a_gpu_a_thread_knows_its_place_and_waits_where_it_reads_of_others(dtype):
     """These few lines of the text are another text on the host, where nothing else runs them."""
-    _, ptx = compiled_by_nvrtc(dtype, "sm_90")
-    _, *parts = re.split(r"\.entry (\w+)\(", ptx)
-    bodies = dict(zip(parts[::2], parts[1::2], strict=True))
+    bodies = bodies_by_nvrtc(dtype)
     assert bodies.keys() == set(KERNELS)
     for name, body in bodies.items():
         places = set(re.findall(r"%(?:n?ctaid|n?tid)\.\w", body))
@@ -434,6 +456,33 @@ def test_batch_means(launched):
         assert (np.abs(found - expected) <= eps * size).all()
 
     check()
+
+
+def test_rows_are_summed_in_float64(launched):
+    """A thread that sums 2^25 and then ones in float32, whose neighbours are 4 apart, loses them.
+
+    Each thread has 200 columns. What is right within a rounding is off by 4 at most.
+    """
+    n = 200 * cuda.THREADS
+    ones, zeros = np.ones((1, n), "float32"), np.zeros((1, n), "float32")
+    row = np.where(np.arange(n) == 0, np.float32(2**25), ones)  # (1, n)
+    mu = np.sqrt(2 * row)  # mu^2 / 2 nats of KL each
+    logits = np.where(row > 1, row, zeros)  # 2^25 nats for a pixel of 0, log 2 for the others
+    (kl,), _ = gaussian.kl_standard_normal(guarded(mu), guarded(zeros))
+    *_, (kl_too,) = fused.code_and_kl(
+        guarded(np.hstack([mu, zeros])), guarded(np.zeros(2 * n, "float32")), guarded(zeros)
+    )
+    (nll,), _ = likelihoods.bernoulli_nll(guarded(zeros), guarded(logits))
+    (nll_too,), _ = fused.bernoulli_nll_and_gradient(
+        guarded(zeros), guarded(logits), guarded(zeros[0]), 1.0
+    )
+    means = fused.batch_means(guarded(row[0]), guarded(row[0]), 0.0, 1)
+    assert launched
+    for found, expected in (
+        *((x, 2**25 + n - 1) for x in (kl, kl_too, *means)),
+        *((x, 2**25 + (n - 1) * np.log(2)) for x in (nll, nll_too)),
+    ):
+        assert abs(float(found) - expected) <= 4
 
 
 # ---- when a kernel steps aside -------------------------------------------------------------------

@@ -517,7 +517,7 @@ def test_a_batch_size_set_by_hand_holds_from_the_next_step_on(rng, seed):
     trainer.run(2)
     assert trainer.optimizer.steps == 4 + 5
     trainer.batch_size = 0
-    with pytest.raises(sv.InputError, match="^batch_size is 0: expected a positive integer$"):
+    with pytest.raises(sv.InputError, match=r"^batch_size is 0: expected a positive integer$"):
         trainer.run(3)
 
 
