@@ -155,7 +155,8 @@ class Backend:
     def _in_pieces(self, x: np.ndarray[Any, Any], dtype: Any) -> Array:
         # CuPy sends a copy by way of pinned memory, as much as the array needs, rounded up to a
         # power of two, and keeps that memory.
-        moved = self.xp.empty(x.shape, dtype=dtype or x.dtype)
+        # A GPU's numbers have the host's order of bytes, whatever that of `x` is.
+        moved = self.xp.empty(x.shape, dtype=np.dtype(dtype or x.dtype).newbyteorder("="))
         rows = max(1, PIECE // x[:1].nbytes)
         for i in range(0, len(x), rows):
             moved[i : i + rows] = self.xp.asarray(x[i : i + rows], dtype=dtype)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import cuda_on_host
@@ -140,6 +141,33 @@ def test_when_the_time_is_over_the_check_that_runs_is_stopped(gpu_check, monkeyp
     assert json.loads((tmp_path / "gpu.json").read_text()).keys() == {"machine", "one"}
 
 
+@pytest.mark.parametrize("minutes", ["nan", "inf", "0", "-1", "two"])
+def test_minutes_that_are_none_are_refused(minutes, tmp_path):
+    done = run("--rehearse", "--minutes", minutes, "--out", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"argument --minutes: invalid minutes value: {minutes!r}" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_there_was_no_time_for_any_check_nothing_is_said_to_be_written(tmp_path):
+    out = tmp_path / "out"
+    done = run(
+        "--rehearse", "--minutes", "1e-9", "--only", "parity", "--out", str(out), cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("Nothing was checked: --minutes gives it too little time.\n")
+    assert not out.exists()
+
+
+def test_results_that_cannot_be_written_are_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    done = run("--rehearse", "--only", "capture", "--out", str(out), cwd=tmp_path)
+    assert done.returncode == 1
+    sentence = f"gpu_check: the results cannot be written into {out}: Not a directory\n"
+    assert done.stderr.endswith(sentence)
+
+
 class FakeWorker:
     """A contestant whose step takes a millisecond, and 30 seconds where it has to compile."""
 
@@ -203,14 +231,25 @@ def test_a_right_model_in_tf32_passes(gpu_check, monkeypatch):
 
     monkeypatch.setattr(standin.DeviceArray, "__matmul__", product)
     monkeypatch.setattr(standin.cupy, "matmul", product, raising=False)
-    asked = []
-    monkeypatch.setattr(gpu_check, "again", lambda *args: asked.append(args))
-    gpu_check.tf32_model(True)
-    ((precision, most, activation, _),) = asked
-    assert precision == "TF32"
-    found = gpu_check.model_gradients(most, activation)
+    found = gpu_check.model_gradients(5e-3)
     # Both ways they were rounded.
     assert min(found["largest relative difference"].values()) > 1e-5
+
+
+@pytest.mark.parametrize(("error", "said"), [(6e-4, None), (6e-7, "no TF32")])
+def test_products_that_are_exact_are_not_called_tf32(gpu_check, monkeypatch, error, said):
+    """Else the times under that name would be those of float32."""
+    asked = []
+
+    def run_python(arguments, extra):
+        asked.append(extra)
+        line = json.dumps({"largest relative difference": {"as it is trained": error}})
+        return subprocess.CompletedProcess(arguments, 0, stdout=line, stderr="")
+
+    monkeypatch.setattr(gpu_check, "run_python", run_python)
+    with pytest.raises(gpu_check.Absent, match=said) if said else contextlib.nullcontext():
+        gpu_check.tf32_model(False)
+    assert asked == [gpu_check.PRECISIONS["TF32"]]
 
 
 def test_a_wait_is_found(gpu_check, monkeypatch):
@@ -257,7 +296,7 @@ def test_a_step_that_is_wrong_only_as_it_is_trained_is_found(gpu_check, monkeypa
     right = fused.code_gradient
     monkeypatch.setattr(fused, "code_gradient", lambda *args: 1.001 * right(*args))
     with pytest.raises(AssertionError, match="as it is trained, loss or gradient differs by"):
-        gpu_check.model_gradients(1e-5, "relu")
+        gpu_check.model_gradients(1e-5)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +329,84 @@ def test_noise_that_repeats_is_found(gpu_check, monkeypatch):
     use(lambda: int(fresh().integers(2**32)))
     with pytest.raises(AssertionError, match="one seed gives different noise"):
         gpu_check.noise(True)
+
+
+def test_uniform_numbers_that_reach_1_are_found(gpu_check, monkeypatch):
+    draw = standin.RandomState.random_sample
+
+    def rounded(self, size, dtype):
+        found = draw(self, size, dtype)
+        found[0] = 1
+        return found
+
+    monkeypatch.setattr(standin.RandomState, "random_sample", rounded)
+    with pytest.raises(AssertionError, match=r"uniform numbers outside of \[0, 1\)"):
+        gpu_check.noise(True)
+
+
+def test_a_wrong_gradient_is_found(gpu_check, monkeypatch):
+    report = gpu_check.sv.gradcheck.Report("tanh", 0.5, 1e-7, 1, message="wrong", verdict="wrong")
+    monkeypatch.setattr(gpu_check.sv.gradcheck, "suite", lambda backend: [report])
+    with pytest.raises(AssertionError, match=r"^wrong$"):
+        gpu_check.gradients(True)
+
+
+def test_a_bound_that_is_not_finite_is_found(gpu_check, monkeypatch):
+    def bound(*args, **options):
+        return np.full(20, np.nan)
+
+    monkeypatch.setattr(gpu_check, "importance_weighted_bound", bound)
+    with pytest.raises(AssertionError, match="not a finite bound each"):
+        gpu_check.log_likelihood(True)
+
+
+@pytest.mark.parametrize("loss", [104.9, 106.6, np.nan])
+def test_a_training_that_ends_elsewhere_is_found(gpu_check, monkeypatch, loss):
+    def run(self, epochs):
+        assert epochs == 10
+        self.metrics.append({"test_loss": loss})
+
+    monkeypatch.setenv("SCRATCHVAE_DATA", "there")
+    digits = gpu_check.datasets.load("digits")
+    monkeypatch.setattr(gpu_check.datasets, "load", {"mnist": digits}.__getitem__)
+    monkeypatch.setattr(gpu_check.Trainer, "run", run)
+    with pytest.raises(AssertionError, match=r"expected 105 to 106\.5"):
+        gpu_check.mnist(False)
+
+
+@pytest.mark.parametrize("grown", [0, 2**20, 2**20 + 1])
+def test_memory_that_grows_is_found(gpu_check, monkeypatch, grown):
+    taken = []
+    monkeypatch.setattr(gpu_check, "take_steps", lambda t, n: taken.append(n))
+    pool = types.SimpleNamespace(total_bytes=lambda: 5 + grown * (len(taken) == 2))
+    monkeypatch.setattr(standin.cupy, "get_default_memory_pool", lambda: pool, raising=False)
+    with (
+        pytest.raises(AssertionError, match=r"1,048,577 bytes more")
+        if grown > 2**20
+        else contextlib.nullcontext()
+    ):
+        assert gpu_check.memory(False)["grown bytes"] == grown
+    assert taken == [1000, 9000]
+
+
+def test_what_pytorch_puts_around_its_kernels_is_no_work_of_the_gpu(gpu_check, monkeypatch):
+    profiler = pytest.importorskip("torch.profiler", reason="PyTorch is not installed")
+    from torch.autograd.profiler_util import DeviceType, FunctionEvent
+
+    # Microseconds: what the host does, two kernels, and a span from before the one to behind both.
+    cpu, cuda_ = DeviceType.CPU, DeviceType.CUDA
+    times = [(cpu, 0, 50, False), (cuda_, 10, 160, False), (cuda_, 250, 300, False)]
+    times += [(cuda_, 0, 300, True)]
+    events = [
+        FunctionEvent(i, "event", 0, start, end, use_device="cuda", device_type=on,
+                      is_user_annotation=around)
+        for i, (on, start, end, around) in enumerate(times)
+    ]  # fmt: skip
+    seen = types.SimpleNamespace(events=lambda: events)
+    monkeypatch.setattr(profiler, "profile", lambda **_: contextlib.nullcontext(seen))
+    steps = []
+    assert gpu_check.busy_seconds(steps.append, 7) == pytest.approx(200e-6)
+    assert steps == [7]
 
 
 def test_a_check_that_fails_is_told_and_the_next_one_runs(gpu_check, monkeypatch, tmp_path, capsys):
