@@ -81,8 +81,13 @@ def _launch(name, args, result):
         return
     if name in ("concatenate", "stack"):
         _counts.launches += len(args[0])
+    elif name == "matmul":
+        # cuBLAS takes one dtype: other arrays are converted before it, or after it into `out`.
+        product = np.result_type(*(x.dtype for x in args[:2]))
+        others = sum(x.dtype != product for x in (*args[:2], result))
+        _counts.launches += (2 if result.ndim == 0 else 1) + others
     else:
-        _counts.launches += 2 if name == "matmul" and result.ndim == 0 else 1
+        _counts.launches += 1
 
 
 class DeviceArray:
@@ -113,6 +118,15 @@ class DeviceArray:
 
     def __iter__(self):
         return iter([_wrapped(np.asarray(item)) for item in self._hidden])
+
+    def __repr__(self):
+        return repr(self.get())
+
+    def __str__(self):
+        return str(self.get())
+
+    def __format__(self, spec):
+        return format(self.get(), spec)
 
     def __getitem__(self, index):
         _wait(_is_mask(index))  # the host must know how many there are
@@ -151,7 +165,13 @@ def _has_array(index):
 
 def _is_mask(index):
     parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, DeviceArray) and part.dtype == bool for part in parts)
+    return any(
+        part.dtype == bool if isinstance(part, DeviceArray) else _of_bools(part) for part in parts
+    )
+
+
+def _of_bools(x):
+    return isinstance(x, list) and bool(x) and np.asarray(x).dtype == bool
 
 
 def _waiting(name):
@@ -246,10 +266,15 @@ def _method_check(name):
     return _check_of(name, recorded, skip=1)
 
 
-# Functions whose result has a size that depends on numbers, or that look at a number.
+# Functions whose result has a size that depends on numbers, or that look at one: those of which
+# CuPy's documentation says that they may synchronize the device, and those that call such.
 _WAITING = {
-    "argwhere", "array_equal", "allclose", "asnumpy", "bincount", "extract", "flatnonzero",
-    "histogram", "nonzero", "repeat", "unique",
+    "allclose", "argwhere", "array2string", "array_equal", "array_repr", "array_str",
+    "asarray_chkfinite", "asnumpy", "average", "bincount", "choose", "compress", "count_nonzero",
+    "delete", "extract", "flatnonzero", "histogram", "histogram2d", "histogramdd", "in1d", "interp",
+    "intersect1d", "isin", "ix_", "mask_indices", "nanmax", "nanmin", "nonzero", "place",
+    "ravel_multi_index", "real_if_close", "repeat", "setdiff1d", "setxor1d", "trim_zeros",
+    "union1d", "unique", "unravel_index",
 }  # fmt: skip
 
 

@@ -43,6 +43,16 @@ def test_recorded_signatures_take_the_arguments_that_cupys_take(real):
         ]
 
 
+def test_the_stand_in_counts_a_wait_where_cupys_documentation_has_one(real):
+    documented = {
+        name
+        for name in standin.RECORD["cupy"]
+        if "synchroniz" in (getattr(getattr(real, name), "__doc__", None) or "").lower()
+    }
+    # `where` waits with a single argument, which is counted; `digitize` says that it does not.
+    assert documented - {"where", "digitize"} <= standin._WAITING
+
+
 def test_the_stand_ins_errors_are_worded_as_cupys(real):
     error = real.cuda.memory.OutOfMemoryError(6_000_000, 10)
     start = standin.OutOfMemoryError("Out of memory allocating 6,000,000 bytes (allocated so")

@@ -26,7 +26,7 @@ def _device(monkeypatch):
 def test_what_is_launched_is_counted(rng):
     cupy = standin.cupy
     a, rows = cupy.asarray(rng.uniform(1, 2, (3, 4))), cupy.asarray([2, 0])
-    out = cupy.empty((3, 3))
+    out, narrow, narrow_out = cupy.empty((3, 3)), a.astype("float32"), cupy.empty((3, 3), "float32")
     for launches, call in (
         (1, lambda: a + 1),
         (1, lambda: 1 - a),
@@ -36,6 +36,9 @@ def test_what_is_launched_is_counted(rng):
         (1, lambda: a @ a.T),
         (1, lambda: cupy.matmul(a, a.T, out=out)),
         (1, lambda: cupy.matmul(a, a[0], out=out[0])),
+        (2, lambda: cupy.matmul(a, narrow.T)),  # which is converted to float64 first
+        (2, lambda: cupy.matmul(a, a.T, out=narrow_out)),  # converted afterwards
+        (2, lambda: a @ narrow.T),
         (2, lambda: a[0] @ a[0]),
         (1, lambda: a.sum(axis=0)),
         (1, lambda: a.astype("float32")),

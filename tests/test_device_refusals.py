@@ -158,6 +158,16 @@ def test_a_large_array_goes_to_the_device_in_pieces(rng, monkeypatch, shape, dty
     assert sum(sent) == x.nbytes
 
 
+def test_numbers_of_another_order_of_bytes_get_the_gpus(monkeypatch, rng):
+    """CuPy converts what it copies, and believes what `empty` is asked for."""
+    monkeypatch.setattr(backend, "PIECE", 160)
+    x = rng.uniform(size=(30, 4)).astype(">f4")
+    found = get_backend("cupy").asarray(x)
+    assert found.dtype == np.dtype("float32")
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found.get(), x)
+
+
 def test_an_array_in_host_memory_is_shared_not_copied(rng):
     x = rng.uniform(size=(4, 6))
     assert np.shares_memory(get_backend("numpy").asarray(Foreign(x)), x)

@@ -48,6 +48,13 @@ def test_every_way_to_read_a_number_is_counted(rng):
         lambda: standin.cupy.where(a > 0),
         lambda: standin.cupy.asnumpy(a),
         lambda: standin.cupy.unique(a),
+        lambda: standin.cupy.compress(a > 0, a),
+        lambda: standin.cupy.setdiff1d(a, a),
+        lambda: a[[True, False, True]],
+        lambda: a.__setitem__([True, False, True], 0),
+        lambda: str(a),
+        lambda: repr(a),
+        lambda: f"{a.sum():.3g}",
         lambda: standin.cupy.linalg.inv(standin.cupy.eye(2)),
     ):
         with standin.counting() as count:
