@@ -49,14 +49,16 @@ def variance(dlogvar, dmean="-d * diff * p"):
 
 
 def adam(
-    c1="1 - b1**t", c2="1 - b2**t", step="(m / c1) / (np.sqrt(v / c2) + eps)", m="g", v="g * g"
-):
+    c1="1 - b1**t", c2="1 - b2**t", step="(m / c1) / (np.sqrt(v / c2) + eps)", m="g", v="g * g",
+    result="value, m, v",
+):  # fmt: skip
     return f"""
 def adam_step(value, g, m, v, t, lr, b1, b2, eps):
     m = b1 * m + (1 - b1) * ({m})
     v = b2 * v + (1 - b2) * ({v})
     c1, c2 = {c1}, {c2}
-    return value - lr * {step}, m, v
+    value = value - lr * {step}
+    return {result}
 """
 
 
@@ -137,8 +139,8 @@ def settings(**changed):
     return f"settings = {known | {'batch_size': 50, 'epochs': 4} | changed}"
 
 
-def build(encoder, decoder="Sequential([Linear(latent_dim, 9), Relu(), Linear(9, 64)])"):
-    return f"def build(Linear, Relu, latent_dim): return {encoder}, {decoder}"
+def build(encoder, decoder="Sequential([Linear(latent_dim, 9), Relu(), Linear(9, 64)])", head=""):
+    return f"{head}\ndef build(Linear, Relu, latent_dim): return {encoder}, {decoder}"
 
 
 GRADIENT, STEP = "model.loss_and_grad(x[order[i : i + 50]])", "optimizer.step()"
@@ -202,6 +204,10 @@ WRONG = {
         (predict("-2 * np.log(sigma)", "sigma"), "the KL holds half of it"),
         (predict("-np.log2(sigma)", "sigma"), "That is the answer in bits"),
         (predict("0", "sigma"), "Too small: the mean KL in nats is not that."),
+        (predict("-np.log(sigma) - 0.5", "sigma"), "Too small: the mean KL in nats is not that."),
+        (predict("1 / (2 * sigma)", "sigma"), "the mean KL in nats is not that."),
+        (predict("-np.log(sigma) + 1", "sigma"), "Too large: the mean KL in nats is not that."),
+        (predict("-np.log(sigma) / 2", "sigma"), "Too small: the mean KL in nats is not that."),
     ],
     "09_kl_mean": repair("09_kl_mean"),
     "10_kl_sign": repair("10_kl_sign"),
@@ -241,6 +247,9 @@ WRONG = {
         (adam(step="(m / c1) / np.sqrt(v / c2 + eps)"), "adds eps under the root"),
         (adam(step="(m / c1) / (v / c2 + eps)"), "not by its root"),
         (adam(v="g"), "puts g into v"),
+        (adam(step="(m / c1) / np.sqrt(v / c2)"), "leaves eps out"),
+        (adam(result="m, v, value"), "returns them in another order: expected value, m, v"),
+        (adam(result="value, m / c1, v / c2"), "returns m and v after the correction of the bias"),
         ("def adam_step(*args): return args[0]", "does not return value, m, v"),
     ],
     "19_backward": [
@@ -256,7 +265,9 @@ WRONG = {
         (loop("pass"), "train never calls model.loss_and_grad"),
         (each_batch(GRADIENT), "train never calls optimizer.step()"),
         (each_batch("model.loss_and_grad(x[:50])", STEP), "50 different rows, and there are 1,500"),
-        (each_batch(GRADIENT, STEP, order="np.arange(len(x))"), "in the same order in each epoch"),
+        (each_batch(GRADIENT, STEP, order="np.arange(len(x))"), "in an order of an epoch before"),
+        (each_batch(GRADIENT, STEP, order="np.random.default_rng(epoch % 2).permutation(len(x))"),
+         "in an order of an epoch before"),
         (each_batch("model.loss_and_grad(x[order])", STEP, size=2000), "batches of 50 rows"),
         (each_batch(GRADIENT, STEP, STEP), "one step follows each loss_and_grad"),
         (each_batch(STEP, GRADIENT), "calls optimizer.step() before model.loss_and_grad(batch)"),
@@ -276,6 +287,8 @@ WRONG = {
         (nll("-np.log(np.exp(log_w).mean(axis=0))"), "nll is infinite"),
         (nll("-np.logaddexp.reduce(log_w)"), "their mean lacks the term log K"),
         (nll("np.logaddexp.reduce(log_w) - np.log(len(log_w))"), "wrong sign"),
+        (nll("-log_w.min(0) - np.log(np.exp(log_w - log_w.min(0)).mean(axis=0))"), "nll overflows"),
+        (nll("-log_w.mean(0) - np.log(np.exp(log_w - log_w.mean(0)).mean(0))"), "nll overflows"),
         (nll("500 - np.log(np.exp(log_w + 500).mean(axis=0))"), "nll is wrong"),
         (nll("-log_w.max() - np.log(np.exp(log_w - log_w.max()).mean(axis=0))"), "nll is "),
     ],
@@ -295,6 +308,14 @@ WRONG = {
                "Sequential([Linear(2, 100), Relu(), Linear(100, 64), Relu()])"),
          "the decoder uses Linear(2, 100), Relu(), Linear(100, 64), Relu(): expected"),
         ("def build(*args): return Sequential([])", "returns a Sequential: expected the pair"),
+        (build("Sequential([Linear(64, 100), Relu(), Linear(100, 4)])",
+               "Sequential([Linear(2, 100), Relu(), Linear(100, 64), Activation('sigmoid')])",
+               "from scratchvae import Activation"),
+         "The decoder ends in a sigmoid: the loss takes logits, which may be any number."),
+        (build("Sequential([Linear(64, 100), Relu(), Linear(100, 4), Activation('tanh')])",
+               "Sequential([Linear(2, 100), Relu(), Linear(100, 64)])",
+               "from scratchvae import Activation"),
+         "The encoder gives other numbers than its Linear(64, 100), Relu(), Linear(100, 4) do"),
     ],
 }  # fmt: skip
 

@@ -449,6 +449,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(exercise):
     Path("file").write_text("")
     Path("damaged").mkdir()
     Path("damaged/progress.json").write_text("{")
+    Path("relu.py").write_text("")
     for argv, said in (
         (
             ["check", "relo"],
@@ -457,7 +458,10 @@ def test_what_cannot_be_done_is_said_in_one_sentence(exercise):
         (["check", "relu"], "01_relu.py: there is no such file; `scratchvae exercise next relu`"),
         (["next", "--folder", "file"], "file: is a file, expected a folder"),
         (["next", "--folder", "file/below"], "cannot be written"),
-        (["list", "--folder", "damaged"], "progress.json: is damaged; delete it to begin anew"),
+        (["list", "--folder", "damaged"], "progress.json: is damaged, or not of these exercises"),
+        (["check", "none/01_relu.py"], "none/01_relu.py: there is no such file"),
+        (["check", "relu.py"], "relu.py: is called otherwise than its exercise, 01_relu.py"),
+        (["next", "new/relu.py"], "new/relu.py: is called otherwise than its exercise, 01_"),
         (["export"], "export: expected the folder to write"),
         (["export", "damaged"], "damaged: is not empty; expected a new folder"),
         (["list", "relu"], "list: relu is not expected"),
@@ -466,6 +470,57 @@ def test_what_cannot_be_done_is_said_in_one_sentence(exercise):
         assert code == 2
         assert said in text
         assert text.count("\n") == 1
+
+
+def test_a_file_that_is_named_is_the_one_that_is_judged(exercise):
+    exercise("next")
+    Path("exercises/01_relu.py").write_text(find("1").solved())
+    code, text = exercise("next", "bob/01_relu.py")
+    assert (code, text.splitlines()[0][:20]) == (0, "Wrote bob/01_relu.py")
+    assert "check --folder bob\n" in text
+    code, text = exercise("check", "bob/01_relu.py")
+    assert (code, text.splitlines()[0]) == (1, "bob/01_relu.py: not yet")
+    assert exercise("check", "exercises/01_relu.py")[0] == 0
+
+
+def test_the_hint_that_it_names_is_of_the_exercise_that_was_judged(exercise):
+    exercise("next")
+    exercise("next", "kl")
+    path = Path("exercises/07_kl.py")
+    path.write_text(
+        find("7").text + "\n\ndef kl_standard_normal_backward(dkl, cache): return cache\n"
+    )
+    text = exercise("check", "kl")[1]
+    command = re.search(r"Stuck\? scratchvae exercise (hint.*)\n", text)[1]
+    assert exercise(*command.split())[1].startswith("07_kl, hint 1")
+
+
+def test_another_programs_progress_is_left_alone(exercise):
+    for content in ("{}", '{"epoch": 3, "best": 0.2}', "["):
+        Path("progress.json").write_text(content)
+        assert exercise("list")[0] == 0
+        assert Path("progress.json").read_text() == content
+    assert exercise("next")[1].startswith(f"Wrote {Path('exercises/01_relu.py')}")
+
+
+def test_progress_that_cannot_be_read_is_not_called_damaged(exercise, monkeypatch):
+    exercise("next")
+
+    def refuse(path, *options, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    code, text = exercise("list")
+    assert code == 2
+    assert text.endswith("progress.json: cannot be read (Permission denied)\n")
+
+
+def test_what_a_file_sets_for_floating_point_errors_does_not_reach_the_judge(tmp_path, rng):
+    sheet = find("bernoulli")
+    text = sheet.solved() + '\n\nnp.seterr(all="raise")\n'
+    for _ in range(5):  # an underflow, for some arguments
+        verdict = judged(sheet, text, tmp_path, rng)
+        assert verdict.ok, verdict
 
 
 def test_a_folder_that_may_not_be_written(exercise, monkeypatch):

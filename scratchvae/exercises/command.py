@@ -10,8 +10,8 @@ from pathlib import Path
 
 from scratchvae.errors import InputError
 
-from .folder import PROGRESS, Folder, export
-from .judging import Sheet, Verdict, exercises
+from .folder import Folder, export, is_of_exercises
+from .judging import Sheet, Verdict, exercises, find
 
 FOLDER = Path("exercises")
 
@@ -20,6 +20,11 @@ def _command(folder: Folder, words: str) -> str:
     """Return what a reader has to type, from where the present command was typed."""
     there = "" if folder.path in (Path(), FOLDER) else f" --folder {shlex.quote(str(folder.path))}"
     return f"scratchvae exercise {words}{there}"
+
+
+def _about(action: str, folder: Folder, sheet: Sheet) -> str:
+    """Return an action, with the name of its exercise where another one comes first."""
+    return action if folder.current(None) == sheet else f"{action} {sheet.name[3:]}"
 
 
 def run(action: str, name: str | None, path: Path | None) -> int:
@@ -32,15 +37,25 @@ def run(action: str, name: str | None, path: Path | None) -> int:
         return 0
     if action in ("list", "watch") and name is not None:
         raise InputError(f"{action}: {name} is not expected: it is about all exercises")
-    if name is not None and Path(name).name != name and Path(name).is_file():
-        path = Path(name).parent  # the file that is named
+    if name is not None and (Path(name).name != name or Path(name).is_file()):
+        path, name = _named(Path(name), new=action == "next")
     if path is None:  # the present folder, if it is one of exercises
-        path = Path() if Path(PROGRESS).is_file() else FOLDER
+        path = Path() if is_of_exercises(Path()) else FOLDER
     actions: dict[str, Callable[[Folder, str | None], int]] = {
         "list": _list, "next": _next, "check": _check,
         "watch": _watch, "hint": _hint, "solution": _solution,
     }  # fmt: skip
     return actions[action](Folder(path), name)
+
+
+def _named(file: Path, new: bool) -> tuple[Path, str]:
+    """Return the folder of a file that is named, and its exercise."""
+    sheet = find(file.name)
+    if not new and not file.is_file():
+        raise InputError(f"{file}: there is no such file")
+    if file.name.removesuffix(".py") != sheet.name:
+        raise InputError(f"{file}: is called otherwise than its exercise, {sheet.name}.py")
+    return file.parent, sheet.name
 
 
 def _list(folder: Folder, name: str | None) -> int:
@@ -65,9 +80,7 @@ def _list(folder: Folder, name: str | None) -> int:
 def _next(folder: Folder, name: str | None) -> int:
     sheet, written = folder.write(name)
     path = folder.file(sheet)
-    check = _command(folder, "check")
-    if folder.current(None) != sheet:  # an earlier one is not solved yet
-        check = _command(folder, f"check {sheet.name[3:]}")
+    check = _command(folder, _about("check", folder, sheet))
     if written:
         print(f"Wrote {path}: {sheet.title} ({sheet.minutes})")
         print(f"Read it, write what is missing, then: {check}")
@@ -101,7 +114,7 @@ def _print(folder: Folder, sheet: Sheet, verdict: Verdict) -> None:
         failures = folder.of(sheet)["failures"]
         solution = _command(folder, f"solution {sheet.name[3:]}")
         more = "" if failures < 2 else f", or: {solution}"
-        print(f"Stuck? {_command(folder, 'hint')}{more}")
+        print(f"Stuck? {_command(folder, _about('hint', folder, sheet))}{more}")
 
 
 def _watch(folder: Folder, name: str | None) -> int:

@@ -25,6 +25,12 @@ class _One(TypedDict, total=False):
     hints: Count
 
 
+def is_of_exercises(path: Path) -> bool:
+    """Tell whether a folder holds exercises and their progress; other programs have such files."""
+    here = any((path / f"{sheet.name}.py").is_file() for sheet in exercises())
+    return here and (path / PROGRESS).is_file()
+
+
 class Folder:
     """The folder in which a reader solves the exercises.
 
@@ -51,9 +57,12 @@ class Folder:
         try:
             progress = json.loads(self._file.read_text("utf-8"))
             check_type("the progress", progress, dict[str, _One])
-        except (OSError, ValueError):
+        except OSError as error:
+            raise InputError(f"{self._file}: cannot be read ({error.strerror})") from None
+        except ValueError:
             raise InputError(
-                f"{self._file}: is damaged; delete it to begin anew, the exercises stay"
+                f"{self._file}: is damaged, or not of these exercises; move it away to begin anew, "
+                "the exercises stay"
             ) from None
         found: dict[str, dict[str, Any]] = progress
         return found

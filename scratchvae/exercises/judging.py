@@ -179,8 +179,9 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
                 command, timeout=limit, stdin=subprocess.DEVNULL, start_new_session=True
             )
         except subprocess.TimeoutExpired:
+            more = ", or too large a model" if sheet.trains else ""
             sentence = (
-                f"{path.name} did not end within {limit:g} seconds: is there an endless loop?"
+                f"{path.name} did not end within {limit:g} seconds: is there an endless loop{more}?"
             )
             return Verdict(False, sentence)
         if not result.exists():
@@ -200,9 +201,12 @@ def main(name: str, path: str, result: str, limit: str) -> None:
 def judge_here(sheet: Sheet, path: Path, rng: RandomSource = None) -> Verdict:
     """Judge a reader's file in this process, without a limit of time."""
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            sentence = sheet.exercise.judge(load(path), np.random.default_rng(rng))
+            with np.errstate(all="ignore"):
+                answer = load(path)
+            with np.errstate(all="ignore"):  # whatever the file has set
+                sentence = sheet.exercise.judge(answer, np.random.default_rng(rng))
         return Verdict(True, sentence)
     except Wrong as wrong:
         return Verdict(False, wrong.sentence, wrong.table, wrong.tried)

@@ -503,26 +503,28 @@ class Predict(Exercise):
         given = get(answer, "answer")
         if given is None:
             raise Wrong("answer is still None: write the number that you expect.", tried=False)
-        rows = []
         low, high = self.between
+        rows, all_args = [], []
         for _ in range(LAW_DRAWS if self.args else 1):
             args = self.args(rng) if self.args else []
             mine = _number(given(*args) if self.args and callable(given) else given)
             if not low <= mine <= high:
                 bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
                 raise Wrong(f"answer is {mine:g}: {self.what} is {bounds}.")
-            true = float(self.truth(rng, *args))
-            for wrong, sentence in self.usual:
-                if self._near(mine, wrong(*args)) and not self._near(wrong(*args), true):
-                    raise Wrong(sentence)
             label = ", ".join(f"{a:.4g}" for a in args)
-            rows.append((f"answer({label})" if args else "answer", mine, true))
-            if not self._near(mine, true):
-                way = "large" if mine > true else "small"
-                # A single number would be given away by the table.
-                shown = table(rows[-1:]) if self.args else ""
-                raise Wrong(f"Too {way}: {self.what} is not that.", shown)
-        return f"You predicted {self.what}:\n{table(rows[:ROWS])}"
+            label = f"answer({label})" if args else "answer"
+            rows.append((label, mine, float(self.truth(rng, *args))))
+            all_args.append(args)
+        off = [row for row in rows if not self._near(*row[1:])]
+        if not off:
+            return f"You predicted {self.what}:\n{table(rows[:ROWS])}"
+        for wrong, sentence in self.usual:  # near it at one argument is many a law
+            if all(self._near(row[1], wrong(*a)) for row, a in zip(rows, all_args, strict=True)):
+                raise Wrong(sentence)
+        way = "large" if off[0][1] > off[0][2] else "small"
+        # A single number would be given away by the table.
+        shown = table(off[:1]) if self.args else ""
+        raise Wrong(f"Too {way}: {self.what} is not that.", shown)
 
     def _near(self, mine: float, true: float) -> bool:
         return math.isfinite(mine) and abs(mine - true) <= self.absolute + self.relative * abs(true)

@@ -45,11 +45,14 @@ def _adam(value, g, m, v, t, lr, beta1, beta2, eps):
     return tuple(a.reshape(g.shape) for a in (params.value, adam.state["m"], adam.state["v"]))
 
 
-def _variant(bias=True, power=0, inside=False, root=True, square=True, swapped=False):
+def _variant(
+    bias=True, power=0, inside=False, root=True, square=True, swapped=False, eps_in=True, kept=True
+):
     """Return Adam's step with something wrong in it."""
 
     def step(value, g, m, v, t, lr, beta1, beta2, eps):
         keep1, keep2 = (1 - beta1, 1 - beta2) if swapped else (beta1, beta2)
+        eps = eps if eps_in else 0
         m = keep1 * m + (1 - keep1) * g
         v = keep2 * v + (1 - keep2) * (g * g if square else g)
         c1, c2 = (1 - beta1 ** (t + power), 1 - beta2 ** (t + power)) if bias else (1, 1)
@@ -57,9 +60,15 @@ def _variant(bias=True, power=0, inside=False, root=True, square=True, swapped=F
             scale = np.sqrt(v / c2 + eps)
         else:
             scale = (np.sqrt(v / c2) if root else v / c2) + eps
-        return value - lr * (m / c1) / scale, m, v
+        value = value - lr * (m / c1) / scale
+        return (value, m, v) if kept else (value, m / c1, v / c2)
 
     return step
+
+
+def _in_another_order(*args):
+    value, m, v = _adam(*args)
+    return m, v, value
 
 
 exercise = Formula(
@@ -87,6 +96,17 @@ exercise = Formula(
             "on the scale of g.",
         ),
         (_variant(square=False), "adam_step puts g into v, which is the running mean of g^2."),
+        (_variant(eps_in=False), "adam_step leaves eps out: where v is 0 it divides by 0."),
+        (
+            _variant(kept=False),
+            "adam_step returns m and v after the correction of the bias: the running means "
+            "themselves go on, and each step corrects them anew.",
+        ),
+        (
+            _in_another_order,
+            "adam_step computes the right numbers and returns them in another order: expected "
+            "value, m, v.",
+        ),
         (
             _variant(swapped=True),
             "adam_step exchanges beta and 1 - beta: beta is the share of the old mean that "

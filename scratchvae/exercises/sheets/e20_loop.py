@@ -105,10 +105,10 @@ class _Loop(Exercise):
                     f"In epoch {number} train shows some rows twice and others not at all, or rows "
                     "that are not those of x: each epoch takes every row once."
                 )
-            if number > 1 and epoch == epochs[number - 2]:
+            if epoch in epochs[: number - 1]:
                 raise Wrong(
-                    "train takes the rows in the same order in each epoch: draw a new order with "
-                    "rng.permutation(len(x))."
+                    f"In epoch {number} train takes the rows in an order of an epoch before: draw "
+                    "a new one in each with rng.permutation(len(x))."
                 )
         if (shown := sum(map(len, _watched(train, x, 1, rng)[0].seen))) != n:
             raise Wrong(

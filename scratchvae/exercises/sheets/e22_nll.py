@@ -33,8 +33,20 @@ def _right(log_w):
 
 def _args(rng):
     k, b = rng.permutation(np.arange(3, 8))[:2]
-    size = rng.permutation([-3000, -800, -30, *rng.uniform(-1000, 0, b - 3)])  # each example's own
-    return [size + 3 * rng.standard_normal((k, b))]
+    size = rng.permutation([-4000, -800, -30, *rng.uniform(-1000, 0, b - 3)])  # each example's own
+    log_w = size + 3 * rng.standard_normal((k, b))
+    log_w[rng.integers(k), size == -4000] = -2000  # whatever else is taken out, its exp overflows
+    return [log_w]
+
+
+def _taken_out(of):
+    """Return nll by the way of another log weight than the largest."""
+
+    def nll(log_w):
+        a = of(log_w, axis=0)
+        return -a - np.log(np.exp(log_w - a).mean(axis=0))
+
+    return nll
 
 
 class _Nll(Formula):
@@ -87,6 +99,14 @@ exercise = _Nll(
             lambda log_w: -np.log(np.exp(log_w).mean(axis=0)),
             "nll is infinite: exp of a log weight near -800 is 0. Take out the largest log weight "
             "of each example first, and add it again behind the log.",
+        ),
+        *(
+            (
+                _taken_out(of),
+                "nll overflows where one log weight is far above the others: take out the largest "
+                "of each example, so that no exp is above 1.",
+            )
+            for of in (np.min, np.mean)
         ),
         (
             lambda log_w: np.log(log_w.shape[1]) - evaluation.log_sum_exp(log_w.T),

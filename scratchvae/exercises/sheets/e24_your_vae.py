@@ -27,11 +27,12 @@ def build(Linear, Relu, latent_dim):
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scratchvae import VAE, Adam, datasets, evaluation, gaussian, layers, likelihoods
-from scratchvae.activations import relu, relu_backward
+from scratchvae.activations import relu, relu_backward, sigmoid
 from scratchvae.errors import InputError
 from scratchvae.exercises.kinds import (
     Exercise,
@@ -39,6 +40,7 @@ from scratchvae.exercises.kinds import (
     get,
     require_divergence,
     require_sampler,
+    same,
 )
 
 PARTS = {
@@ -86,7 +88,7 @@ def _layers(own, rng, used):
             self.W, self.b, self.name = start.W, start.b, f"Linear({n_in}, {n_out})"
 
         def forward(self, x):
-            used.append(self.name)
+            used.append(self)
             return forward(x, self.W.value, self.b.value)
 
         def backward(self, dy, cache):
@@ -99,10 +101,10 @@ def _layers(own, rng, used):
             yield from (("W", self.W), ("b", self.b))
 
     class Relu:
-        backward = staticmethod(own["01_relu"].relu_backward)
+        backward, name = staticmethod(own["01_relu"].relu_backward), "Relu()"
 
         def forward(self, x):
-            used.append("Relu()")
+            used.append(self)
             return own["01_relu"].relu(x)
 
     return Linear, Relu
@@ -111,7 +113,7 @@ def _layers(own, rng, used):
 def _model(own, build, seed, bar):
     """Return a model of these functions, whose steps a bar counts, and an optimizer."""
     rng = np.random.default_rng(seed)
-    used: deque[str] = deque(maxlen=9)  # the layers that ran last
+    used: deque[Any] = deque(maxlen=9)  # the layers that ran last
     Linear, Relu = _layers(own, rng, used)
     result = build(Linear, Relu, LATENT)
     if not isinstance(result, tuple) or len(result) != 2:
@@ -142,12 +144,25 @@ def _model(own, build, seed, bar):
         raise Wrong(f"{error}.") from None
     for (name, expected), part, width in zip(STACKS.items(), result, (64, LATENT), strict=True):
         used.clear()
-        part.forward(np.zeros((1, width)))
-        if [*used] != expected:
-            found = ", ".join(used) or "none of them"
+        x = rng.standard_normal((5, width))  # (B, n)
+        y, _ = part.forward(x)
+        layers_, names = [*used], [layer.name for layer in used]
+        if names != expected:
+            found = ", ".join(names) or "none of them"
             raise Wrong(
                 f"Of the Linear and Relu that build is given, the {name} uses {found}: expected "
                 f"{', '.join(expected)}."
+            )
+        for layer in layers_:
+            x, _ = layer.forward(x)
+        if name == "decoder" and same(y, sigmoid(x)[0]):
+            raise Wrong(
+                "The decoder ends in a sigmoid: the loss takes logits, which may be any number."
+            )
+        if not same(y, x):
+            raise Wrong(
+                f"The {name} gives other numbers than its {', '.join(expected)} do one after the "
+                "other: leave out what else stands between or behind them."
             )
     step = own["18_adam"].adam_step
 
