@@ -105,7 +105,7 @@ def loop(*lines):
 
 def each_batch(*lines, order="rng.permutation(len(x))", size=50):
     head = (
-        "for _ in range(epochs):",
+        "for epoch in range(epochs):",
         f"    order = {order}",
         f"    for i in range(0, len(x), {size}):",
     )
