@@ -211,6 +211,17 @@ def test_what_breaks_the_contract_is_told_in_a_sentence(name, lines, said, tmp_p
     assert judged(find(name), text, tmp_path, rng).sentence.startswith(said)
 
 
+@pytest.mark.parametrize("lines", ["dy * (y <= 0)", "dy * (dy > 0)", "y * (dy > 0)"])
+def test_wrong_answers_do_not_agree_by_chance(lines, tmp_path, rng):
+    """On few numbers, where all that are positive happen to be those of another answer."""
+    sheet = find("relu")
+    text = sheet.text.replace("raise NotImplementedError", f"return {lines}")
+    sentences = " ".join(judged(sheet, text, tmp_path, rng).sentence for _ in range(20))
+    assert ("cuts off negative dy" in sentences) == (lines == "dy * (dy > 0)")
+    assert "is dy itself" not in sentences
+    assert "zero everywhere" not in sentences
+
+
 def test_a_right_answer_that_a_usual_mistake_equals_on_these_arguments_is_right(rng):
     """As where no dy is negative, and somebody cuts off negative dy."""
     pair = find("relu").exercise.pair
@@ -493,6 +504,15 @@ def test_the_hint_that_it_names_is_of_the_exercise_that_was_judged(exercise):
     text = exercise("check", "kl")[1]
     command = re.search(r"Stuck\? scratchvae exercise (hint.*)\n", text)[1]
     assert exercise(*command.split())[1].startswith("07_kl, hint 1")
+
+
+def test_what_an_exported_sheet_says_works_where_it_lies(exercise, monkeypatch):
+    exercise("export", "the course")
+    monkeypatch.chdir("the course")
+    Path("01_relu.py").write_text(find("1").solved())
+    assert exercise("check")[1].startswith("01_relu.py: right")
+    assert exercise("hint")[1].startswith("02_sigmoid, hint 1")
+    assert exercise("check", "kl")[1].startswith("07_kl.py: not yet")
 
 
 def test_another_programs_progress_is_left_alone(exercise):

@@ -695,6 +695,47 @@ def test_a_label_is_chosen(browser, tmp_path, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["conditional", "six dimensions"])
+def test_the_pictures_all_over_the_plane_are_of_the_present_code(browser, tmp_path, rng, kind):
+    options = {"conditional": {"conditional": True}, "six dimensions": {"latent": 6}}[kind]
+    shown(browser, run_of(tmp_path, rng, n=400, **options))
+    browser.find("#show-tiles").click()
+    seen = set()
+    for what in (
+        "setMode('cloud')",
+        "choose(labels.findIndex((label) => label !== state.label))",
+        "walk(3, 30)",
+        "stepTo(1)",
+        "moveTo(Array(latent).fill(0.7))",
+        "byId('centre').click()",
+    ):
+        found = browser.driver.execute_async_script(
+            f"const done = arguments[0]; {what};"
+            "const address = () => byId('tiles').getAttribute('href');"
+            "setTimeout(() => { const shown = address(); drawTiles();"
+            " setTimeout(() => done([shown, address()]), 400); }, 400);"
+        )
+        assert found[0] == found[1], what
+        seen.add(found[0])
+    assert len(seen) > 1
+
+
+@pytest.mark.slow
+def test_a_saved_picture_is_as_high_as_what_is_seen(browser, tmp_path, rng):
+    """Of images that are higher than wide the strip of draws is long."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    shown(browser, run_of(tmp_path, rng, shape=(12, 4)))
+    choose(browser, "prior")
+    address = browser.driver.execute_async_script("picture().then(arguments[0])")
+    image = Image.open(BytesIO(base64.b64decode(address.partition(",")[2])))
+    # 24 samples in rows of four, each 112 wide and three times as high, below the decoded one.
+    assert image.height > 40 + 260 * 3 + 70 + 6 * 112 * 3
+
+
+@pytest.mark.slow
 def test_an_autoencoder_has_points_and_says_why_there_are_no_ellipses(browser, tmp_path, rng):
     run = run_of(tmp_path, rng, model="ae")
     shown(browser, run)

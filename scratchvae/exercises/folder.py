@@ -26,9 +26,8 @@ class _One(TypedDict, total=False):
 
 
 def is_of_exercises(path: Path) -> bool:
-    """Tell whether a folder holds exercises and their progress; other programs have such files."""
-    here = any((path / f"{sheet.name}.py").is_file() for sheet in exercises())
-    return here and (path / PROGRESS).is_file()
+    """Tell whether a folder holds exercises, as a reader's or an exported one does."""
+    return any((path / f"{sheet.name}.py").is_file() for sheet in exercises())
 
 
 class Folder:

@@ -171,8 +171,11 @@ function drawCodes() {
 }
 
 // Decoded pictures on a grid over all that is seen of the plane, the other dimensions as they are.
-let tilesWait = 0;
+let tilesWait = 0, tilesOf = "";
+// What they depend on besides the view: the label, and the dimensions that are not on the axes.
+const beside = () => [state.label, ...state.z.map((c, j) => (state.axes.includes(j) ? 0 : c))].join();
 function drawTiles() {
+  tilesOf = beside();
   const shown = byId("show-tiles").checked;
   byId("tiles").toggleAttribute("hidden", !shown);
   const { x, y } = plane.viewBox.baseVal;
@@ -276,6 +279,7 @@ function update() {
     slider.nextElementSibling.value = say(z[j], 2);
   }
   byId("label").value = state.label;
+  if (tilesOf !== beside()) drawTiles();
 }
 
 // A new place on the axes, or in one dimension alone.
@@ -502,7 +506,6 @@ byId("show-ellipses").addEventListener("change", drawCodes);
 byId("label").addEventListener("change", () => {
   state.label = Number(byId("label").value);
   if (state.mode === "prior") showSamples();
-  drawTiles();
   update();
 });
 
@@ -526,7 +529,6 @@ function addSliders() {
       move(j, input.valueAsNumber);
       follow();
       update();
-      drawTiles();
     });
     byId("sliders").append(label, share, input, output);
   }
@@ -622,8 +624,11 @@ async function planeImage() {
 async function picture() {
   const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
   const style = getComputedStyle(document.body), strip = document.querySelector(".panel:not([hidden]) .strip:not([hidden])");
+  const tall = size.height / size.width, top = 40 + 260 * tall + 70;
+  const pictures = [...(strip?.children ?? [])], below = top + 112 * tall * Math.ceil(pictures.length / 4) + 20;
+  const names = byId("values").hidden ? [] : [...byId("values").querySelectorAll("dt")];
   canvas.width = 1560;
-  canvas.height = 1120;
+  canvas.height = Math.max(1120, below + 28 * Math.ceil(names.length / 2));
   context.fillStyle = style.backgroundColor === "rgba(0, 0, 0, 0)" ? getComputedStyle(document.documentElement).backgroundColor : style.backgroundColor;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(await planeImage(), 40, 40);
@@ -633,15 +638,14 @@ async function picture() {
   context.font = `24px ${style.fontFamily}`;
   context.imageSmoothingEnabled = false;
   const put = (source, x, y, width) => context.drawImage(source, x, y, width, (width * size.height) / size.width);
-  const tall = size.height / size.width;
   put(byId("decoded"), 1080, 40, 260);
   put(byId("given"), 1360, 40, 160);
-  context.fillText("decoded", 1080, 40 + 260 * tall + 32);
+  context.fillText(`decoded${decoder.classes ? ` as ${state.label}` : ""}`, 1080, 40 + 260 * tall + 32);
   context.font = `18px ${style.fontFamily}`;
   context.fillText(byId("given-name").textContent, 1360, 40 + 160 * tall + 28, 180);
-  const top = 40 + 260 * tall + 70;
-  [...(strip?.children ?? [])].forEach((button, i) => put(button.firstChild, 1080 + 112 * (i % 4), top + 112 * tall * Math.floor(i / 4), 104));
-  context.fillText(`${data.model}, ${data.examples}. ${byId("said").textContent}`, 40, 1082, 1480);
+  pictures.forEach((button, i) => put(button.firstChild, 1080 + 112 * (i % 4), top + 112 * tall * Math.floor(i / 4), 104));
+  names.forEach((name, i) => context.fillText(`${name.textContent}: ${name.nextElementSibling.textContent}`, 1080 + 230 * (i % 2), below + 28 * Math.floor(i / 2), 220));
+  context.fillText(`${data.model}, ${data.examples}. ${byId("said").textContent}`, 40, 1082, below > 1060 ? 1000 : 1480);
   return canvas.toDataURL("image/png");
 }
 

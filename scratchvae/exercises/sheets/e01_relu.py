@@ -32,7 +32,9 @@ from scratchvae.exercises.kinds import Derive
 
 
 def _args(rng):
-    shape = rng.permutation(np.arange(3, 6))[: int(rng.integers(1, 4))]  # of one axis to three
+    axes = int(rng.integers(1, 4))
+    shape = rng.permutation(np.arange(4, 7))[:axes]
+    shape[0] *= (8, 3, 1)[axes - 1]  # so many numbers that no two wrong answers agree by chance
     x = rng.standard_normal(shape)
     x.flat[:2] = 1, -1  # one of each sign
     return [x + 0.1 * np.sign(x)]  # none near the kink

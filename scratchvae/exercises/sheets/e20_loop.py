@@ -21,6 +21,7 @@ def train(model, optimizer, x, epochs, rng):
 
 # --- what judges it
 
+import itertools
 from collections import Counter
 
 from scratchvae import VAE, Adam, datasets, evaluation, training
@@ -31,6 +32,13 @@ EPOCHS, BAND = 20, 26.3  # 25.3 to 25.6 in ten seeds, with batches of 50
 
 def _rows(x):
     return [row.tobytes() for row in np.asarray(x, np.float32)]
+
+
+def _kept(one, other):
+    """Return the share of neighbours in an order that are neighbours in another one too."""
+    pairs = [frozenset(pair) for pair in itertools.pairwise(other)]
+    known = {frozenset(pair) for pair in itertools.pairwise(one)}
+    return sum(pair in known for pair in pairs) / len(pairs)
 
 
 class _Watched(VAE):
@@ -109,6 +117,11 @@ class _Loop(Exercise):
                 raise Wrong(
                     f"In epoch {number} train takes the rows in an order of an epoch before: draw "
                     "a new one in each with rng.permutation(len(x))."
+                )
+            if number > 1 and _kept(epoch, epochs[number - 2]) > 0.5:
+                raise Wrong(
+                    f"In epoch {number} most rows come beside those beside which they came before: "
+                    "draw a new order of all rows with rng.permutation(len(x))."
                 )
         if (shown := sum(map(len, _watched(train, x, 1, rng)[0].seen))) != n:
             raise Wrong(
