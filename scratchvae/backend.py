@@ -276,8 +276,10 @@ def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
     """
     if model.backend.name != "numpy":
         return nullcontext()
-    from threadpoolctl import threadpool_limits
-
+    try:
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError:  # where the source tree runs on NumPy alone, as for gpu-check
+        return nullcontext()
     largest = max(model.params[name].value.size for name in model.params.names)  # n_in n_out
     limits: AbstractContextManager[object] = threadpool_limits(
         1 if 2 * batch_size * largest < 20e6 else None, user_api="blas"
@@ -288,8 +290,13 @@ def blas_threads(model: Any, batch_size: int) -> AbstractContextManager[object]:
 def _import_cupy() -> Any:
     try:
         import cupy
-    except ImportError:
-        raise InputError(NO_CUDA.format(found="CuPy is not installed")) from None
+    except ImportError as error:
+        found = "CuPy is not installed"
+        if getattr(error, "name", "") != "cupy":  # it is, and cannot load what it needs
+            text = str(error)
+            cause = (text.partition("Original error:")[2] or text).strip().splitlines()
+            found = f"CuPy cannot be imported ({cause[0] if cause else type(error).__name__})"
+        raise InputError(NO_CUDA.format(found=found)) from None
     if not cupy.cuda.is_available():
         raise InputError(NO_CUDA.format(found=_why_not(cupy.cuda.runtime)))
     try:  # load them now: a missing one must not end a training run

@@ -119,6 +119,15 @@ class DeviceArray:
     def __iter__(self):
         return iter([_wrapped(np.asarray(item)) for item in self._hidden])
 
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return _asarray, (self.get(),)
+
     def __repr__(self):
         return repr(self.get())
 
@@ -149,7 +158,7 @@ class DeviceArray:
             raise AttributeError(name)
         if name not in RECORD["cupy.ndarray"]:
             raise AttributeError(f"CuPy's arrays have no {name!r}")
-        _wait(name in ("tolist", "item", "nonzero", "compress", "choose", "dump", "dumps"))
+        _wait(name in _WAITING_METHODS)
         found = getattr(self._hidden, name)
         if name in ("tolist", "item"):
             return found
@@ -272,9 +281,16 @@ _WAITING = {
     "allclose", "argwhere", "array2string", "array_equal", "array_repr", "array_str",
     "asarray_chkfinite", "asnumpy", "average", "bincount", "choose", "compress", "count_nonzero",
     "delete", "extract", "flatnonzero", "histogram", "histogram2d", "histogramdd", "in1d", "interp",
-    "intersect1d", "isin", "ix_", "mask_indices", "nanmax", "nanmin", "nonzero", "place",
-    "ravel_multi_index", "real_if_close", "repeat", "setdiff1d", "setxor1d", "trim_zeros",
+    "intersect1d", "isin", "ix_", "mask_indices", "nanmax", "nanmin", "nonzero", "percentile",
+    "place", "quantile", "ravel_multi_index", "real_if_close", "repeat", "save", "savetxt", "savez",
+    "savez_compressed", "setdiff1d", "setxor1d", "trim_zeros",
     "union1d", "unique", "unravel_index",
+}  # fmt: skip
+
+
+_WAITING_METHODS = {
+    "choose", "compress", "dump", "dumps", "item", "nonzero", "repeat", "tobytes", "tofile",
+    "tolist",
 }  # fmt: skip
 
 

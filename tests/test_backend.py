@@ -1,5 +1,6 @@
 """NumPy passes through, and a missing GPU is said in one sentence. No GPU is needed here."""
 
+import re
 import subprocess
 import sys
 import types
@@ -121,6 +122,34 @@ def without_libraries(cuda):
     cupy = types.ModuleType("cupy")
     cupy.cuda = cuda
     return cupy
+
+
+# As CuPy words it, whose own message begins with a line of "=".
+NO_LIBRARY = """
+================
+Failed to import CuPy.
+
+Original error:
+  ImportError: libstdc++.so.6: version 'GLIBCXX_3.4.30' not found
+================
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (NO_LIBRARY, "ImportError: libstdc++.so.6: version 'GLIBCXX_3.4.30' not found"),
+        ("libnvrtc.so.12: cannot open", "libnvrtc.so.12: cannot open"),
+        ("", "ImportError"),
+    ],
+)
+def test_a_cupy_that_cannot_be_imported_is_not_called_missing(monkeypatch, tmp_path, said, reason):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    (tmp_path / "cupy.py").write_text(f"raise ImportError({said!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = re.escape(f"driver and CuPy, and CuPy cannot be imported ({reason}): install")
+    with pytest.raises(sv.InputError, match=sentence):
+        get_backend("cupy")
 
 
 # sys.modules["cupy"] = None makes `import cupy` fail as if it were not installed.

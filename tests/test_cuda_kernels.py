@@ -123,10 +123,12 @@ def bodies_by_nvrtc(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_on_a_gpu_an_element_is_counted_in_64_bits(dtype):
     """A batch may hold more than 2^31 numbers. A block's and a thread's own place are 32 bits."""
-    for name in ("relu_backward", "tanh_backward"):  # no function in them brings other integers
-        narrow = re.findall(
-            r"\b(?:add|sub|shl|mul\.lo|mad\.lo)\.[sub]32.*", bodies_by_nvrtc(dtype)[name]
-        )
+    bodies = bodies_by_nvrtc(dtype)
+    for name, body in bodies.items():
+        # Widened is the place of the thread, and nothing that was computed in 32 bits.
+        assert body.count("cvt.s64.s32") == 1, name
+    for name in ("relu_backward", "tanh_backward", "gather"):  # no function brings other integers
+        narrow = re.findall(r"\b(?:add|sub|shl|mul\.lo|mad\.lo)\.[sub]32.*", bodies[name])
         assert not narrow, f"{name}: {narrow[0]}"
 
 

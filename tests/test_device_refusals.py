@@ -158,6 +158,10 @@ def test_a_large_array_goes_to_the_device_in_pieces(rng, monkeypatch, shape, dty
     assert sum(sent) == x.nbytes
 
 
+def test_pieces_are_small_beside_the_data_and_large_beside_a_batch():
+    assert 2**20 <= backend.PIECE <= 2**26
+
+
 def test_numbers_of_another_order_of_bytes_get_the_gpus(monkeypatch, rng):
     """CuPy converts what it copies, and believes what `empty` is asked for."""
     monkeypatch.setattr(backend, "PIECE", 160)

@@ -4,6 +4,8 @@ Reading a number from a GPU makes the host wait until all work before it is done
 waits for the host. The stand-in counts these waits.
 """
 
+import functools
+import pickle
 import sys
 
 import numpy as np
@@ -24,7 +26,8 @@ def _device(monkeypatch):
 
 def make_trainer(rng, n=100, *, kind=sv.VAE, optimizer=sv.Adam, binarize="none", **options):
     images = rng.integers(0, 256, (n + 10, 6), dtype=np.uint8)
-    dataset = Dataset("drawn", images[:n], images[n:], None, None, 255.0, (2, 3))
+    labels = rng.integers(0, 3, n + 10)
+    dataset = Dataset("drawn", images[:n], images[n:], labels[:n], labels[n:], 255.0, (2, 3))
     options = {"rng": int(rng.integers(2**31)), "backend": "cupy", **options}
     model = kind(6, hidden=(8,), latent_dim=2, **options)
     return Trainer(model, optimizer(model.params, 0.01), dataset, batch_size=1, binarize=binarize)
@@ -52,6 +55,10 @@ def test_every_way_to_read_a_number_is_counted(rng):
         lambda: standin.cupy.setdiff1d(a, a),
         lambda: a[[True, False, True]],
         lambda: a.__setitem__([True, False, True], 0),
+        lambda: a.tobytes(),
+        lambda: a.repeat(index),
+        lambda: standin.cupy.quantile(a, a[:1] / 2),
+        lambda: pickle.dumps(a),
         lambda: str(a),
         lambda: repr(a),
         lambda: f"{a.sum():.3g}",
@@ -94,6 +101,7 @@ OPTIONS = [
     *({"activation": name} for name in ACTIVATIONS),
     *({"binarize": how} for how in BINARIZE),
     {"kind": sv.Autoencoder},
+    {"kind": functools.partial(sv.ConditionalVAE, classes=3)},
     {"free_bits": 0.1},
     {"dtype": "float64"},
     {"optimizer": lambda params, lr: sv.SGD(params, lr, momentum=0.9)},

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -86,12 +87,14 @@ sys.meta_path.insert(0, Hide())
 def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
     """`sitecustomize` hides the other libraries, in every process that keeps its PYTHONPATH."""
     (tmp_path / "sitecustomize.py").write_text(ONLY_NUMPY)
-    names = ["parity", "float32", "noise", "draws", "MNIST", "speed 128 float32"]
+    names = ["parity", "float32", "noise", "resume", "beside the CPU", "draws", "MNIST"]
+    names += ["speed 128 float32"]
     arguments = ["--rehearse", "--out", str(tmp_path), "--only", *names]
     done = run(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert results.keys() == {"machine", *names}
+    assert not [name for name in names if "absent" in results[name]]
     lacking = results["speed 128 float32"]["lacking"]
     assert lacking["PyTorch, its example"] == "torch is not installed"
     assert lacking["JAX lax.scan"] == "jax is not installed"
@@ -324,24 +327,41 @@ def test_noise_that_repeats_is_found(gpu_check, monkeypatch):
         monkeypatch.setattr(standin.RandomState, "standard_normal", always)
 
     use(lambda: 1)
-    with pytest.raises(AssertionError, match="correlation of two draws is off by"):
+    with pytest.raises(AssertionError, match="the correlation of two draws is off by"):
         gpu_check.noise(True)
     use(lambda: int(fresh().integers(2**32)))
     with pytest.raises(AssertionError, match="one seed gives different noise"):
         gpu_check.noise(True)
 
 
-def test_uniform_numbers_that_reach_1_are_found(gpu_check, monkeypatch):
-    draw = standin.RandomState.random_sample
+@pytest.mark.parametrize(
+    ("method", "wrong", "said"),
+    [
+        ("random_sample", lambda x: np.where(x > 0.9, 1, x), "uniform noise in float32 lies outs"),
+        ("random_sample", lambda x: 0 * x + 0.5, "the moment 2 is off by"),
+        ("random_sample", lambda x: 0.9 * x, "the mean is off by"),
+        ("random_sample", lambda x: np.random.default_rng().random(x.shape), "one seed gives"),
+        ("standard_normal", lambda x: np.tile(x[: len(x) // 2], 2), "a draw's halves is off by"),
+        ("standard_normal", lambda x: 1.01 * x, "the moment 2 is off by"),
+        ("standard_normal", lambda x: x * (x.dtype == "float32"), "noise in float64: the moment 2"),
+        ("standard_normal", lambda x: np.abs(x), "the mean is off by"),
+        ("standard_normal", lambda x: np.sign(x), "the moment 4 is off by"),
+    ],
+)
+def test_wrong_noise_is_found(gpu_check, monkeypatch, method, wrong, said):
+    draw = getattr(standin.RandomState, method)
 
-    def rounded(self, size, dtype):
-        found = draw(self, size, dtype)
-        found[0] = 1
-        return found
+    def drawn(self, size, dtype):
+        x = draw(self, size, dtype)._hidden
+        return standin.DeviceArray(wrong(x).astype(x.dtype))
 
-    monkeypatch.setattr(standin.RandomState, "random_sample", rounded)
-    with pytest.raises(AssertionError, match=r"uniform numbers outside of \[0, 1\)"):
+    monkeypatch.setattr(standin.RandomState, method, drawn)
+    with pytest.raises(AssertionError, match=re.escape(said)):
         gpu_check.noise(True)
+
+
+def test_right_noise_passes(gpu_check):
+    assert gpu_check.noise(True)["draws"] == 1_000_000
 
 
 def test_a_wrong_gradient_is_found(gpu_check, monkeypatch):
@@ -357,6 +377,17 @@ def test_a_bound_that_is_not_finite_is_found(gpu_check, monkeypatch):
 
     monkeypatch.setattr(gpu_check, "importance_weighted_bound", bound)
     with pytest.raises(AssertionError, match="not a finite bound each"):
+        gpu_check.log_likelihood(True)
+
+
+def test_a_bound_that_is_wrong_is_found(gpu_check, monkeypatch):
+    bound = gpu_check.importance_weighted_bound
+
+    def wrong(model, *args, **options):
+        return bound(model, *args, **options) + 3 * (model.backend.name == "cupy")
+
+    monkeypatch.setattr(gpu_check, "importance_weighted_bound", wrong)
+    with pytest.raises(AssertionError, match=r"differs from the CPU's by [234]\.\d\d nats"):
         gpu_check.log_likelihood(True)
 
 

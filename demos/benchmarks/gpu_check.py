@@ -272,24 +272,35 @@ def beside_the_cpu(small: bool) -> dict:
 def noise(small: bool) -> dict:
     """Noise of the device: new at each draw, the same from the same seed, N(0, 1) and [0, 1)."""
     backend, n = get_backend("cupy", noise="device"), 1_000_000
-    rng, like = np.random.default_rng(5), np.random.default_rng(5)
-    first, second, again = (
-        asnumpy(backend.standard_normal(r, (n,), "float32")).astype(np.float64)
-        for r in (rng, rng, like)
-    )
-    require(np.array_equal(first, again), "one seed gives different noise")
-    correlation = float(first @ second) / n
-    # Each of these has a standard deviation of 1e-3 times at most 1.5: seven of them.
-    for name, value in {
-        "mean": first.mean(),
-        "variance": first.var() - 1,
-        "correlation of two draws": correlation,
-        "fourth moment": ((first**4).mean() - 3) / 10,
-    }.items():
-        require(abs(value) < 0.011, f"{name} is off by {value:.4f}")
-    pixels = asnumpy(backend.uniform(rng, (n,), "float32"))
-    require(pixels.min() >= 0 and pixels.max() < 1, "uniform numbers outside of [0, 1)")
-    return {"draws": n, "correlation of two draws": correlation}
+    found = {}
+    # The second to fourth moment of N(0, 1), and of the uniform distribution about its middle.
+    for name, draw, middle, moments in (
+        ("normal", backend.standard_normal, 0.0, (1, 0, 3)),
+        ("uniform", backend.uniform, 0.5, (1 / 12, 0, 1 / 80)),
+    ):
+        for dtype in ("float32", "float64"):
+            rng, like = np.random.default_rng(5), np.random.default_rng(5)
+            first, second, again = (
+                asnumpy(draw(r, (n,), dtype)).astype(np.float64) for r in (rng, rng, like)
+            )
+            what = f"{name} noise in {dtype}"
+            require(np.array_equal(first, again), f"{what}: one seed gives different noise")
+            if name == "uniform":
+                require(first.min() >= 0 and first.max() < 1, f"{what} lies outside of [0, 1)")
+            x, y = first - middle, second - middle
+            values = {
+                "mean": (x, 0.0),
+                **{f"moment {k}": (x**k, m) for k, m in zip((2, 3, 4), moments, strict=True)},
+                "correlation of two draws": (x * y, 0.0),
+                "correlation of a draw's halves": (x[: n // 2] * x[n // 2 :], 0.0),
+            }
+            for value, (terms, expected) in values.items():
+                off = float(terms.mean()) - expected
+                # Seven standard deviations of the mean; and a constant, which has none, is off.
+                most = 7 * max(float(terms.std()), 1e-6) / math.sqrt(len(terms))
+                require(abs(off) < most, f"{what}: the {value} is off by {off:.4f}")
+            found[what] = float((x * y).mean())
+    return {"draws": n, "correlation of two draws": found}
 
 
 def resume(small: bool) -> dict:
@@ -451,6 +462,15 @@ def log_likelihood(small: bool) -> dict:
     bounds = importance_weighted_bound(model, batches, samples=samples, rng=0)
     seconds = time.perf_counter() - start
     require(bounds.shape == (n,) and bool(np.isfinite(bounds).all()), "not a finite bound each")
+    # Beside the CPU, with other noise: 20 images, which differ by 0.9 nats each with 50 samples and
+    # by less with more, so that their mean is off by 0.2.
+    here = sv.VAE(784, (400,), 20, rng=0, dtype="float64")
+    for name in here.params.names:
+        here.params[name].value[...] = asnumpy(model.params[name].value)
+    rows = asnumpy(x[:20]).astype(np.float64)
+    some = importance_weighted_bound(here, [rows], min(samples, 1000), rng=0)
+    off = abs(float((bounds[:20] - some).mean()))
+    require(off < 1.5, f"the bound of 20 images differs from the CPU's by {off:.2f} nats")
     return {"images": n, "samples": samples, "seconds": seconds, "target": MOST_NLL_SECONDS}
 
 
