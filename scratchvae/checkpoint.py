@@ -61,7 +61,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 # What `write_atomically` calls a file that belongs to a run.
-LEFTOVER = re.compile(r"\.([0-9]{1,10})\.[0-9a-f]{8}\.tmp\.(safetensors|jsonl|png|html)")
+LEFTOVER = re.compile(
+    r"\.([0-9]{1,10})\.[0-9a-f]{8}\.tmp\.(safetensors|jsonl|png|svg|html|npy|npz|csv)"
+)
 
 
 def remove_leftovers(folder: Path) -> None:

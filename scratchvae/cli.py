@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import signal
 import sys
 import textwrap
@@ -59,6 +58,7 @@ from .run import (
     Options,
     Run,
     as_text,
+    as_word,
     check_seed,
     claimed,
     load,
@@ -229,6 +229,11 @@ def _run(args: argparse.Namespace, stack: ExitStack, comm: Any = None) -> Run:
         # Without a new number of epochs, a run that has them all gets what it lacks.
         go_on = resume if "epochs" in given else open_run
         run = go_on(args.out, backend=backend, other_data=args.other_data, comm=comm, **given)
+        if args.other_data and run.finished:
+            raise InputError(
+                f"--other-data: all {counted(run.trainer.epoch, 'epoch')} of {args.out} are done, "
+                "and none is left for these data: expected a larger --epochs too"
+            )
     else:
         raise InputError("--resume: no folder given: expected --out with the folder of a run")
     return run
@@ -283,7 +288,7 @@ def _train(run: Run, args: argparse.Namespace) -> int:
     with _Signals(trainer) as signals:
         with _Progress(run, say) as progress:
             run.train(progress.step, progress.epoch)
-        resume = f"scratchvae train --resume --out {shlex.quote(str(run.out))}"
+        resume = f"scratchvae train --resume --out {as_word(run.out)}"
         if not run.finished:
             _say_last(
                 f"Stopped in epoch {trainer.epoch + 1} after {trainer.batch} of "
@@ -298,7 +303,7 @@ def _train(run: Run, args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _say_last(
                 "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
-                f"{resume} (or scratchvae figures {shlex.quote(str(run.out))})"
+                f"{resume} (or scratchvae figures {as_word(run.out)})"
             )
             return signals.exit_code
     if args.json:
@@ -463,10 +468,12 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
         f"{last['test_reconstruction']:.2f} + {weight}KL {last['test_kl']:.2f}; "
         f"{last['active_units']} of {model.latent_dim} latent units active."
     )
+    # After a change of the data no epoch may have come yet that is the best on these.
+    bound = f", {run.best:.2f} nats" if math.isfinite(run.best) else " of the data before"
     print(f"\nWrote in {run.out}:")
     for name, what in (
         (LAST, "the last state; --resume goes on from it"),
-        (BEST, f"the best on the test bound, {run.best:.2f} nats"),
+        (BEST, f"the best on the test bound{bound}"),
         (METRICS, "a line per epoch"),
     ):
         if (run.out / name).exists():
@@ -475,8 +482,8 @@ def _print_outcome(run: Run, figures: list[Path]) -> None:
         print(f"  {path.relative_to(run.out)}")
     if not (run.out / BEST).exists():  # somebody has removed it
         print(
-            f"\n{BEST} is missing: no epoch since it was written came below its {run.best:.2f} "
-            "nats, and the first that does writes it again."
+            f"\n{BEST} is missing: no epoch since it was written came below its bound"
+            f"{bound}, and the first that does writes it again."
         )
 
 

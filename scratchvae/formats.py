@@ -114,7 +114,9 @@ def _read_npz(path: Path) -> Content:
         known = {name for names in NAMES.values() for name in names}
         read = (m for m in arrays.zip.infolist() if m.filename.removesuffix(".npy") in known)
         size = sum(member.file_size for member in read)
-        _require_bounded(path, size, "save x as .npy, which need not fit in memory")
+        _require_bounded(
+            path, path.stat().st_size, size, "save x as .npy, which need not fit in memory"
+        )
         for ours, names in NAMES.items():
             found = [name for name in names if name in arrays]
             if len(found) > 1 and ours not in found:
@@ -323,6 +325,8 @@ def read_images(folder: Path) -> Content:
     for i, k in enumerate(order):
         image = _read_image(files[k][0])  # (H, W) or (H, W, C)
         if x is None:
+            packed = sum(file.stat().st_size for file, _ in files)
+            _require_bounded(folder, packed, len(files) * image.nbytes, "take smaller images")
             x = np.empty((len(files), *image.shape), np.uint8)
             kind = _in_words(image)
         elif image.shape != x.shape[1:]:
@@ -404,13 +408,12 @@ def unpacked(path: Path) -> bytes:
                 f"{path} has {found:,} bytes: too few for {size:,} unpacked ones, as its IDX "
                 f"header with the dimensions {shape} says"
             )
-        _require_bounded(path, size, "unpack it with gunzip")
+        _require_bounded(path, found, size, "unpack it with gunzip")
         return header + file.read(size + 1)
 
 
-def _require_bounded(path: Path, unpacked: int, instead: str) -> None:
-    """Raise InputError if a small file would fill the memory with what it unpacks to."""
-    packed = path.stat().st_size
+def _require_bounded(path: Path, packed: int, unpacked: int, instead: str) -> None:
+    """Raise InputError if a file or folder of few bytes would fill the memory when unpacked."""
     if unpacked > max(UNPACKED_BYTES, UNPACKED_TIMES * packed):
         raise InputError(
             f"{path} has {packed:,} bytes and unpacks to {unpacked:,}: expected no more than "

@@ -418,6 +418,12 @@ def as_text(value: object) -> str:
     return ",".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
 
 
+def as_word(path: Path) -> str:
+    """Return a path as it is typed behind an option, to a shell."""
+    text = str(path)
+    return shlex.quote(f".{os.sep}{text}" if text.startswith("-") else text)
+
+
 def _checked(option: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
     """Return what a check returns, and let its sentence, which begins with it, spell the option."""
     try:
@@ -590,7 +596,7 @@ class Run:
             return ""
         for name in (LAST, BEST):  # a run that had no room for the second file has the other alone
             if (file := self.out / name).exists():
-                out = shlex.quote(str(self.out))
+                out = as_word(self.out)
                 go_on = f", and scratchvae train --resume --out {out} goes on"
                 return f"; {file} is intact{go_on * isinstance(error, InputError)}"
         if self.trainer.metrics:

@@ -297,7 +297,13 @@ class Trainer:
     def check(self, x: Array = None, eps: Array = None) -> None:
         """Raise NonFiniteError if a step since the last check, now at (x, eps), was not finite."""
         unread, self._unread = self._unread, {}
-        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps, self._advice)
+        advice = self._advice
+        if advice is None and self.optimizer.steps == 0:
+            advice = (
+                "no step was taken yet, so no learning rate is to blame: are the data, beta, free "
+                f"bits and the variance of a size that {self.model.dtype} holds?"
+            )
+        require_finite(unread, self.model, self.optimizer, self.epoch, x, eps, advice)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return copies of what `restore` needs: NumPy arrays by name, and plain values.

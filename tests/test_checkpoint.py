@@ -270,7 +270,8 @@ def test_what_cannot_be_cleaned_up_hides_no_error(tmp_path):
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    gone = [f".{dead.pid}.00ff00ff.tmp.{end}" for end in ("safetensors", "jsonl", "png", "html")]
+    ends = ("safetensors", "jsonl", "png", "svg", "html", "npy", "npz", "csv")
+    gone = [f".{dead.pid}.00ff00ff.tmp.{end}" for end in ends]
     stay = [f".{os.getpid()}.00ff00ff.tmp.png", ".mine.tmp", "tmp", f"{dead.pid}.tmp"]
     stay += [f".notes.{dead.pid}.tmp.txt", f".{dead.pid}.tmp", f".a.{dead.pid}.00ff00ff.tmp.png"]
     stay += [f".{dead.pid}.00ff00ff.tmp.txt", f".{dead.pid}.00ff00ff.tmp.png.txt"]

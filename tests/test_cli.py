@@ -1449,6 +1449,39 @@ def test_data_that_have_moved_are_named_or_found(run, stopped, tmp_path, monkeyp
     assert "the data was ./my.npy, this command" in refused(run(*RESUME, "--data", "digits"))
 
 
+def test_other_data_for_a_run_that_is_done_are_refused_and_have_no_best_yet(run, rng):
+    np.save("a.npy", rng.integers(0, 2, (50, 9), dtype=np.uint8))
+    np.save("b.npy", rng.integers(0, 2, (50, 9), dtype=np.uint8))
+    assert run("train", "a.npy", "--epochs", "1", "--hidden", "4", "--out", "-r")[0] == 2
+    assert run("train", "a.npy", "--epochs", "1", "--hidden", "4", "--out=-r")[0] == 0
+    other = ["train", "--resume", "--out=-r", "--other-data", "--data", "b.npy"]
+    code, _, err = run(*other)
+    assert code == 2
+    assert "all 1 epoch of -r are done, and none is left for these data: expected a larger" in err
+    assert run(*other, "--epochs", "2")[0] == 0
+    code, out, _ = run("train", "--resume", "--out", "./-r")
+    assert (code, "inf" in out) == (0, False)
+
+
+def test_a_folder_that_looks_like_an_option_is_named_so_that_it_is_none():
+    assert sv.run.as_word(Path("-r")) == "./-r"
+    assert sv.run.as_word(Path("my r")) == "'my r'"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--beta", "1e308"),
+        ("--free-bits", "1e308"),
+        ("--likelihood", "gaussian", "--variance", "1e-45"),
+    ],
+)
+def test_no_learning_rate_is_blamed_for_a_loss_that_was_never_finite(run, argv):
+    code, _, err = run("train", "--epochs", "1", "--hidden", "8", "--out", "r", *argv)
+    assert code == 2
+    assert "no step was taken yet, so no learning rate is to blame" in err
+
+
 def test_other_data_of_the_same_name_do_not_take_the_place_of_a_runs(run, stopped, monkeypatch):
     os.makedirs("elsewhere")
     monkeypatch.chdir("elsewhere")
@@ -1731,6 +1764,23 @@ def test_a_signal_while_figures_are_drawn_says_that_all_is_saved(run, tmp_path, 
     )
     assert run("train", "--resume", "--out", "my r")[0] == 0
     assert (tmp_path / "my r/figures/samples.png").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_in_text_that_is_executed_has_its_own_exit_code(run, tmp_path, name):
+    """As in an import of matplotlib. CPython remembers the interrupt of it, and acts on that."""
+    assert run("train", "--epochs", "1", "--hidden", "8", "--out", "r")[0] == 0
+    text = f"import os, signal; os.kill(os.getpid(), signal.{name}); x = [0] * 10**7"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import scratchvae.run\nscratchvae.run.Run.draw = lambda *args: exec({text!r})\n"
+    )
+    argv = [*COMMAND[:3], "train", "--resume", "--out", "r"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    options = {**PIPES, "env": {**os.environ, "PYTHONPATH": path}}
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **options) as process:
+        _, err = process.communicate()
+    assert err.startswith("Stopped before all figures were drawn; all epochs are saved.")
+    assert process.returncode == 128 + getattr(signal, name)
 
 
 def test_nohup_is_left_alone(tmp_path):

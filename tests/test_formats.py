@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import scratchvae as sv
-from scratchvae import cli, datasets
+from scratchvae import cli, datasets, formats
 from scratchvae.datasets import Dataset, load
 
 
@@ -317,6 +317,15 @@ def test_a_cameras_picture_is_upright(suffix, tmp_path):
     image = data.train[0].reshape(8, 16)
     assert (image[:, -1] > 150).all()
     assert (image[:, :-1] < 50).all()
+
+
+def test_a_folder_of_images_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "UNPACKED_BYTES", 10_000)
+    for i in range(3):
+        save(tmp_path / f"{i}.png", np.zeros((300, 300), np.uint8))
+    refused(lambda: load(tmp_path), tmp_path, "unpacks to 270,000", "so take smaller images")
+    monkeypatch.setattr(formats, "UNPACKED_BYTES", 270_000)
+    assert load(tmp_path).image_shape == (300, 300)
 
 
 def test_folders_that_hold_no_data(tmp_path, rng):
