@@ -9,7 +9,7 @@ from scipy import stats
 from scratchvae import VAE, Activation, InputError, Linear, Sequential
 from scratchvae.activations import ACTIVATIONS
 from scratchvae.gradcheck import check_model
-from scratchvae.layers import backward_parameters, dense
+from scratchvae.layers import backward_parameters, dense, in_words
 
 
 @pytest.mark.proves("linear")
@@ -136,6 +136,27 @@ class Narrowed(Activation):
         super().__init__("tanh")
         tanh_backward = self.backward
         self.backward = lambda dy, cache: tanh_backward(dy, cache).sum(axis, keepdims=True)
+
+
+@pytest.mark.parametrize(("dx", "kind"), [(None, "NoneType"), ([1.0], "list")])
+def test_a_layer_whose_dx_is_no_array_is_named(rng, dx, kind):
+    layer = Narrowed(0)
+    layer.backward = lambda dy, cache: dx
+    stack = Sequential([Linear(6, 5), layer])
+    y, cache = stack.forward(rng.random((3, 6)))
+    with pytest.raises(InputError) as error:
+        stack.backward(y, cache)
+    assert str(error.value) == (
+        f"layer 1, Narrowed(), has a backward that returns a {kind}: expected dx, an array of "
+        "shape (3, 5)"
+    )
+
+
+def test_an_address_is_left_out_of_a_name():
+    """C libraries write it in lower or in upper case."""
+    for address in ("0x7f00abcdef12", "0x7F00ABCDEF12"):
+        layer = type("Layer", (), {"__repr__": lambda self, a=address: f"<Layer at {a}>"})()
+        assert in_words(layer) == "<Layer>"
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, (1, 5)), (1, (3, 1))])

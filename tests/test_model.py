@@ -304,8 +304,12 @@ def test_a_parameter_that_is_not_named_would_not_train_and_is_refused():
             self.gamma = sv.Parameter(np.ones(3))
             super().__init__(*sizes, **options)
 
-    with pytest.raises(sv.InputError, match=r"^gamma is a Parameter that no named_"):
+    with pytest.raises(sv.InputError) as caught:
         Own(6, **OPTIONS)
+    assert str(caught.value) == (
+        "gamma is a Parameter that no named_parameters names, so it would never be trained: name "
+        "it, or make it read-only if it is a constant, p.value.flags.writeable = False"
+    )
     model = sv.VAE(6, **OPTIONS)
     model.likelihood.scale = sv.Parameter(np.ones(3))
     with pytest.raises(sv.InputError, match=r"^likelihood\.scale is a Parameter that no"):
@@ -314,6 +318,18 @@ def test_a_parameter_that_is_not_named_would_not_train_and_is_refused():
     model.likelihood.scale = namespace["Made"]()
     model.likelihood.scale.inner = sv.Parameter(np.ones(3))
     with pytest.raises(sv.InputError, match=r"^likelihood\.scale\.inner is a Parameter that no"):
+        model.gather()
+
+
+def test_an_array_that_cannot_be_read_only_is_no_constant():
+    """As CuPy's, whose flags have no such name."""
+
+    class Always(np.ndarray):
+        flags = property(lambda self: object())
+
+    model = sv.VAE(6, **OPTIONS)
+    model.likelihood.scale = sv.Parameter(np.ones(3).view(Always))
+    with pytest.raises(sv.InputError, match=r"^likelihood\.scale is a Parameter that no"):
         model.gather()
 
 
@@ -336,7 +352,11 @@ def test_constants_and_other_models_may_be_held_without_a_name(x):
 def test_names_without_parameters_are_refused(named):
     layer = Wrapped(sv.Linear(6, 4, dtype="float64"))
     layer.named_parameters = lambda: named
-    with pytest.raises(sv.InputError, match=r"^named_parameters of a part does not "):
+    with pytest.raises(
+        sv.InputError,
+        match=r"^named_parameters of a part does not yield pairs of a name "
+        r'and a Parameter, as in `yield "W", self\.W`: .',
+    ):
         sv.VAE(6, encoder=layer, **OPTIONS)
 
 
