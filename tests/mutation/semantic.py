@@ -186,6 +186,8 @@ def run_tests(
         os.dup2(output.fileno(), 2)
         options = [*how, "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider"]
         options += ["--hypothesis-profile=mutants", f"--hypothesis-seed={seed}"]
+        # In the folder that all share, pytest trips over what another process is just removing.
+        options += [f"--basetemp={tree / 'temporary'}"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what `pool` imported
         plugins = [plugin] if plugin else []
         code = pytest.main([*options, *(f"tests/{name}" for name in tests)], plugins)
