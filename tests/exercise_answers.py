@@ -266,9 +266,14 @@ WRONG = {
         (each_batch(GRADIENT), "train never calls optimizer.step()"),
         (each_batch("model.loss_and_grad(x[:50])", STEP), "50 different rows, and there are 1,500"),
         (each_batch(GRADIENT, STEP, order="np.arange(len(x))"), "in an order of an epoch before"),
-        (each_batch(GRADIENT, STEP, order="np.roll(np.arange(len(x)), epoch)"), "most rows come"),
+        (each_batch("rows = x[i : i + 50]", "rng.shuffle(rows)", "model.loss_and_grad(rows)", STEP),
+         "the batches hardly mix"),
+        (each_batch(GRADIENT, STEP, order="np.concatenate([100 * k + rng.permutation(100) "
+                    "for k in range(15)])"), "the batches hardly mix"),
+        (each_batch(GRADIENT, STEP, order="np.roll(np.arange(len(x)), epoch)"),
+         "the batches hardly mix"),
         (each_batch(GRADIENT, STEP, order="rng.permutation(len(x) // 50)[:, None] * 50"
-                    " + np.arange(50)\n        order = order.ravel()"), "most rows come beside"),
+                    " + np.arange(50)\n        order = order.ravel()"), "the batches hardly mix"),
         (each_batch(GRADIENT, STEP, order="np.random.default_rng(epoch % 2).permutation(len(x))"),
          "in an order of an epoch before"),
         (each_batch("model.loss_and_grad(x[order])", STEP, size=2000), "batches of 50 rows"),

@@ -127,6 +127,8 @@ def test_on_a_gpu_an_element_is_counted_in_64_bits(dtype):
     for name, body in bodies.items():
         # Widened is the place of the thread, and nothing that was computed in 32 bits.
         assert body.count("cvt.s64.s32") == 1, name
+        cut = re.search(r"shl\.b64 \t(%rd\d+), %rd\d+, 32;\s*shr\.s64 \t%rd\d+, \1,", body)
+        assert not cut, f"{name}: {cut}"  # the upper half is pushed out, the lower one widened
     for name in ("relu_backward", "tanh_backward", "gather"):  # no function brings other integers
         narrow = re.findall(r"\b(?:add|sub|shl|mul\.lo|mad\.lo)\.[sub]32.*", bodies[name])
         assert not narrow, f"{name}: {narrow[0]}"

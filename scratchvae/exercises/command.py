@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -10,16 +9,8 @@ from pathlib import Path
 
 from scratchvae.errors import InputError
 
-from .folder import Folder, export, is_of_exercises
+from .folder import FOLDER, Folder, export, is_of_exercises
 from .judging import Sheet, Verdict, exercises, find
-
-FOLDER = Path("exercises")
-
-
-def _command(folder: Folder, words: str) -> str:
-    """Return what a reader has to type, from where the present command was typed."""
-    there = "" if folder.path in (Path(), FOLDER) else f" --folder {shlex.quote(str(folder.path))}"
-    return f"scratchvae exercise {words}{there}"
 
 
 def _about(action: str, folder: Folder, sheet: Sheet) -> str:
@@ -71,8 +62,8 @@ def _list(folder: Folder, name: str | None) -> int:
         where = "this folder" if folder.path == Path() else f"{folder.path}/"
         print(
             f"\n{done} of {len(exercises())} done [x], others begun [.]. "
-            f"`{_command(folder, 'next')}` writes the next one into {where}, "
-            f"`{_command(folder, 'check')}` judges it."
+            f"`{folder.command('next')}` writes the next one into {where}, "
+            f"`{folder.command('check')}` judges it."
         )
     return 0
 
@@ -80,14 +71,14 @@ def _list(folder: Folder, name: str | None) -> int:
 def _next(folder: Folder, name: str | None) -> int:
     sheet, written = folder.write(name)
     path = folder.file(sheet)
-    check = _command(folder, _about("check", folder, sheet))
+    check = folder.command(_about("check", folder, sheet))
     if written:
         print(f"Wrote {path}: {sheet.title} ({sheet.minutes})")
         print(f"Read it, write what is missing, then: {check}")
     else:
         state = "solved" if folder.of(sheet)["done"] else "not solved yet"
         print(f"{path} is there already and {state}; it stays as it is. {sheet.title}")
-        print(f"Judge it: {check}. Skip to another: {_command(folder, 'next NAME')}")
+        print(f"Judge it: {check}. Skip to another: {folder.command('next NAME')}")
     return 0
 
 
@@ -98,7 +89,7 @@ def _check(folder: Folder, name: str | None) -> int:
     verdict = folder.check(sheet)
     _print(folder, sheet, verdict)
     if verdict.ok and folder.todo() is not None:
-        print(f"Next: {_command(folder, 'next')}")
+        print(f"Next: {folder.command('next')}")
     return 0 if verdict.ok else 1
 
 
@@ -112,9 +103,9 @@ def _print(folder: Folder, sheet: Sheet, verdict: Verdict) -> None:
         print("All exercises are done.")
     elif not verdict.ok and verdict.tried:
         failures = folder.of(sheet)["failures"]
-        solution = _command(folder, f"solution {sheet.name[3:]}")
+        solution = folder.command(f"solution {sheet.name[3:]}")
         more = "" if failures < 2 else f", or: {solution}"
-        print(f"Stuck? {_command(folder, _about('hint', folder, sheet))}{more}")
+        print(f"Stuck? {folder.command(_about('hint', folder, sheet))}{more}")
 
 
 def _watch(folder: Folder, name: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from scratchvae.errors import Count, InputError, check_type
 
 from .judging import Sheet, Verdict, exercises, find, judge
 
-PROGRESS = "progress.json"
+PROGRESS, FOLDER = "progress.json", Path("exercises")
 FAILURES = 2  # after so many the solution is shown
 POLL = 0.3  # seconds between two looks at the files
 
@@ -46,8 +47,16 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_file():
+            raise InputError(f"{self.path}: is a file, expected a folder")
         self._file = self.path / PROGRESS
         self._read()
+
+    def command(self, words: str) -> str:
+        """Return what a reader has to type, from where the present command was typed."""
+        default = self.path in (Path(), FOLDER)
+        there = "" if default else f" --folder {shlex.quote(str(self.path))}"
+        return f"scratchvae exercise {words}{there}"
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """Return the progress, read anew: another terminal may have asked for a hint meanwhile."""
@@ -88,7 +97,7 @@ class Folder:
         written = [s for s in exercises() if self.file(s).exists()]
         if not written:
             raise InputError(
-                f"{self.path} holds no exercise yet: `scratchvae exercise next` writes the first"
+                f"{self.path} holds no exercise yet: `{self.command('next')}` writes the first"
             )
         return next((s for s in written if not self.of(s)["done"]), written[-1])
 
@@ -121,6 +130,9 @@ class Folder:
 
     def check(self, sheet: Sheet) -> Verdict:
         """Judge the reader's file of an exercise, and remember how it went."""
+        if not self.file(sheet).is_file():
+            how = f"`{self.command(f'next {sheet.name[3:]}')}` writes it"
+            raise InputError(f"{self.file(sheet)}: there is no such file; {how}")
         verdict = judge(self.file(sheet), sheet.name)
         now = self.of(sheet)
         if verdict.ok:
@@ -142,7 +154,8 @@ class Folder:
         if not now["done"] and now["failures"] < FAILURES:
             raise InputError(
                 f"the solution of {sheet.name} is shown after {FAILURES} answers that are not "
-                f"right, and there are {now['failures']} so far; `scratchvae exercise hint` helps"
+                f"right, and there are {now['failures']} so far; "
+                f"`{self.command(f'hint {sheet.name[3:]}')}` helps"
             )
         return sheet.solution()
 

@@ -166,9 +166,9 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
     path = Path(path)
     sheet = find(name or path.name)
     if not path.is_file():
-        how = f"`scratchvae exercise next {sheet.name[3:]}` writes it"
-        raise InputError(f"{path}: there is no such file; {how}")
+        raise InputError(f"{path}: there is no such file")
     limit = sheet.exercise.limit if limit is None else limit
+    what = f"{path.name}{', or an answer beside it,' * sheet.exercise.beside}"
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "verdict.json")
         command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)]
@@ -181,12 +181,12 @@ def judge(path: str | Path, name: str | None = None, limit: float | None = None)
         except subprocess.TimeoutExpired:
             more = ", or too large a model" if sheet.trains else ""
             sentence = (
-                f"{path.name} did not end within {limit:g} seconds: is there an endless loop{more}?"
+                f"{what} did not end within {limit:g} seconds: is there an endless loop{more}?"
             )
             return Verdict(False, sentence)
         if not result.exists():
             code = done.returncode
-            return Verdict(False, f"{path.name} ended Python itself, with exit code {code}.")
+            return Verdict(False, f"{what} ended Python itself, with exit code {code}.")
         return Verdict(**json.loads(result.read_text("utf-8")))
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,7 +57,11 @@ class Exercise:
         Further lines of the answer, shown with the solution: what the package has no lines of.
     limit : float
         After how many seconds judging ends.
+    beside : bool
+        Whether the answers in the files beside it are run too.
     """
+
+    beside: ClassVar[bool] = False
 
     hints: tuple[str, ...]
     derivation: str
@@ -101,7 +105,11 @@ def same(mine: Any, true: Any) -> bool:
 def table(rows: Sequence[tuple[str, Any, Any]]) -> str:
     """Return a few lines with the columns yours and true."""
     lines = [f"    {'':20}{'yours':>14}{'true':>14}"]
-    lines += [f"    {label:20}{mine + 0.0:14.6g}{true + 0.0:14.6g}" for label, mine, true in rows]
+    # More digits where six are not enough to tell the two apart.
+    same_ = any(f"{mine:.6g}" == f"{true:.6g}" and mine != true for _, mine, true in rows)
+    digits = 11 if same_ else 6
+    for label, mine, true in rows:
+        lines.append(f"    {label:20}{mine + 0.0:14.{digits}g} {true + 0.0:13.{digits}g}")
     return "\n".join(lines)
 
 
@@ -127,6 +135,8 @@ def require_values(name: str, mine: Any, true: Any, sentence: str) -> None:
     if mine.shape != true.shape:
         raise Wrong(f"{name} has shape {mine.shape}: expected {true.shape}.")
     if not same(mine, true):
+        if mine.dtype in ("float16", "float32"):
+            sentence = f"{name} is {mine.dtype}: expected float64, whose digits it lacks."
         raise Wrong(sentence, worst(name, mine, true))
 
 

@@ -540,8 +540,8 @@ new ResizeObserver(() => plane.style.setProperty("--unit", 400 / plane.clientWid
 function start() {
   document.title = `${data.model}: explore`;
   byId("model").textContent = data.model;
-  const some = n < data.of ? `${n.toLocaleString("en")} of its ${data.of.toLocaleString("en")} test examples, evenly taken` : `its ${n.toLocaleString("en")} test examples`;
-  byId("facts").textContent = `trained on ${data.examples}; in the plane, ${some}`;
+  const some = n < data.of ? `${n.toLocaleString("en")} of the ${data.of.toLocaleString("en")} test examples, evenly taken,` : `the ${n.toLocaleString("en")} test examples`;
+  byId("facts").textContent = `in the plane: ${some} of ${data.examples}`;
   byId("plane-title").textContent = `The latent plane: ${isCloud ? "the posterior means" : "the codes"} of test examples${labels ? ", written as their labels" : ""}`;
   const kind = data.by === "KL" ? "mean KL in nats" : "variance of the codes";
   byId("dimensions-name").textContent = latent === 1 ? "The code" : `The code, by ${kind}${latent > SLIDERS ? `: ${SLIDERS} of ${latent} dimensions` : ""}`;

@@ -190,6 +190,8 @@ class _Package:
 
 
 class _YourVAE(Exercise):
+    beside = True
+
     def judge(self, answer, rng):
         from tqdm import tqdm
 
@@ -236,6 +238,7 @@ class _YourVAE(Exercise):
     @staticmethod
     def _says(mine, rest, losses):
         says = [f"Yours: {mine}."]
+        around = "alone" if "20_loop" in rest else "in your loop"
         if rest:
             says.append(
                 f"The package's own, since these are missing or not right: {', '.join(rest)}."
@@ -244,7 +247,7 @@ class _YourVAE(Exercise):
             [
                 *says,
                 f"Together they trained a VAE on 1,500 digits for {EPOCHS} epochs. Its test loss",
-                f"is {losses[0]:.6f} nats; with the package's functions alone it is",
+                f"is {losses[0]:.6f} nats; with the package's functions {around} it is",
                 f"{losses[1]:.6f}.",
             ]
         )
