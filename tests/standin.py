@@ -279,12 +279,13 @@ def _method_check(name):
 # CuPy's documentation says that they may synchronize the device, and those that call such.
 _WAITING = {
     "allclose", "argwhere", "array2string", "array_equal", "array_repr", "array_str",
-    "asarray_chkfinite", "asnumpy", "average", "bincount", "choose", "compress", "count_nonzero",
-    "delete", "extract", "flatnonzero", "histogram", "histogram2d", "histogramdd", "in1d", "interp",
-    "intersect1d", "isin", "ix_", "mask_indices", "nanmax", "nanmin", "nonzero", "percentile",
-    "place", "quantile", "ravel_multi_index", "real_if_close", "repeat", "save", "savetxt", "savez",
-    "savez_compressed", "setdiff1d", "setxor1d", "trim_zeros",
-    "union1d", "unique", "unravel_index",
+    "asarray_chkfinite", "asnumpy", "average", "bincount", "choose", "compress",
+    "count_nonzero", "delete", "extract", "flatnonzero", "gradient", "histogram", "histogram2d",
+    "histogramdd", "in1d", "interp", "intersect1d", "isin", "ix_", "mask_indices", "nanmax",
+    "nanmin", "nonzero", "percentile", "place", "quantile", "ravel_multi_index",
+    "real_if_close", "repeat", "save", "savetxt", "savez", "savez_compressed", "setdiff1d",
+    "setxor1d", "shares_memory", "tril_indices", "trim_zeros", "triu_indices", "union1d",
+    "unique", "unique_all", "unique_counts", "unique_inverse", "unique_values", "unravel_index",
 }  # fmt: skip
 
 
@@ -313,6 +314,8 @@ class Namespace(types.ModuleType):
 
         def counted(*args, **kwargs):
             _wait(name in _WAITING or (name == "where" and len(args) == 1))
+            # Of an array that says how many numbers there will be.
+            _wait(name in ("arange", "linspace") and any(isinstance(a, DeviceArray) for a in args))
             _wait(self._numpy is np.linalg and name != "norm")  # may report an error
             return call(*args, **kwargs)
 
@@ -352,6 +355,7 @@ class RandomState:
     """What scratchvae uses of CuPy's class: draws on the device, from a key."""
 
     def __init__(self, seed=None, method=None):
+        self.method = method
         self.seed(seed)
 
     def seed(self, seed=None):

@@ -23,6 +23,22 @@ def _device(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
 
 
+@pytest.mark.parametrize(("value", "used"), [(None, True), ("1", True), ("0", False)])
+def test_the_arrays_of_a_gpu_go_to_the_kernels_unless_those_are_switched_off(
+    monkeypatch, value, used
+):
+    monkeypatch.setattr(standin.cupy, "ndarray", standin.DeviceArray)
+    monkeypatch.delenv("SCRATCHVAE_COMPILED", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SCRATCHVAE_COMPILED", value)
+    kernels._cuda.cache_clear()
+    try:
+        found = kernels.find("relu_backward", standin.cupy.asarray(np.ones(3)))
+    finally:
+        kernels._cuda.cache_clear()
+    assert found is (cuda.relu_backward if used else None)
+
+
 def test_what_is_launched_is_counted(rng):
     cupy = standin.cupy
     a, rows = cupy.asarray(rng.uniform(1, 2, (3, 4))), cupy.asarray([2, 0])

@@ -8,7 +8,7 @@ import standin
 from scipy import stats
 
 import scratchvae as sv
-from scratchvae import checkpoint
+from scratchvae import backend, checkpoint
 from scratchvae.backend import asnumpy, get_backend
 from scratchvae.cli import main
 from scratchvae.datasets import Dataset, binarize
@@ -134,3 +134,16 @@ def test_the_command_line_keeps_the_choice_with_the_run():
     name = "encoder.0.W"
     np.testing.assert_array_equal(parameters("cpu")[name], parameters("host")[name])
     assert (parameters("cpu")[name] != parameters("device")[name]).any()
+
+
+def test_the_generator_is_philox_and_its_keys_have_64_bits(monkeypatch, rng):
+    """Another generator builds a long state for every key; shorter keys come again in a run."""
+    generator = backend._device_generator(standin.cupy)
+    assert generator.method == standin.cupy.cuda.curand.CURAND_RNG_PSEUDO_PHILOX4_32_10
+    keys = []
+    monkeypatch.setattr(standin.RandomState, "seed", lambda self, seed: keys.append(seed))
+    for _ in range(100):
+        backend._keyed(standin.cupy, rng)
+    # All below 2^63 with a probability of 2^-100; the lowest bit likewise.
+    assert max(keys) >= 2**63
+    assert any(key % 2 for key in keys)

@@ -239,6 +239,17 @@ def test_a_right_model_in_tf32_passes(gpu_check, monkeypatch):
     assert min(found["largest relative difference"].values()) > 1e-5
 
 
+def test_kernels_that_are_not_used_are_not_called_right(gpu_check, monkeypatch):
+    with pytest.raises(AssertionError, match="no kernel is used on this GPU"):
+        gpu_check.parity(False)  # the stand-in's arrays are not those of a GPU
+
+
+def test_each_library_is_told_of_tf32(gpu_check):
+    exact, rounded = (gpu_check.PRECISIONS[name] for name in ("float32", "TF32"))
+    assert exact.keys() == rounded.keys() == {"CUPY_TF32", "JAX_DEFAULT_MATMUL_PRECISION"}
+    assert all(exact[name] != rounded[name] for name in exact)
+
+
 @pytest.mark.parametrize(("error", "said"), [(6e-4, None), (6e-7, "no TF32")])
 def test_products_that_are_exact_are_not_called_tf32(gpu_check, monkeypatch, error, said):
     """Else the times under that name would be those of float32."""
