@@ -215,6 +215,39 @@ def test_a_worker_keeps_its_process_for_all_batch_sizes(gpu_check, tmp_path):
         worker.end()
 
 
+@pytest.mark.parametrize(
+    ("device", "backend"), [("cuda", "cupy"), ("rehearsal", "cupy"), ("cpu", "numpy")]
+)
+def test_our_steps_are_timed_on_the_device_that_is_asked_for(gpu_check, device, backend):
+    step = gpu_check.ON_A_GPU["scratchvae"][0](gpu_check.Case((784, 4, 2), "relu", 8, device, 64))
+    trainer = step.args[0]
+    assert trainer.model.backend.name == backend
+
+
+def test_scans_are_of_ten_steps(gpu_check, monkeypatch):
+    """As `tens` counts them; a scan of another length would be compiled inside the clock."""
+    asked = {}
+    monkeypatch.setattr(
+        gpu_check.contestants, "_jax", lambda case, **options: asked.update(options)
+    )
+    gpu_check.contestants.jax_scan(None)
+    assert asked == {"steps_at_once": 10} == {"steps_at_once": gpu_check.tens(1)}
+
+
+def test_a_draw_with_a_new_key_has_one(gpu_check, monkeypatch):
+    seeds = []
+    seed = standin.RandomState.seed
+
+    def count(self, key=None):
+        seeds.append(key)
+        return seed(self, key)
+
+    monkeypatch.setattr(standin.RandomState, "seed", count)
+    found = gpu_check.draws(True)["microseconds"]
+    assert found.keys() == {"with a new key", "without"}
+    assert len(set(seeds) - {0}) == 11  # ten that are timed, and one before
+
+
 def test_the_library_that_is_loaded_is_found(gpu_check):
     assert Path(gpu_check.loaded("libc.so")).exists()
     with pytest.raises(AssertionError, match=r"libcublas\.so is not loaded"):
