@@ -76,6 +76,15 @@ OPTIONS = tuple(field.name for field in fields(Options))
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    try:
+        return _main(argv)
+    finally:
+        # What waits for a full disk or a terminal that is gone would end Python with 120.
+        for stream in (sys.stdout, sys.stderr):
+            _silence(stream)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if stream is None:  # closed by who started us
@@ -173,13 +182,17 @@ def _quiet(others_speak: bool) -> Iterator[None]:
         yield
 
 
-def _silence() -> OSError | None:
-    """Let nothing more go to standard output if it cannot take what is waiting; return why."""
+def _silence(stream: Any = None) -> OSError | None:
+    """Let nothing more go to standard output, or `stream`, if it cannot take what is waiting.
+
+    Returns why, if so.
+    """
+    stream = stream or sys.stdout
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError as error:
         with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return error
     return None
 
