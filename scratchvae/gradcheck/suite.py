@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -27,17 +28,25 @@ def suite(
     """Check every pair, every layer and whole models, yielding one report for each.
 
     A wrong gradient does not raise: its report is not `ok` and its `message` says why. All reports
-    carry one seed, fresh by default, and `suite(rng=seed)` repeats them.
+    carry one seed, fresh by default, and `suite(rng=seed)` repeats them. Where the arguments that
+    were drawn decide nothing, such as beside a kink of ReLU, others are drawn once.
     """
-    seed = seed_of(rng)
-    for name, f, args in _cases(get_backend(backend), np.random.default_rng([seed, 1])):
+    seed, backend = seed_of(rng), get_backend(backend)
+
+    def report(name: str, f: Any, args: list[Array]) -> Report:
         try:
             if hasattr(f, "loss_and_grad"):
-                yield check_model(f, *args, rng=seed, tolerance=tolerance, name=name)
-            else:
-                yield check(f, args, rng=seed, tolerance=tolerance, name=name)
+                return check_model(f, *args, rng=seed, tolerance=tolerance, name=name)
+            return check(f, args, rng=seed, tolerance=tolerance, name=name)
         except GradientError as error:
-            yield error.report
+            return error.report
+
+    for i, case in enumerate(_cases(backend, np.random.default_rng([seed, 1]))):
+        found = report(*case)
+        if found.verdict == "cannot tell":  # by chance beside a kink: at other arguments, then
+            again = _cases(backend, np.random.default_rng([seed, 2]))
+            found = report(*next(itertools.islice(again, i, None)))
+        yield found
 
 
 def _cases(backend: Backend, rng: np.random.Generator) -> Iterator[tuple[str, Any, list[Array]]]:
