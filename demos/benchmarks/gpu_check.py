@@ -456,7 +456,7 @@ def captured(cupy: Any, product: Callable[[], None], out: Any, expected: np.ndar
 def log_likelihood(small: bool) -> dict:
     """The importance-weighted bound of 10,000 images with 5,000 samples each, in float32."""
     n, samples = (20, 50) if small else (10_000, 5_000)
-    model = sv.VAE(784, (400,), 20, rng=0, backend="cupy")
+    here, model = models("float32")
     x = model.backend.asarray(images(n), dtype="float32") / 255
     batches = [x[i : i + 1000] for i in range(0, n, 1000)]
     importance_weighted_bound(model, batches[:1], samples=10, rng=0)  # compiles
@@ -466,9 +466,6 @@ def log_likelihood(small: bool) -> dict:
     require(bounds.shape == (n,) and bool(np.isfinite(bounds).all()), "not a finite bound each")
     # Beside the CPU, with other noise: 20 images, which differ by 0.9 nats each with 50 samples and
     # by less with more, so that their mean is off by 0.2.
-    here = sv.VAE(784, (400,), 20, rng=0, dtype="float64")
-    for name in here.params.names:
-        here.params[name].value[...] = asnumpy(model.params[name].value)
     rows = asnumpy(x[:20]).astype(np.float64)
     some = importance_weighted_bound(here, [rows], min(samples, 1000), rng=0)
     off = abs(float((bounds[:20] - some).mean()))
