@@ -163,8 +163,8 @@ class Backend:
         return moved
 
     def _from_dlpack(self, x: Any) -> Array:
-        on_host = x.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost: pinned memory
         try:
+            on_host = x.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost: pinned memory
             return (np if on_host else self.xp).from_dlpack(x)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             found = str(error).splitlines()[0].rstrip(".")

@@ -928,7 +928,7 @@ def _parser() -> argparse.ArgumentParser:
     option("latent", "latent dimensions", type=int, metavar="N")
     option("beta", "weight of the KL term", type=float, metavar="X")
     option("warm-up", "epochs in which beta rises from 0", type=float, metavar="N")
-    option("free-bits", "nats of KL that a latent dimension has for nothing", type=float,
+    option("free-bits", "nats of KL that a latent dimension is not charged for", type=float,
            metavar="X")  # fmt: skip
     option("objective", "the bound on log p(x) that is maximised", choices=CHOICES["objective"])
     option("samples", "draws of each code in a step of --objective iwae", type=int, metavar="K")

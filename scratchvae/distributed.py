@@ -21,7 +21,7 @@ import numpy as np
 
 from .backend import Array, asnumpy
 from .errors import InputError, RanksDifferError, check_count
-from .parallel import LossAndGrad, in_parts, part_of, share
+from .parallel import LossAndGrad, adds_up, in_parts, part_of, share
 from .vae import Autoencoder, Terms
 
 
@@ -147,7 +147,18 @@ class Ranks:
 
         It does what ``model.loss_and_grad`` does with the whole of it: on every rank it returns the
         loss of all rows, and leaves their gradient in ``model.params.grad``.
+
+        Raises
+        ------
+        AgreedError
+            If a batch of the model cannot be shared out, see `parallel.adds_up`.
         """
+        if (self.shards or self.size > 1) and self.any(not adds_up(model)):
+            raise AgreedError(
+                "the batches of this model cannot be shared out: the loss and gradient of a batch "
+                "are not the sums of those of its parts, as where a layer normalises over the "
+                "batch or draws random numbers of its own; train it in one process, without shards"
+            )
         if self.shards:
             from threadpoolctl import threadpool_limits
 

@@ -19,7 +19,7 @@ from .kernels import compiled
 from .layers import Linear, Sequential
 from .vae import VAE, Autoencoder, Terms
 
-# The functions that this file takes together. A model that has another in the place of one of them
+# The functions that this file takes together. A model that has another instead of one of them
 # is left alone.
 VAES = {
     "loss_and_grad": Autoencoder.loss_and_grad,

@@ -1,11 +1,14 @@
-"""What an object holds: in its attributes, and in lists, dicts and other objects there."""
+"""What an object holds: in its attributes, and in lists, functions and other objects there."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from types import SimpleNamespace
+from contextlib import suppress
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # nobody's layers: not looked into
@@ -39,9 +42,18 @@ def _held(
     elif isinstance(x, Mapping):
         for key, value in list(x.items()):
             yield from _held(value, f"{name}[{key!r}]", wanted, seen)
-    elif isinstance(x, list | tuple):
+    elif isinstance(x, list | tuple | set | frozenset | deque):
         for i, value in enumerate(x):
             yield from _held(value, f"{name}[{i}]", wanted, seen)
+    elif isinstance(x, MethodType):
+        yield from _held(x.__self__, f"{name}.__self__", wanted, seen)
+    elif isinstance(x, functools.partial):
+        for part in ("func", "args", "keywords"):
+            yield from _held(getattr(x, part), f"{name}.{part}", wanted, seen)
+    elif isinstance(x, FunctionType):
+        for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+            with suppress(ValueError):  # nothing is in it yet
+                yield from _held(cell.cell_contents, f"{name}.{variable}", wanted, seen)
     elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
         kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
         attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})

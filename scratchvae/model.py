@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,6 +90,11 @@ class Model:
         for name, p in pairs:
             if not isinstance(p, Parameter):
                 raise InputError(f"{name} is a {type(p).__name__}: expected a Parameter")
+            if p.constant:
+                raise InputError(
+                    f"{name} is a constant, and named_parameters names it, so it would be trained: "
+                    "leave it out there, or set its `constant` to False"
+                )
             xp = namespace(p.value)
             if xp is not self.backend.xp or p.value.dtype != self.dtype:
                 raise InputError(
@@ -101,20 +107,18 @@ class Model:
     def _require_named(self, known: set[int]) -> None:
         """Raise InputError if a part holds a parameter that it does not name: it would not train.
 
-        A constant is one whose value is read-only. What another model holds is its own affair.
+        What another model holds is its own affair.
         """
 
         def wanted(x: Any) -> bool | None:
             if isinstance(x, Parameter):
-                constant = not getattr(x.value.flags, "writeable", True)
-                return id(x) not in known and not constant
+                return id(x) not in known and not x.constant
             return False if isinstance(x, Parameters | Model) and x is not self else None
 
         for name, _ in held(self, wanted):
             raise InputError(
                 f"{name} is a Parameter that no named_parameters names, so it would never be "
-                "trained: name it, or make it read-only if it is a constant, "
-                "p.value.flags.writeable = False"
+                "trained: name it, or set its `constant` to True if it shall stay as it is"
             )
 
     def check_parts(self) -> None:
@@ -131,7 +135,8 @@ class Model:
         """Raise InputError unless the layer takes rows of width n_in and gives rows of n_out.
 
         Three rows of numbers from 0 to 1 go forward, and zeros come back, which change no gradient.
-        The rows must stay as they are: those of training may be the user's own data.
+        The rows must stay as they are, and others with numbers from -3 to 3: those of training may
+        be the user's own data.
         """
         require_layer(f"the {part}", layer)
         given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
@@ -160,10 +165,15 @@ class Model:
             ) from error
         if getattr(dx, "shape", None) != rows.shape:
             raise wrong_dx(f"the {part}", dx, rows.shape)
-        if not bool((rows == before).all()):
+        changed = not bool((rows == before).all())
+        rows = self.backend.asarray(6 * given - 3, dtype=self.dtype)  # as codes and other data are
+        before = rows.copy()
+        with suppress(Exception):  # which may lie outside of what it takes
+            layer.forward(rows)
+        if changed or not bool((rows == before).all()):
             raise InputError(
                 f"the {part} changes the array that it is given: expected of {text} a new one, "
-                "such as y = x - 1 in place of x -= 1"
+                "such as y = x - 1 instead of x -= 1"
             )
 
     # --- noise
@@ -285,7 +295,8 @@ class Model:
         in or changed, or a method replaced. The parts stand there in words then.
         """
         same = self._stacks == self._in_words() and isinstance(self._options["likelihood"], str)
-        same = same and not any(callable(getattr(type(self), name, None)) for name in vars(self))
+        parts = [layer for part in self.parts for layer in _within(getattr(self, part))]
+        same = same and not any(_has_own_method(x) for x in (self, *parts))
         config = {"kind": vars(type(self)).get("kind") if same else None}
         config |= {"class": type(self).__name__, "data_dim": self.data_dim}
         shape = {"latent_dim": self.latent_dim, "dtype": self.dtype.name}
@@ -349,3 +360,16 @@ class Model:
 
     def _repr_html_(self) -> str:
         return table(f"{self!r}: {total_of(self)}", HEAD, rows_of(self))
+
+
+def _within(layer: Any) -> Iterator[Any]:
+    """Yield a layer and all layers that it names, and theirs."""
+    yield layer
+    for _, inner in layer.named_layers() if hasattr(layer, "named_layers") else ():
+        yield from _within(inner)
+
+
+def _has_own_method(x: Any) -> bool:
+    """Return whether a method of the class was replaced in this one object."""
+    names = vars(x) if hasattr(x, "__dict__") else ()
+    return any(callable(getattr(type(x), name, None)) for name in names)

@@ -61,7 +61,14 @@ class Parameter(_ValueAndGradient):
     A layer's backward adds to the gradient, with `add`, `add_product` or ``p.grad += ...``. The
     first two know when the gradient is still the one of the last batch, and write over it then: a
     pass over the memory less than zeroing it and adding.
+
+    Attributes
+    ----------
+    constant : bool
+        Set it to True, and the layer need not name the parameter: nothing trains it.
     """
+
+    constant = False
 
     def __init__(self, value: Array) -> None:
         if getattr(getattr(value, "dtype", None), "kind", None) != "f":
@@ -202,6 +209,21 @@ class Parameters(_ValueAndGradient):
 
     def __len__(self) -> int:
         return len(self._parameters)
+
+    @property
+    def grad(self) -> Array:
+        """The gradient of all parameters, (P,)."""
+        if any(p._is_left for p in self._parameters.values()):
+            raise InputError(
+                "the gradient is left from an earlier batch, and layers will write over it: add to "
+                "params.grad after super().backward(...), not before; if a backward pass broke "
+                "off, compute the gradient anew"
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, new: Array) -> None:
+        self._refuse_replacement("grad", self._grad, new)
 
     def __repr__(self) -> str:
         n = len(self)

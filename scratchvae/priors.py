@@ -105,7 +105,7 @@ def require_prior(model: Any) -> None:
 def require_formulas(model: Any) -> None:
     """Raise InputError if a VAE has a formula of its own that its loss would pass over.
 
-    The KL of a prior that is not N(0, I), or that of free bits, stands in the place of `VAE.kl`.
+    The KL of a prior that is not N(0, I), or that of free bits, replaces `VAE.kl`.
     """
     prior, free_bits = model.prior, model.free_bits
     if prior.standard:

@@ -590,7 +590,7 @@ class Run:
     def _kept(self, error: Exception) -> str:
         """Return what an error leaves of the run, as the end of its sentence."""
         try:
-            if _inode(self.out) != self._claimed:  # of another run, in the place of ours
+            if _inode(self.out) != self._claimed:  # of another run, where ours was
                 return ""
         except OSError:
             return ""

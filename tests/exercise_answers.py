@@ -50,14 +50,15 @@ def variance(dlogvar, dmean="-d * diff * p"):
 
 def adam(
     c1="1 - b1**t", c2="1 - b2**t", step="(m / c1) / (np.sqrt(v / c2) + eps)", m="g", v="g * g",
-    result="value, m, v",
+    value="value - lr * step", result="value, m, v",
 ):  # fmt: skip
     return f"""
 def adam_step(value, g, m, v, t, lr, b1, b2, eps):
     m = b1 * m + (1 - b1) * ({m})
     v = b2 * v + (1 - b2) * ({v})
     c1, c2 = {c1}, {c2}
-    value = value - lr * {step}
+    step = {step}
+    value = {value}
     return {result}
 """
 
@@ -243,6 +244,13 @@ WRONG = {
     ],
     "17_constant": repair("17_constant"),
     "18_adam": [
+        (adam(value="value + lr * step"), "goes uphill"),
+        (adam(value="lr * step"), "returns the step alone"),
+        (adam(value="-lr * step"), "returns the step alone"),
+        (adam(value="value - step"), "leaves the learning rate lr out"),
+        (adam(step="g / (np.sqrt(v / c2) + eps)"), "where m, the running mean, belongs"),
+        (adam(c1="1 - b1 * t", c2="1 - b2 * t"), "multiplies beta by t"),
+        (adam(c1="1 - b1 ** (t - 1)", c2="1 - b2 ** (t - 1)"), "where this divides by 0"),
         (adam(c1="1", c2="1"), "lacks the correction of the bias"),
         (adam(step="(m / c1) / np.sqrt(v / c2 + eps)"), "adds eps under the root"),
         (adam(step="(m / c1) / (v / c2 + eps)"), "not by its root"),

@@ -560,6 +560,9 @@ def test_shapes_that_a_kernel_was_not_made_for(rng):
         ("reparameterize", z((4, 5)), z((1, 5)), z((4, 5))),
         ("reparameterize", z((4, 5)), z((4, 5)), z((1, 5))),
         ("reparameterize", z((4, 5)), z((4, 5)), z((0, 4, 5))),  # no block would fill sigma
+        ("reparameterize", z((4, 5)), z((4, 5)), z((3, 5, 4)).swapaxes(1, 2)),
+        ("reparameterize", z((4, 5)), z((4, 5)), z((4, 3, 5)).swapaxes(0, 1)),
+        ("bernoulli_nll", z((4, 5)), z((4, 3, 5)).swapaxes(0, 1)),
         ("reparameterize_backward", z((3, 4, 5)), (z((4, 5)), z((3, 4, 5)))),
         ("kl_standard_normal", z((4, 5)), z((4, 1))),
         ("kl_standard_normal", z((2, 4, 5)), z((2, 4, 5))),
@@ -582,9 +585,16 @@ def test_shapes_that_a_kernel_was_not_made_for(rng):
         ("gather", z((4, 5)), np.array([1]), 255.0, np.dtype("float32")),
         ("gather", np.zeros((4, 5), np.uint8), np.array([1], np.int32), 255.0, np.dtype("float32")),
         ("gather", np.zeros((4, 5), np.uint8), np.array([[1]]), 255.0, np.dtype("float32")),
+        ("gather", np.zeros((4, 5), np.uint8), np.arange(4)[::2], 255.0, np.dtype("float32")),
         ("gather", np.zeros((4, 5), np.uint8), np.array([1]), 255.0, np.dtype("float16")),
     ):
         assert getattr(cuda, name)(*arguments) is NotImplemented, name
+
+
+def test_a_block_has_as_many_threads_as_cuda_allows():
+    """At most 1,024 ("CUDA C++ Programming Guide", the table of compute capabilities)."""
+    assert cuda.THREADS <= 1024
+    assert cuda.THREADS & (cuda.THREADS - 1) == 0  # a power of two, as the sums of rows need
 
 
 def test_numpy_arrays_and_others_do_not_reach_them():

@@ -118,6 +118,34 @@ def test_a_shard_has_one_thread_of_blas(dataset, seed):
         assert numbers() == {2}
 
 
+class Centred:
+    """Subtracts the mean of the batch."""
+
+    def forward(self, x):
+        return x - x.mean(axis=0), None
+
+    def backward(self, dy, cache):
+        return dy - dy.mean(axis=0)
+
+
+@pytest.mark.parametrize(("size", "shards"), [(2, 0), (1, 3)])
+def test_a_model_whose_batches_are_no_sums_of_parts_is_refused(dataset, seed, size, shards):
+    def refused(comm):
+        encoder = sv.Sequential([Centred(), sv.Linear(12, 6, dtype="float64", rng=seed)])
+        model = sv.VAE(12, latent_dim=3, dtype="float64", rng=seed, encoder=encoder)
+        run = Trainer(model, sv.Adam(model.params), dataset, comm=comm, shards=shards)
+        with pytest.raises(AgreedError) as error:
+            run.run(1)
+        return str(error.value)
+
+    sentences = all_well(on_ranks(size, refused))
+    assert sentences == size * [
+        "the batches of this model cannot be shared out: the loss and gradient of a batch are not "
+        "the sums of those of its parts, as where a layer normalises over the batch or draws "
+        "random numbers of its own; train it in one process, without shards"
+    ]
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 128, 1023])
 def test_the_ranks_rows_are_the_batch_each_once_and_alike_in_number(n):
     for size in 1, 2, 3, 8:
@@ -294,11 +322,13 @@ def test_ranks_that_want_another_number_of_epochs_all_raise_the_same_sentence(da
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all(dataset, seed):
+    def not_finite(self, *args, **options):
+        return sv.VAE.loss_and_grad(self, *args, **options)._replace(loss=np.nan)
+
     def run(comm):
         t = trainer(dataset, seed, comm)
         if comm.rank == 1:
-            t._loss = t.model.loss_and_grad
-            t.model.loss_and_grad = lambda *a, **k: t._loss(*a, **k)._replace(loss=np.nan)
+            t.model.__class__ = type("VAE", (sv.VAE,), {"loss_and_grad": not_finite})
         t.run(1)
 
     for error in on_ranks(2, run):

@@ -467,6 +467,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(exercise):
             "there is no exercise 'relo': `scratchvae exercise` lists them; did you",
         ),
         (["check", "relu"], "01_relu.py: there is no such file; `scratchvae exercise next relu`"),
+        (["hint", "relu"], "01_relu.py: there is no such file; `scratchvae exercise next relu`"),
         (["next", "--folder", "file"], "file: is a file, expected a folder"),
         (["next", "--folder", "file/below"], "cannot be written"),
         (["list", "--folder", "damaged"], "progress.json: is damaged, or not of these exercises"),

@@ -145,7 +145,11 @@ def test_when_the_time_is_over_the_check_that_runs_is_stopped(gpu_check, monkeyp
     assert json.loads((tmp_path / "gpu.json").read_text()).keys() == {"machine", "one"}
 
 
-@pytest.mark.parametrize("minutes", ["nan", "inf", "0", "-1", "two"])
+def test_it_takes_six_and_a_half_minutes_unless_told_otherwise(tmp_path):
+    assert "no check runs beyond so many (default: 6.5)" in run("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "1e20", "0", "-1", "two"])
 def test_minutes_that_are_none_are_refused(minutes, tmp_path):
     done = run("--rehearse", "--minutes", minutes, "--out", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2

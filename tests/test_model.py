@@ -1,6 +1,7 @@
 """What every model has besides its mathematics: parts, copies, a name and a table."""
 
 import copy
+import functools
 import json
 import pickle
 import sys
@@ -229,6 +230,40 @@ def test_looking_at_the_parts_changes_no_gradient():
     assert not model.params.grad.any()
 
 
+class Clip(Scale):
+    """Changes the array that it is given where a number is negative, or more than 1."""
+
+    def forward(self, x):
+        return np.clip(x, 0, 1, out=x), None
+
+    def backward(self, dy, cache):
+        return dy.copy()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_changes_only_other_numbers_than_pixels_in_place_is_refused(part):
+    linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
+    with pytest.raises(sv.InputError, match=rf"^the {part} changes the array that it is given"):
+        sv.VAE(6, likelihood="gaussian", **{part: sv.Sequential([Clip(), linear])}, **OPTIONS)
+
+
+class Fussy(Scale):
+    """Takes numbers from 0 to 1 only."""
+
+    def forward(self, x):
+        if (x < 0).any():
+            raise ValueError("negative")
+        return x + 1, None
+
+    def backward(self, dy, cache):
+        return dy.copy()
+
+
+def test_a_part_that_takes_nothing_but_pixels_is_fine(x):
+    encoder = sv.Sequential([Fussy(), sv.Linear(6, 4, dtype="float64")])
+    sv.VAE(6, encoder=encoder, **OPTIONS).loss_and_grad(x)
+
+
 class InPlace(Scale):
     """Changes the array that it is given, in forward or in backward."""
 
@@ -258,7 +293,7 @@ def test_a_part_that_changes_the_data_in_place_is_refused(part, where):
         build(where)
     assert str(error.value) == (
         f"the {part} changes the array that it is given: expected of {text} a new one, such as "
-        "y = x - 1 in place of x -= 1"
+        "y = x - 1 instead of x -= 1"
     )
 
 
@@ -308,7 +343,7 @@ def test_a_parameter_that_is_not_named_would_not_train_and_is_refused():
         Own(6, **OPTIONS)
     assert str(caught.value) == (
         "gamma is a Parameter that no named_parameters names, so it would never be trained: name "
-        "it, or make it read-only if it is a constant, p.value.flags.writeable = False"
+        "it, or set its `constant` to True if it shall stay as it is"
     )
     model = sv.VAE(6, **OPTIONS)
     model.likelihood.scale = sv.Parameter(np.ones(3))
@@ -321,23 +356,60 @@ def test_a_parameter_that_is_not_named_would_not_train_and_is_refused():
         model.gather()
 
 
-def test_an_array_that_cannot_be_read_only_is_no_constant():
-    """As CuPy's, whose flags have no such name."""
+class OfMethods:
+    """A layer that has the two methods of another for its own."""
 
-    class Always(np.ndarray):
-        flags = property(lambda self: object())
+    def __init__(self, inner):
+        self.forward, self.backward = inner.forward, inner.backward
 
-    model = sv.VAE(6, **OPTIONS)
-    model.likelihood.scale = sv.Parameter(np.ones(3).view(Always))
-    with pytest.raises(sv.InputError, match=r"^likelihood\.scale is a Parameter that no"):
-        model.gather()
+
+class OfClosures:
+    def __init__(self, inner):
+        self.forward = lambda x: inner.forward(x)
+        self.backward = lambda dy, cache: inner.backward(dy, cache)
+        if inner is None:
+            later = None
+        self.unused = lambda: later  # a variable that has no value yet
+
+
+class OfPartials:
+    def __init__(self, inner):
+        self.forward = functools.partial(type(inner).forward, inner)
+        self.backward = functools.partial(type(inner).backward, inner)
+
+
+class OfASet:
+    def __init__(self, inner):
+        self.layers = {inner}
+
+    def forward(self, x):
+        return next(iter(self.layers)).forward(x)
+
+    def backward(self, dy, cache):
+        return next(iter(self.layers)).backward(dy, cache)
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (OfMethods, r"forward\.__self__\.W"),
+        (OfClosures, r"forward\.inner\.W"),
+        (OfPartials, r"forward\.args\[0\]\.W"),
+        (OfASet, r"layers\[0\]\.W"),
+    ],
+)
+def test_a_layer_that_another_reaches_by_functions_would_not_train_and_is_refused(kind, where):
+    linear = sv.Linear(6, 4, dtype="float64")
+    with pytest.raises(sv.InputError, match=rf"^encoder\.{where} is a Parameter that no"):
+        sv.VAE(6, encoder=kind(linear), **OPTIONS)
 
 
 def test_constants_and_other_models_may_be_held_without_a_name(x):
     layer = sv.Linear(6, 4, dtype="float64")
     for _, p in layer.named_parameters():
-        p.value.flags.writeable = False
-    model = sv.VAE(6, encoder=Wrapped(layer), **OPTIONS)
+        p.constant = True
+    model = copy.deepcopy(sv.VAE(6, encoder=Wrapped(layer), **OPTIONS))
+    model.gather()  # a constant stays one in a copy
     assert model.params.names == [
         n for n in sv.VAE(6, **OPTIONS).params.names if n[:7] == "decoder"
     ]
@@ -346,6 +418,17 @@ def test_constants_and_other_models_may_be_held_without_a_name(x):
     model.trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
     model.encoder = dense(6, 4)  # the optimizer holds the parameters of before
     model.gather()
+
+
+def test_a_constant_that_is_named_is_refused():
+    layer = sv.Linear(6, 4, dtype="float64")
+    layer.b.constant = True
+    with pytest.raises(sv.InputError) as error:
+        sv.VAE(6, encoder=layer, **OPTIONS)
+    assert str(error.value) == (
+        "encoder.b is a constant, and named_parameters names it, so it would be trained: leave it "
+        "out there, or set its `constant` to False"
+    )
 
 
 @pytest.mark.parametrize("named", [{"W": 1}, [3], 5])
@@ -706,7 +789,11 @@ def test_options_that_would_not_build_the_model_again_have_no_kind():
     changed.encoder.layers.insert(1, sv.Activation("tanh"))
     replaced = sv.VAE(6, (3,), 2)
     replaced.kl = lambda mu, logvar: sv.VAE.kl(2 * mu, logvar)
-    for model in (Own(6), changed, replaced, sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))):
+    patched = sv.VAE(6, (3,), 2)
+    layer = patched.encoder.layers[0]
+    layer.forward = lambda x: sv.Linear.forward(layer, 2 * x)
+    handed_in = sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))
+    for model in Own(6), changed, replaced, patched, handed_in:
         assert model.config()["kind"] is None
         json.dumps(model.config())
     assert Own(6).config()["class"] == "Own"

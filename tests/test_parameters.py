@@ -177,6 +177,40 @@ def test_a_product_is_added_to_the_gradient(rng):
     np.testing.assert_array_equal(b.grad, before[6:])
 
 
+class WithDecay(sv.VAE):
+    """A loss with 0.1 |w|^2 beside it, whose gradient is added to the flat vector."""
+
+    def __init__(self, *sizes, first, **options):
+        self.first = first
+        super().__init__(*sizes, **options)
+
+    def forward(self, x, eps=None):
+        terms, cache = super().forward(x, eps)
+        return terms._replace(loss=terms.loss + 0.1 * (self.params.value**2).sum()), cache
+
+    def backward(self, dloss, cache):
+        if self.first:
+            self.params.grad += 0.2 * self.params.value * dloss.sum()
+        super().backward(dloss, cache)
+        if not self.first:
+            self.params.grad += 0.2 * self.params.value * dloss.sum()
+
+
+def test_what_is_added_to_the_flat_gradient_is_never_lost_in_silence(rng):
+    x, options = rng.random((5, 6)), {"dtype": "float64", "rng": rng}
+    after = WithDecay(6, (4,), 2, first=False, **options)
+    assert sv.gradcheck.check_model(after, x).ok
+    after.loss_and_grad(x)
+    before = WithDecay(6, (4,), 2, first=True, **options)
+    with pytest.raises(sv.InputError) as error:
+        before.loss_and_grad(x)
+    assert str(error.value) == (
+        "the gradient is left from an earlier batch, and layers will write over it: add to "
+        "params.grad after super().backward(...), not before; if a backward pass broke off, "
+        "compute the gradient anew"
+    )
+
+
 class Step:
     """A batch's backward, which writes to w in one of several ways; b is left alone."""
 
@@ -264,9 +298,10 @@ def test_no_pass_over_the_memory_is_made_for_what_is_written_over(rng):
     """The gradient of a parameter that only `add` and `add_product` write is never zeroed."""
     step = Step(rng)
     step.run("add_product")
-    step.params.grad[...] = 7
+    flat = step.params.grad
+    flat[...] = 7
     step.params.forget_gradient()
-    np.testing.assert_array_equal(step.params.grad[:6], np.full(6, 7))
+    np.testing.assert_array_equal(flat[:6], np.full(6, 7))
     step.add_product()
     step.params.complete_gradient()
     np.testing.assert_allclose(step.w.grad, step.product, rtol=1e-14)

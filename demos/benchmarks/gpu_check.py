@@ -738,16 +738,17 @@ def write(results: dict, out: Path) -> None:
 
 
 def minutes(text: str) -> float:
-    """Return a number of minutes from the command line."""
+    """Return a number of minutes from the command line, of a day at most."""
     number = float(text)
-    if not 0 < number < math.inf:
+    if not 0 < number <= 24 * 60:
         raise ValueError
     return number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=minutes, default=6.5)
+    help_ = "no check runs beyond so many (default: %(default)s)"
+    parser.add_argument("--minutes", type=minutes, default=6.5, help=help_)
     parser.add_argument("--only", nargs="+", default=list(CHECKS), choices=list(CHECKS))
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, on a stand-in")
     parser.add_argument("--out", type=Path, help="folder (default: docs/benchmark)")

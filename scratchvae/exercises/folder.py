@@ -130,9 +130,7 @@ class Folder:
 
     def check(self, sheet: Sheet) -> Verdict:
         """Judge the reader's file of an exercise, and remember how it went."""
-        if not self.file(sheet).is_file():
-            how = f"`{self.command(f'next {sheet.name[3:]}')}` writes it"
-            raise InputError(f"{self.file(sheet)}: there is no such file; {how}")
+        self._require(sheet)
         verdict = judge(self.file(sheet), sheet.name)
         now = self.of(sheet)
         if verdict.ok:
@@ -143,6 +141,7 @@ class Folder:
 
     def hint(self, sheet: Sheet) -> tuple[int, str]:
         """Return the next hint with its number, from 1; after the last one that one again."""
+        self._require(sheet)
         hints = sheet.exercise.hints
         number = min(self.of(sheet)["hints"] + 1, len(hints))
         self._note(sheet, hints=number)
@@ -180,6 +179,12 @@ class Folder:
             except OSError:  # not handed out; or an editor is just replacing it
                 continue
         return found
+
+    def _require(self, sheet: Sheet) -> None:
+        """Raise InputError unless the reader has the file of an exercise."""
+        if not self.file(sheet).is_file():
+            how = f"`{self.command(f'next {sheet.name[3:]}')}` writes it"
+            raise InputError(f"{self.file(sheet)}: there is no such file; {how}")
 
     def _note(self, sheet: Sheet, **values: Any) -> None:
         progress = self._read() | {sheet.name: self.of(sheet) | values}

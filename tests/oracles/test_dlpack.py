@@ -42,3 +42,8 @@ def test_a_tensor_that_requires_a_gradient_is_refused_in_one_sentence():
     assert "gradient" in message
     assert "detach" in message
     assert "\n" not in message
+
+
+def test_a_tensor_without_data_is_refused_in_one_sentence():
+    with pytest.raises(sv.InputError, match=r"torch\.Tensor cannot be taken over through DLPack"):
+        get_backend("numpy").asarray(torch.empty(2, device="meta"))

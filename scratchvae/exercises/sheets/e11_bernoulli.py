@@ -36,7 +36,7 @@ from scratchvae.exercises.kinds import Derive
 
 
 def _args(rng):
-    shape = rng.permutation(np.arange(2, 6))[:2]  # B is not D
+    shape = rng.permutation(np.arange(4, 8))[:2]  # B is not D, and no two mistakes agree by chance
     x, logits = rng.random(shape), 2 * rng.standard_normal(shape)  # grey: 0, 1 and between
     x.flat[:2], logits.flat[:2] = (0, 1), (800, -800)  # sure and wrong: exp(800) overflows
     return [x, logits]

@@ -45,9 +45,14 @@ def _adam(value, g, m, v, t, lr, beta1, beta2, eps):
     return tuple(a.reshape(g.shape) for a in (params.value, adam.state["m"], adam.state["v"]))
 
 
+def _after(beta, t):
+    return 1 - beta**t
+
+
 def _variant(
-    bias=True, power=0, inside=False, root=True, square=True, swapped=False, eps_in=True, kept=True
-):
+    correction=_after, inside=False, root=True, square=True, swapped=False, eps_in=True, kept=True,
+    mean=True, rate=True, start=1, sign=-1,
+):  # fmt: skip
     """Return Adam's step with something wrong in it."""
 
     def step(value, g, m, v, t, lr, beta1, beta2, eps):
@@ -55,13 +60,14 @@ def _variant(
         eps = eps if eps_in else 0
         m = keep1 * m + (1 - keep1) * g
         v = keep2 * v + (1 - keep2) * (g * g if square else g)
-        c1, c2 = (1 - beta1 ** (t + power), 1 - beta2 ** (t + power)) if bias else (1, 1)
-        if inside:
-            scale = np.sqrt(v / c2 + eps)
-        else:
-            scale = (np.sqrt(v / c2) if root else v / c2) + eps
-        value = value - lr * (m / c1) / scale
-        return (value, m, v) if kept else (value, m / c1, v / c2)
+        c1, c2 = correction(beta1, t), correction(beta2, t)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if inside:
+                scale = np.sqrt(v / c2 + eps)
+            else:
+                scale = (np.sqrt(v / c2) if root else v / c2) + eps
+            move = (lr if rate else 1) * (m / c1 if mean else g) / scale
+            return (start * value + sign * move, *((m, v) if kept else (m / c1, v / c2)))
 
     return step
 
@@ -78,12 +84,40 @@ exercise = Formula(
     returns=("value", "m", "v"),
     usual=(
         (
-            _variant(bias=False),
+            _variant(sign=1),
+            "adam_step adds the step, which goes uphill: the gradient points to where the loss "
+            "grows, so subtract it.",
+        ),
+        *(
+            (
+                _variant(start=0, sign=sign),
+                "adam_step returns the step alone: the new value is the old one less the step.",
+            )
+            for sign in (1, -1)
+        ),
+        (_variant(rate=False), "adam_step leaves the learning rate lr out of the step."),
+        (
+            _variant(mean=False),
+            "adam_step moves by g, the gradient of this batch alone, where m, the running mean, "
+            "belongs.",
+        ),
+        (
+            _variant(lambda beta, t: 1 - beta * t),
+            "adam_step multiplies beta by t: after t steps 1 - beta^t of the gradient is in the "
+            "mean.",
+        ),
+        (
+            _variant(lambda beta, t: 1 - beta ** (t - 1)),
+            "adam_step corrects by 1 - beta^(t - 1): t is 1 at the first step, where this divides "
+            "by 0.",
+        ),
+        (
+            _variant(lambda beta, t: 1),
             "adam_step lacks the correction of the bias: m and v begin at 0 and are too small at "
             "first, so divide them by c1 and c2.",
         ),
         (
-            _variant(power=1),
+            _variant(lambda beta, t: 1 - beta ** (t + 1)),
             "adam_step counts t from 0 where it begins at 1: c1 is taken a step too late.",
         ),
         (
