@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections import deque
+from collections import UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # nobody's layers: not looked into
 
@@ -42,7 +44,7 @@ def _held(
     elif isinstance(x, Mapping):
         for key, value in list(x.items()):
             yield from _held(value, f"{name}[{key!r}]", wanted, seen)
-    elif isinstance(x, list | tuple | set | frozenset | deque):
+    elif isinstance(x, list | tuple | set | frozenset | deque | UserList):
         for i, value in enumerate(x):
             yield from _held(value, f"{name}[{i}]", wanted, seen)
     elif isinstance(x, MethodType):
@@ -51,9 +53,12 @@ def _held(
         for part in ("func", "args", "keywords"):
             yield from _held(getattr(x, part), f"{name}.{part}", wanted, seen)
     elif isinstance(x, FunctionType):
-        for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-            with suppress(ValueError):  # nothing is in it yet
-                yield from _held(cell.cell_contents, f"{name}.{variable}", wanted, seen)
+        for variable, value in _of_function(x):
+            yield from _held(value, f"{name}.{variable}", wanted, seen)
+    elif isinstance(x, staticmethod | classmethod):
+        yield from _held(x.__func__, name, wanted, seen)
+    elif isinstance(x, np.ndarray) and x.dtype == object:
+        yield from _held(x.ravel().tolist(), name, wanted, seen)
     elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
         kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
         attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})
@@ -62,6 +67,15 @@ def _held(
                 if inspect.ismemberdescriptor(value):  # of __slots__
                     value = getattr(x, n, None)
                 yield from _held(value, f"{name}.{n}".strip("."), wanted, seen)
+
+
+def _of_function(f: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a function keeps: the variables around it, and its default arguments."""
+    for variable, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        with suppress(ValueError):  # nothing is in it yet
+            yield variable, cell.cell_contents
+    yield "__defaults__", f.__defaults__
+    yield from (f.__kwdefaults__ or {}).items()
 
 
 def _is_foreign(x: Any) -> bool:

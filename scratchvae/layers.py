@@ -100,11 +100,12 @@ class Activation:
             raise InputError(
                 f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}"
             )
-        self.name = name
-        self.forward, self.backward = ACTIVATIONS[name]
+        self.name, self._pair = name, ACTIVATIONS[name]
+        self.forward, self.backward = self._pair
 
     def __repr__(self) -> str:
-        return f"Activation({self.name!r})"
+        changed = "" if (self.forward, self.backward) == self._pair else ", changed"
+        return f"Activation({self.name!r}{changed})"
 
 
 class Sequential:

@@ -115,9 +115,10 @@ class Gaussian:
             )
         self.data_dim, self.variance = data_dim, variance
         self.output_dim = 2 * data_dim if variance == "per-dimension" else data_dim
-        start = 0.0 if learned else math.log(float(variance))
-        self.start = backend.asarray([start], dtype=dtype)  # (1,), where a fixed logvar stays
-        self.logvar = Parameter(self.start) if variance == "shared" else None  # (1,)
+        logvar = 0.0 if learned else math.log(float(variance))
+        # (1,); not read where the decoder gives one for each pixel
+        self.logvar = Parameter(backend.asarray([logvar], dtype=dtype))
+        self.logvar.constant = variance != "shared"
 
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
         """Return -log p(x) in nats, (B,), and the cache."""
@@ -130,13 +131,13 @@ class Gaussian:
         dmean, dlogvar = gaussian_nll_backward(dnll, cache)
         if self.variance == "per-dimension":
             return namespace(dmean).concatenate([dmean, dlogvar], axis=-1)  # (B, 2D)
-        if self.logvar is not None:
+        if not self.logvar.constant:
             self.logvar.add(dlogvar)  # (1,)
         return dmean  # (B, D)
 
     def one_logvar(self) -> Array:
         """Return the logvar of every pixel, (1,), where it is fixed or shared."""
-        return self.start if self.logvar is None else self.logvar.value
+        return self.logvar.value
 
     def mean(self, output: Array) -> Array:
         """Return E[x], (B, D)."""
@@ -144,7 +145,7 @@ class Gaussian:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the shared logvar if it is learned."""
-        if self.logvar is not None:
+        if not self.logvar.constant:
             yield "logvar", self.logvar
 
     def __repr__(self) -> str:

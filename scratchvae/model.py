@@ -90,25 +90,23 @@ class Model:
         for name, p in pairs:
             if not isinstance(p, Parameter):
                 raise InputError(f"{name} is a {type(p).__name__}: expected a Parameter")
-            if p.constant:
-                raise InputError(
-                    f"{name} is a constant, and named_parameters names it, so it would be trained: "
-                    "leave it out there, or set its `constant` to False"
-                )
             xp = namespace(p.value)
             if xp is not self.backend.xp or p.value.dtype != self.dtype:
                 raise InputError(
                     f"{name} is a {xp.__name__} array of {p.value.dtype}: expected "
                     f"{self.backend.name} and {self.dtype}, the backend and the dtype of the model"
                 )
-        self._require_named({id(p) for _, p in pairs})
+        self.require_named()
         self.params = Parameters(pairs)
 
-    def _require_named(self, known: set[int]) -> None:
+    def require_named(self) -> None:
         """Raise InputError if a part holds a parameter that it does not name: it would not train.
 
-        What another model holds is its own affair.
+        What another model holds is its own affair. This looks into all that the model holds, so it
+        is asked when parameters are gathered, at the start of an epoch and before a file is
+        written, but not at every step.
         """
+        known = {id(p) for _, p in self.named_parameters()}
 
         def wanted(x: Any) -> bool | None:
             if isinstance(x, Parameter):
@@ -146,6 +144,8 @@ class Model:
         try:
             y, cache = layer.forward(rows)
             shape = tuple(y.shape)
+        except OSError:  # the system's refusal is no fault of the layer
+            raise
         except Exception as error:
             raise InputError(
                 f"the {part} does not turn an array of shape {rows.shape} into (y, cache): "
@@ -158,6 +158,8 @@ class Model:
             )
         try:
             dx = layer.backward(self.backend.xp.zeros_like(y), cache)
+        except OSError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the {part} has a backward that fails: for dy of shape {shape} {text} raised "
@@ -212,7 +214,7 @@ class Model:
 
         If their number n is not given, it is that of the losses.
         """
-        n = terms.loss.size if n is None else n
+        n = (terms.loss.shape or (1,))[-1] if n is None else n
         for name, term in terms._asdict().items():
             if term.shape != (n,):
                 raise InputError(
@@ -295,8 +297,9 @@ class Model:
         in or changed, or a method replaced. The parts stand there in words then.
         """
         same = self._stacks == self._in_words() and isinstance(self._options["likelihood"], str)
-        parts = [layer for part in self.parts for layer in _within(getattr(self, part))]
-        same = same and not any(_has_own_method(x) for x in (self, *parts))
+        parts = (getattr(self, part) for part in (*self.parts, "prior"))
+        layers = [layer for part in parts for layer in _within(part)]
+        same = same and not any(_has_own_method(x) for x in (self, *layers))
         config = {"kind": vars(type(self)).get("kind") if same else None}
         config |= {"class": type(self).__name__, "data_dim": self.data_dim}
         shape = {"latent_dim": self.latent_dim, "dtype": self.dtype.name}
@@ -336,6 +339,7 @@ class Model:
             If a parameter holds NaN or an infinity, which `load` would refuse.
         """
         self.check_parts()
+        self.require_named()
         for name in self.params.names:
             if not bool(self.backend.xp.isfinite(self.params[name].value).all()):
                 raise NonFiniteError(f"{path} is not written: {name} is not finite")

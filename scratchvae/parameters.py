@@ -147,7 +147,7 @@ class Parameters(_ValueAndGradient):
     Raises
     ------
     InputError
-        If there is none, if two have one name, or if one parameter has two names.
+        If there is none, if two have one name, if one parameter has two names, or is a constant.
     """
 
     def __init__(self, named: Iterable[tuple[str, Parameter]]) -> None:
@@ -158,6 +158,7 @@ class Parameters(_ValueAndGradient):
         self._parameters = dict(self._pairs)
         if not self._pairs:
             raise InputError("there are no parameters to gather: expected one at least")
+        _refuse_constants(self._pairs)
         names = [name for name, _ in self._pairs]
         if len(self._parameters) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -256,6 +257,7 @@ class Parameters(_ValueAndGradient):
     def require(self, named: Iterable[tuple[str, Parameter]]) -> None:
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
+        _refuse_constants(pairs)
         now, before = ([(n, id(p)) for n, p in some] for some in (pairs, self._pairs))
         if now != before:
             same = {*now} & {*before}
@@ -285,6 +287,15 @@ class Parameters(_ValueAndGradient):
                         f"{name}.{what} is not a view of the model's flat vector any more, "
                         "so the optimizer would not reach it"
                     )
+
+
+def _refuse_constants(pairs: list[tuple[str, Parameter]]) -> None:
+    for name, p in pairs:
+        if getattr(p, "constant", False):
+            raise InputError(
+                f"{name} is a constant, and named_parameters names it, so it would be trained: "
+                "leave it out there, or set its `constant` to False"
+            )
 
 
 def _address(x: Array) -> int:

@@ -680,24 +680,25 @@ class Run:
                     for place in (self.out, self.out / "figures"):
                         checkpoint.remove_leftovers(place)
                 yield
-                made = False
+                made = []
         finally:
             if outermost:  # while nobody holds it, a copy may take its place
                 self._claimed = None
-            if made:  # and nothing came of it
-                with suppress(OSError):  # there are files after all
-                    self.out.rmdir()
+            with suppress(OSError):  # there are files after all
+                for folder in made:  # and nothing came of it
+                    folder.rmdir()
 
-    def _make_folder(self) -> bool:
-        """Make the folder if it is not there; return whether it was made."""
+    def _make_folder(self) -> list[Path]:
+        """Make the folder if it is not there; return those that were made, the innermost first."""
         while True:
+            missing = [p for p in (self.out, *self.out.parents) if not os.path.lexists(p)]
             try:
                 self.out.mkdir(parents=True)  # for one process alone, if two come here together
                 self._named = True
-                return True
+                return missing
             except OSError as error:
                 if self._named and os.path.isdir(self.out):
-                    return False
+                    return []
                 tried = self.out
                 if not self._named and isinstance(error, FileExistsError):
                     self.out = _free_folder(self.options)

@@ -263,6 +263,7 @@ class Trainer:
 
     def _run_epoch(self, on_step: OnStep) -> None:
         self.dataset.require_whole()
+        self.model.require_named()
         # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
@@ -280,6 +281,7 @@ class Trainer:
 
     def _step(self, rows: Array, loss_and_grad: LossAndGrad) -> Terms:
         model, optimizer = self.model, self.optimizer
+        _require_own(optimizer, model)
         now = self.epoch + self.batch / self.batches_per_epoch
         optimizer.lr = self.schedule(now)
         if self.beta_schedule:

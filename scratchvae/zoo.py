@@ -252,7 +252,7 @@ class GaussianWithoutLogvar(GaussianWithoutConstant):
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
         """Return doutput; add to the gradient for the one logvar what is left of it."""
         doutput = super().nll_backward(dnll, cache)
-        if self.likelihood.logvar is not None:
+        if not self.likelihood.logvar.constant:
             self.likelihood.logvar.add(-0.5 * self.data_dim * dnll.sum())
         return doutput
 

@@ -306,7 +306,9 @@ WRONG = {
         (nll("-log_w.min(0) - np.log(np.exp(log_w - log_w.min(0)).mean(axis=0))"), "nll overflows"),
         (nll("-log_w.mean(0) - np.log(np.exp(log_w - log_w.mean(0)).mean(0))"), "nll overflows"),
         (nll("500 - np.log(np.exp(log_w + 500).mean(axis=0))"), "nll is wrong"),
-        (nll("-log_w.max() - np.log(np.exp(log_w - log_w.max()).mean(axis=0))"), "nll is "),
+        (nll("-log_w.max() - np.log(np.exp(log_w - log_w.max()).mean(axis=0))"),
+         "also after the largest of another example"),
+        (nll("-log_w.max(axis=0)"), "takes the largest weight of each example alone"),
     ],
     "23_settings": [
         (settings(), "It is still falling, by"),

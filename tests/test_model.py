@@ -5,6 +5,7 @@ import functools
 import json
 import pickle
 import sys
+from collections import UserList
 
 import numpy as np
 import pytest
@@ -259,6 +260,28 @@ class Fussy(Scale):
         return dy.copy()
 
 
+class Unreadable(Scale):
+    """Meets a system that refuses, in forward or in backward."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def forward(self, x):
+        if self.where == "forward":
+            raise FileNotFoundError("gone")
+        return x + 1, None
+
+    def backward(self, dy, cache):
+        raise FileNotFoundError("gone")
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_what_the_system_refuses_is_no_fault_of_the_part(where):
+    encoder = sv.Sequential([Unreadable(where), sv.Linear(6, 4, dtype="float64")])
+    with pytest.raises(FileNotFoundError, match=r"^gone$"):
+        sv.VAE(6, encoder=encoder, **OPTIONS)
+
+
 def test_a_part_that_takes_nothing_but_pixels_is_fine(x):
     encoder = sv.Sequential([Fussy(), sv.Linear(6, 4, dtype="float64")])
     sv.VAE(6, encoder=encoder, **OPTIONS).loss_and_grad(x)
@@ -378,6 +401,53 @@ class OfPartials:
         self.backward = functools.partial(type(inner).backward, inner)
 
 
+class OfDefaults:
+    def __init__(self, inner):
+        self.forward = lambda x, layer=inner: layer.forward(x)
+        self.backward = lambda dy, cache, *, layer=inner: layer.backward(dy, cache)
+
+
+class OfADefault:
+    def __init__(self, inner):
+        self.forward = lambda x, *, layer=inner: layer.forward(x)
+        self.backward = lambda dy, cache, *, layer=inner: layer.backward(dy, cache)
+
+
+def of_static_methods(inner):
+    class Static:
+        @staticmethod
+        def forward(x):
+            return inner.forward(x)
+
+        @staticmethod
+        def backward(dy, cache):
+            return inner.backward(dy, cache)
+
+    return Static()
+
+
+class OfAnArray:
+    def __init__(self, inner):
+        self.layers = np.array([[inner]], dtype=object)
+
+    def forward(self, x):
+        return self.layers[0, 0].forward(x)
+
+    def backward(self, dy, cache):
+        return self.layers[0, 0].backward(dy, cache)
+
+
+class OfAUserList(OfAnArray):
+    def __init__(self, inner):
+        self.layers = UserList([inner])
+
+    def forward(self, x):
+        return self.layers[0].forward(x)
+
+    def backward(self, dy, cache):
+        return self.layers[0].backward(dy, cache)
+
+
 class OfASet:
     def __init__(self, inner):
         self.layers = {inner}
@@ -396,6 +466,11 @@ class OfASet:
         (OfClosures, r"forward\.inner\.W"),
         (OfPartials, r"forward\.args\[0\]\.W"),
         (OfASet, r"layers\[0\]\.W"),
+        (OfDefaults, r"forward\.__defaults__\[0\]\.W"),
+        (OfADefault, r"forward\.layer\.W"),
+        (of_static_methods, r"forward\.inner\.W"),
+        (OfAnArray, r"layers\[0\]\.W"),
+        (OfAUserList, r"layers\[0\]\.W"),
     ],
 )
 def test_a_layer_that_another_reaches_by_functions_would_not_train_and_is_refused(kind, where):
@@ -413,22 +488,40 @@ def test_constants_and_other_models_may_be_held_without_a_name(x):
     assert model.params.names == [
         n for n in sv.VAE(6, **OPTIONS).params.names if n[:7] == "decoder"
     ]
-    model.loss_and_grad(x)
+    assert sv.gradcheck.check_model(model, x).unchecked == {}
+    fixed = sv.VAE(6, likelihood="gaussian", variance=0.5, **OPTIONS)
+    assert sv.gradcheck.check_model(fixed, x).unchecked == {}
     model.teacher = sv.VAE(6, **OPTIONS)
     model.trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
     model.encoder = dense(6, 4)  # the optimizer holds the parameters of before
     model.gather()
 
 
-def test_a_constant_that_is_named_is_refused():
+def test_a_constant_that_is_named_is_refused(x):
     layer = sv.Linear(6, 4, dtype="float64")
+    model = sv.VAE(6, encoder=layer, **OPTIONS)
     layer.b.constant = True
-    with pytest.raises(sv.InputError) as error:
-        sv.VAE(6, encoder=layer, **OPTIONS)
-    assert str(error.value) == (
-        "encoder.b is a constant, and named_parameters names it, so it would be trained: leave it "
-        "out there, or set its `constant` to False"
-    )
+    adam = sv.Adam(model.params)
+    for use in model.gather, lambda: model.loss_and_grad(x), lambda: Trainer(model, adam, x):
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == (
+            "encoder.b is a constant, and named_parameters names it, so it would be trained: leave "
+            "it out there, or set its `constant` to False"
+        )
+
+
+def test_a_layer_that_names_nothing_is_found_where_it_was_put_in_afterwards(x, tmp_path):
+    model = sv.VAE(6, **OPTIONS)
+    trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
+    model.encoder.layers[1] = Wrapped(sv.Activation("tanh"))
+    trainer.run(1)
+    model.encoder.layers[1] = Wrapped(sv.Linear(400, 400, dtype="float64"))
+    for use in lambda: trainer.run(2), lambda: model.save(tmp_path / "m.safetensors"):
+        with pytest.raises(sv.InputError, match=r"\.W is a Parameter that no named_parameters"):
+            use()
+    unchecked = sv.gradcheck.check_model(model, x).unchecked
+    assert "encoder.layers[1].parts['inner'][0].W" in unchecked
 
 
 @pytest.mark.parametrize("named", [{"W": 1}, [3], 5])
@@ -792,8 +885,13 @@ def test_options_that_would_not_build_the_model_again_have_no_kind():
     patched = sv.VAE(6, (3,), 2)
     layer = patched.encoder.layers[0]
     layer.forward = lambda x: sv.Linear.forward(layer, 2 * x)
+    activation = sv.VAE(6, (3,), 2)
+    tanh = activation.encoder.layers[1]
+    tanh.forward, tanh.backward = sv.activations.ACTIVATIONS["tanh"]
+    prior = sv.VAE(6, (3,), 2)
+    prior.prior.draw = lambda *args: 0
     handed_in = sv.VAE(6, latent_dim=2, decoder=sv.Linear(2, 6))
-    for model in Own(6), changed, replaced, patched, handed_in:
+    for model in Own(6), changed, replaced, patched, activation, prior, handed_in:
         assert model.config()["kind"] is None
         json.dumps(model.config())
     assert Own(6).config()["class"] == "Own"

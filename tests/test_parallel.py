@@ -71,7 +71,7 @@ def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
     original, together = sv.Autoencoder.loss_and_grad, threading.Barrier(3, timeout=60)
 
     def spy(self, x, eps=None, batch_size=None):
-        if batch_size == 4:  # the probe, see `adds_up`
+        if batch_size not in (None, 8):  # the probe, see `adds_up`
             return original(self, x, eps, batch_size)
         together.wait()  # reached by all three, or by none
         seen.append((threading.get_ident(), len(x)))
@@ -317,6 +317,60 @@ def test_a_model_whose_batches_are_no_sums_of_parts_is_trained_at_once(rng, seed
         # It was found out on a copy.
         np.testing.assert_array_equal(model.params.value, values)
         assert model.rng.bit_generator.state == state
+
+
+class Decay(sv.VAE):
+    """Weight decay in every loss, and its gradient once in a backward, whatever dloss is.
+
+    For a whole batch that is right: the weights of the losses add up to 1.
+    """
+
+    decay = 1e-5
+
+    def forward(self, x, eps=None):
+        terms, cache = super().forward(x, eps)
+        penalty = self.decay / 2 * (self.params.value**2).sum()
+        return terms._replace(loss=terms.loss + penalty), cache
+
+    def backward(self, dloss, cache):
+        super().backward(dloss, cache)
+        self.params.grad += self.decay * self.params.value
+
+
+class MeanCode(sv.VAE):
+    """A penalty on the square of the mean of mu over the batch."""
+
+    def kl(self, mu, logvar):
+        kl, cache = super().kl(mu, logvar)
+        return kl + 0.1 * (mu.mean(axis=0) ** 2).sum(), (cache, mu)
+
+    def kl_backward(self, dkl, cache):
+        dmu, dlogvar = super().kl_backward(dkl, cache[0])
+        mu = cache[1]
+        return dmu + 0.2 * dkl.sum() * mu.mean(axis=0) / len(mu), dlogvar
+
+
+@pytest.mark.parametrize("kind", [Decay, MeanCode])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_that_is_none_of_single_examples_is_trained_at_once(kind, dtype, rng, seed, cores):
+    cores(2)
+    x = rng.random((5, 12))
+    assert sv.gradcheck.check_model(a_model(kind, seed), x).ok
+    model = kind(12, (9, 7), 3, dtype=dtype, rng=seed)
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        assert loss_and_grad == model.loss_and_grad
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("kind", "options"), CASES)
+def test_after_training_too_a_batch_is_taken_in_parts(kind, options, dtype, rng, seed, cores):
+    """Whatever sizes its gradients have, rounding is told from a layer that mixes examples."""
+    model = kind(12, (40, 7), 3, **options, dtype=dtype, rng=seed)
+    data = Dataset.from_arrays(rng.random((60, 12)), test=rng.random((5, 12)))
+    Trainer(model, sv.Adam(model.params, 1e-2), data, batch_size=20).run(3)
+    cores(2)
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        assert loss_and_grad != model.loss_and_grad
 
 
 def test_parameters_gathered_in_the_middle_are_refused(rng, seed, cores):

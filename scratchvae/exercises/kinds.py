@@ -104,12 +104,12 @@ def same(mine: Any, true: Any) -> bool:
 
 def table(rows: Sequence[tuple[str, Any, Any]]) -> str:
     """Return a few lines with the columns yours and true."""
-    lines = [f"    {'':20}{'yours':>14}{'true':>14}"]
+    lines = [f"    {'':24}{'yours':>14}{'true':>14}"]
     # More digits where six are not enough to tell the two apart.
     same_ = any(f"{mine:.6g}" == f"{true:.6g}" and mine != true for _, mine, true in rows)
     digits = 11 if same_ else 6
     for label, mine, true in rows:
-        lines.append(f"    {label:20}{mine + 0.0:14.{digits}g} {true + 0.0:13.{digits}g}")
+        lines.append(f"    {label:24}{mine + 0.0:14.{digits}g} {true + 0.0:13.{digits}g}")
     return "\n".join(lines)
 
 
@@ -205,7 +205,7 @@ class Derive(Exercise):
             y, _ = as_pair(names[0], mine[0](*(a.copy() for a in args)))
             true = self.pair[0](*args)[0]
             sentence = f"{names[0]} gives other values than it did: put its given lines back."
-            require_values("y", y, true, sentence)
+            require_values(names[0], y, true, sentence)
             require_gradient(mine, self.pair, args, self.wrt, rng, self.usual)
         return f"{names[1]} agrees with differences of {names[0]}, for {DRAWS} draws of arguments."
 
@@ -386,7 +386,7 @@ class Repair(Exercise):
             if same(y, self.bug(*args)[0]):
                 raise Wrong(
                     f"Your test finds the bug, but {names[0]} still has it: mend it.",
-                    worst("y", y, true),
+                    worst(names[0], y, true),
                 )
             if self.meaning is not None:
                 self.meaning(mine[0], rng)
@@ -396,7 +396,7 @@ class Repair(Exercise):
                     f"Your test finds the bug, and {names[0]} now means the right thing, but its "
                     "values are not those of the formula above."
                 )
-            require_values("y", y, true, sentence)
+            require_values(names[0], y, true, sentence)
             try:
                 require_gradient(mine, self.pair, args, self.wrt, rng)
             except Wrong as wrong:

@@ -10,13 +10,14 @@ import numpy as np
 
 from scratchvae.backend import Array, namespace
 from scratchvae.held import held
+from scratchvae.parameters import Parameter
 
 from .slopes import OutOfTime, sizes_of, time_limit
 
 MOVES = (2.0**-6, -1.0)  # in units of size: far too, for what is small beside the rest
 REASON = (
-    "forward reads it and named_parameters does not name it: name it, or make it read-only, "
-    "a.flags.writeable = False, if it is a constant"
+    "forward reads it and named_parameters does not name it: name it or, if it is a constant, make "
+    "it read-only, a.flags.writeable = False, or give its Parameter constant = True"
 )
 
 
@@ -26,7 +27,7 @@ def unnamed(
     """Return the name of every such array, with the reason why it is not checked.
 
     `known` are the arguments and parameters. Whether forward reads an array is found by moving it:
-    its result moves too. A read-only array is a constant.
+    its result moves too. A read-only array is a constant, and so is a Parameter that says so.
     """
     y, found = forward().copy(), {}  # a copy: the owner may hold it
     for name, a in held(owner, _is_array):
@@ -57,7 +58,13 @@ def _moves(a: Array, y: Array, forward: Callable[[], Array], limit: float) -> bo
 
 
 def _is_array(x: Any) -> bool | None:
-    """Tell `held` which objects are float arrays; other arrays hold nothing."""
-    if not hasattr(x, "dtype"):
+    """Tell `held` which objects are float arrays; other arrays and constants hold nothing.
+
+    A model or a layer may have a dtype too.
+    """
+    if isinstance(x, Parameter) and x.constant:
+        return False
+    kind = getattr(getattr(x, "dtype", None), "kind", "O")
+    if kind == "O" or not hasattr(x, "__array__"):
         return None
-    return getattr(x.dtype, "kind", "") == "f" and hasattr(x, "flags") and bool(x.size)
+    return kind == "f" and hasattr(x, "flags") and bool(x.size)

@@ -95,10 +95,14 @@ exercise = _Nll(
             lambda log_w: evaluation.log_sum_exp(log_w) - np.log(len(log_w)),
             "nll has the wrong sign: it is minus the log.",
         ),
-        (
-            lambda log_w: -np.log(np.exp(log_w).mean(axis=0)),
-            "nll is infinite: exp of a log weight near -800 is 0. Take out the largest log weight "
-            "of each example first, and add it again behind the log.",
+        *(
+            (
+                _taken_out(of),
+                "nll is infinite: exp of a log weight near -800 is 0, also after the largest of "
+                "another example is taken out. Take out the largest log weight of each example "
+                "first, and add it again behind the log.",
+            )
+            for of in (lambda log_w, axis: 0, lambda log_w, axis: log_w.max())
         ),
         *(
             (
@@ -107,6 +111,10 @@ exercise = _Nll(
                 "of each example, so that no exp is above 1.",
             )
             for of in (np.min, np.mean)
+        ),
+        (
+            lambda log_w: -log_w.max(axis=0),
+            "nll takes the largest weight of each example alone: expected the mean of its K.",
         ),
         (
             lambda log_w: np.log(log_w.shape[1]) - evaluation.log_sum_exp(log_w.T),

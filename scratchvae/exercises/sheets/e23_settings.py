@@ -1,10 +1,11 @@
 """Reproduce: a good VAE of the digits.
 
 About 15 minutes. With the settings below a VAE of the embedded digits ends at a test loss of about
-25.1 nats. Others do much better, with the same beta = 1, so with the same bound.
+25.2 nats. Others do much better, with the same beta = 1, so with the same bound.
 
 Task: find settings that reach 24.3 nats or less, in at most 150 epochs. You need not guess: the
 verdict says what it sees, such as how many latent units are in use, or that training still goes on.
+The seed is fixed, so on one machine the same settings always give the same loss.
 """
 
 settings = {
@@ -39,7 +40,7 @@ class _Settings(Exercise):
         if missing := [name for name in KNOWN if name not in settings]:
             raise Wrong(f"settings lacks {missing[0]!r}: expected {', '.join(KNOWN)}.")
         try:
-            trainer = self._trained(**settings, rng=rng)
+            trainer = self._trained(**settings)
         except InputError as error:
             raise Wrong(f"These settings cannot be used: {error}.") from None
         except NonFiniteError:
@@ -52,13 +53,13 @@ class _Settings(Exercise):
         raise Wrong(f"{at}: {BAND} is to be reached. {self._advice(trainer, latent)}")
 
     @staticmethod
-    def _trained(hidden, latent_dim, activation, lr, batch_size, epochs, rng):
+    def _trained(hidden, latent_dim, activation, lr, batch_size, epochs):
         from tqdm import tqdm
 
         if check_size("epochs", epochs) > MOST:
             raise InputError(f"epochs is {epochs}: expected {MOST} at most")
         check_number("lr", lr, positive=True)
-        model = VAE(64, hidden, latent_dim, activation=activation, rng=rng)
+        model = VAE(64, hidden, latent_dim, activation=activation, rng=0)
         trainer = Trainer(
             model, Adam(model.params, lr), datasets.load("digits"), batch_size=batch_size
         )
