@@ -47,6 +47,10 @@ def _held(
     elif isinstance(x, list | tuple | set | frozenset | deque | UserList):
         for i, value in enumerate(x):
             yield from _held(value, f"{name}[{i}]", wanted, seen)
+    elif isinstance(x, np.ndarray):
+        # One by one: a list of them would not last, and another object may then have its id.
+        for i, value in enumerate(x.ravel().tolist() if x.dtype == object else ()):
+            yield from _held(value, f"{name}[{i}]", wanted, seen)
     elif isinstance(x, MethodType):
         yield from _held(x.__self__, f"{name}.__self__", wanted, seen)
     elif isinstance(x, functools.partial):
@@ -57,8 +61,6 @@ def _held(
             yield from _held(value, f"{name}.{variable}", wanted, seen)
     elif isinstance(x, staticmethod | classmethod):
         yield from _held(x.__func__, name, wanted, seen)
-    elif isinstance(x, np.ndarray) and x.dtype == object:
-        yield from _held(x.ravel().tolist(), name, wanted, seen)
     elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
         kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
         attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})

@@ -149,11 +149,11 @@ def adds_up(model: Autoencoder) -> bool:
             # As a share of a batch that is larger by a power of 2, which changes no digit.
             large = [2**20 * g for g in found(slice(4), 4 * 2**20)]
             size = np.linalg.norm(np.concatenate([g.ravel() for g in whole[1:]]))
-            eps_ = np.finfo(probe.dtype).eps
+            ulp = np.finfo(probe.dtype).eps
             far = [
                 # Rounding of sums in another order is far below; and NaN is no difference: that
                 # the loss is not finite, the trainer will say.
-                np.linalg.norm(w - other) > 1e3 * eps_ * np.linalg.norm(w) + 10 * eps_ * size
+                np.linalg.norm(w - other) > 1e3 * ulp * np.linalg.norm(w) + 10 * ulp * size
                 for w, a, b, c in zip(whole, one, others, large, strict=True)
                 for other in (a + b, c)
             ]
