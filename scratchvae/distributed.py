@@ -22,6 +22,7 @@ import numpy as np
 from .backend import Array, asnumpy
 from .errors import InputError, RanksDifferError, check_count
 from .parallel import LossAndGrad, adds_up, in_parts, part_of, share
+from .parameters import Parameters
 from .vae import Autoencoder, Terms
 
 
@@ -56,6 +57,7 @@ class Ranks:
         self.comm, self.shards = comm, check_count("shards", shards)
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
+        self._asked: tuple[Parameters | None, bool] = (None, True)
         if shards % self.size:
             raise InputError(
                 f"shards is {shards}, for {self.size} ranks: expected a number that {self.size} "
@@ -141,6 +143,12 @@ class Ranks:
         """Return the rows of a batch of n that this rank takes; there may be none."""
         return part_of(n, self.rank, self.size)
 
+    def _adds_up(self, model: Autoencoder) -> bool:
+        """Return what `adds_up` says, which takes as long as a few steps: ask once for a model."""
+        if self._asked[0] is not model.params:
+            self._asked = model.params, adds_up(model)
+        return self._asked[1]
+
     @contextmanager
     def in_parts(self, model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
         """Yield a function (x, eps, batch_size) -> terms, for this rank's rows of a batch.
@@ -153,7 +161,7 @@ class Ranks:
         AgreedError
             If a batch of the model cannot be shared out, see `parallel.adds_up`.
         """
-        if (self.shards or self.size > 1) and self.any(not adds_up(model)):
+        if (self.shards or self.size > 1) and self.any(not self._adds_up(model)):
             raise AgreedError(
                 "the batches of this model cannot be shared out: the loss and gradient of a batch "
                 "are not the sums of those of its parts, as where a layer normalises over the "
@@ -166,7 +174,7 @@ class Ranks:
                 yield _Shards(self, model)
             return
         rows = self.rows(batch_size)
-        with in_parts(model, rows.stop - rows.start) as loss_and_grad:
+        with in_parts(model, rows.stop - rows.start, self._adds_up) as loss_and_grad:
             if self.size == 1:
                 yield lambda x, eps, batch_size: loss_and_grad(x, eps)
             else:

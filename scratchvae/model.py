@@ -103,8 +103,8 @@ class Model:
         """Raise InputError if a part holds a parameter that it does not name: it would not train.
 
         What another model holds is its own affair. This looks into all that the model holds, so it
-        is asked when parameters are gathered, at the start of an epoch and before a file is
-        written, but not at every step.
+        is asked when parameters are gathered, when training begins and before a file is written,
+        but not at every step.
         """
         known = {id(p) for _, p in self.named_parameters()}
 

@@ -58,65 +58,6 @@ def share(
     return loss_and_grad(x[rows], noise_of(eps, rows), batch_size=batch_size)
 
 
-@contextmanager
-def in_parts(model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:
-    """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
-
-    On a GPU it is `fused.loss_and_grad`. For batches of less than `ROWS` examples a thread, where
-    BLAS makes better use of the threads, it is the method itself. Otherwise BLAS has one thread
-    while this context lasts, and each part of a batch has one, with a twin of the model, made now.
-    The sum over the examples is taken in another order than the method's, so the results differ by
-    rounding; they are the same at every call with n threads. Where parts would differ from the
-    whole by more, see `adds_up`, it is the method again.
-
-    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
-    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
-    flag of its own, does not.
-    """
-    if kernels.find("code_gradient", model.params.value):  # there is none for the CPU
-        yield functools.partial(fused.loss_and_grad, model)
-        return
-    if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
-        yield model.loss_and_grad  # which takes as long as a short epoch
-        return
-    from threadpoolctl import threadpool_info, threadpool_limits
-
-    found = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
-    n = max(found, default=1)
-    if n == 1 or batch_size < n * ROWS:
-        yield model.loss_and_grad
-        return
-    if not adds_up(model):
-        yield model.loss_and_grad
-        return
-    twins = [model.twin() for _ in range(n - 1)]  # one for each other part
-
-    def loss_and_grad(x: Array, eps: Array | None, batch_size: int | None = None) -> Terms:
-        def part(model: Autoencoder, rows: slice) -> Terms:
-            return share(model.loss_and_grad, x, eps, rows, batch_size or len(x))
-
-        parts = (part_of(len(x), i, n) for i in range(n))
-        first, *others = [rows for rows in parts if rows.start < rows.stop]
-        # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
-        running = []
-        for twin, rows in zip(twins, others, strict=False):
-            twin.follow(model)
-            running.append((twin, pool.submit(copy_context().run, part, twin, rows)))
-        terms = [part(model, first)]
-        # Each is a share of the mean over the whole batch, so they add.
-        for twin, future in running:
-            terms.append(future.result())
-            model.params.grad += twin.params.grad
-        return Terms(*np.sum(terms, axis=0))
-
-    one = 1, "blas"  # a BLAS on OpenMP has to be told in each thread
-    with (
-        threadpool_limits(*one),
-        futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=one) as pool,
-    ):
-        yield loss_and_grad
-
-
 def adds_up(model: Autoencoder) -> bool:
     """Return whether a batch's loss and gradient are the sums of those of its parts, in copies.
 
@@ -160,3 +101,64 @@ def adds_up(model: Autoencoder) -> bool:
     except Exception:
         return False
     return not any(far) and not bool(model.params.grad.any())
+
+
+@contextmanager
+def in_parts(
+    model: Autoencoder, batch_size: int, may_divide: Callable[[Autoencoder], bool] = adds_up
+) -> Iterator[LossAndGrad]:
+    """Yield a function that does what ``model.loss_and_grad`` does, on as many threads as BLAS has.
+
+    On a GPU it is `fused.loss_and_grad`. For batches of less than `ROWS` examples a thread, where
+    BLAS makes better use of the threads, it is the method itself. Otherwise BLAS has one thread
+    while this context lasts, and each part of a batch has one, with a twin of the model, made now.
+    The sum over the examples is taken in another order than the method's, so the results differ by
+    rounding; they are the same at every call with n threads. Where parts would differ from the
+    whole by more, which `may_divide` tells, it is the method again.
+
+    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
+    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
+    flag of its own, does not.
+    """
+    if kernels.find("code_gradient", model.params.value):  # there is none for the CPU
+        yield functools.partial(fused.loss_and_grad, model)
+        return
+    if model.backend.name != "numpy" or batch_size < 2 * ROWS:  # before the threads are looked up,
+        yield model.loss_and_grad  # which takes as long as a short epoch
+        return
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    found = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    n = max(found, default=1)
+    if n == 1 or batch_size < n * ROWS:
+        yield model.loss_and_grad
+        return
+    if not may_divide(model):
+        yield model.loss_and_grad
+        return
+    twins = [model.twin() for _ in range(n - 1)]  # one for each other part
+
+    def loss_and_grad(x: Array, eps: Array | None, batch_size: int | None = None) -> Terms:
+        def part(model: Autoencoder, rows: slice) -> Terms:
+            return share(model.loss_and_grad, x, eps, rows, batch_size or len(x))
+
+        parts = (part_of(len(x), i, n) for i in range(n))
+        first, *others = [rows for rows in parts if rows.start < rows.stop]
+        # Each in a copy of this thread's context, where NumPy keeps what to do about an overflow.
+        running = []
+        for twin, rows in zip(twins, others, strict=False):
+            twin.follow(model)
+            running.append((twin, pool.submit(copy_context().run, part, twin, rows)))
+        terms = [part(model, first)]
+        # Each is a share of the mean over the whole batch, so they add.
+        for twin, future in running:
+            terms.append(future.result())
+            model.params.grad += twin.params.grad
+        return Terms(*np.sum(terms, axis=0))
+
+    one = 1, "blas"  # a BLAS on OpenMP has to be told in each thread
+    with (
+        threadpool_limits(*one),
+        futures.ThreadPoolExecutor(n - 1, initializer=threadpool_limits, initargs=one) as pool,
+    ):
+        yield loss_and_grad

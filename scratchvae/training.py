@@ -229,6 +229,7 @@ class Trainer:
         """
         check_count("epochs", epochs)
         _require_own(self.optimizer, self.model)
+        self.model.require_named()
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:
@@ -263,7 +264,6 @@ class Trainer:
 
     def _run_epoch(self, on_step: OnStep) -> None:
         self.dataset.require_whole()
-        self.model.require_named()
         # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
