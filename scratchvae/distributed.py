@@ -165,7 +165,9 @@ class Ranks:
             raise AgreedError(
                 "the batches of this model cannot be shared out: the loss and gradient of a batch "
                 "are not the sums of those of its parts, as where a layer normalises over the "
-                "batch or draws random numbers of its own; train it in one process, without shards"
+                "batch or draws random numbers of its own, or the gradient is clipped, or it holds "
+                "what cannot be copied, such as an open file; train it in one process, without "
+                "shards"
             )
         if self.shards:
             from threadpoolctl import threadpool_limits

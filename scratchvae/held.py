@@ -28,47 +28,61 @@ def held(x: Any, wanted: Callable[[Any], bool | None]) -> Iterator[tuple[str, An
         Returns True for what is to be yielded, False for what is to be passed over with all that
         it holds, and None for what is to be looked into.
     """
-    yield from _held(x, "", wanted, set())
-
-
-def _held(
-    x: Any, name: str, wanted: Callable[[Any], bool | None], seen: set[int]
-) -> Iterator[tuple[str, Any]]:
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    verdict = wanted(x)
-    if verdict is not None:
+    # By id, with the object, so that its id stays its own; a stack, since chains may be long.
+    seen: dict[int, Any] = {}
+    stack = [("", x)]
+    while stack:
+        name, x = stack.pop()
+        if id(x) in seen:
+            continue
+        seen[id(x)] = x
+        verdict = None
+        with suppress(Exception):  # what is asked for may be an attribute that raises
+            verdict = wanted(x)
         if verdict:
             yield name, x
-    elif isinstance(x, Mapping):
+        elif verdict is None:
+            children: list[tuple[str, Any]] = []
+            with suppress(Exception):  # of what is closed, say
+                children += _elements(x, name)
+            children += _attributes(x, name)
+            stack += reversed(children)
+
+
+def _elements(x: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is in a container or a function."""
+    if isinstance(x, Mapping):
         for key, value in list(x.items()):
-            yield from _held(value, f"{name}[{key!r}]", wanted, seen)
+            yield f"{name}[{key!r}]", value
     elif isinstance(x, list | tuple | set | frozenset | deque | UserList):
         for i, value in enumerate(x):
-            yield from _held(value, f"{name}[{i}]", wanted, seen)
-    elif isinstance(x, np.ndarray):
-        # One by one: a list of them would not last, and another object may then have its id.
-        for i, value in enumerate(x.ravel().tolist() if x.dtype == object else ()):
-            yield from _held(value, f"{name}[{i}]", wanted, seen)
+            yield f"{name}[{i}]", value
+    elif isinstance(x, np.ndarray) and x.dtype == object:
+        for i, value in enumerate(x.ravel().tolist()):
+            yield f"{name}[{i}]", value
     elif isinstance(x, MethodType):
-        yield from _held(x.__self__, f"{name}.__self__", wanted, seen)
+        yield f"{name}.__self__", x.__self__
     elif isinstance(x, functools.partial):
         for part in ("func", "args", "keywords"):
-            yield from _held(getattr(x, part), f"{name}.{part}", wanted, seen)
+            yield f"{name}.{part}", getattr(x, part)
     elif isinstance(x, FunctionType):
         for variable, value in _of_function(x):
-            yield from _held(value, f"{name}.{variable}", wanted, seen)
+            yield f"{name}.{variable}", value
     elif isinstance(x, staticmethod | classmethod):
-        yield from _held(x.__func__, name, wanted, seen)
-    elif not inspect.isclass(x) and (isinstance(x, SimpleNamespace) or not _is_foreign(x)):
-        kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
-        attributes = {n: v for k in kinds for n, v in vars(k).items()} | getattr(x, "__dict__", {})
-        for n, value in attributes.items():
-            if n[:2] != "__":
-                if inspect.ismemberdescriptor(value):  # of __slots__
-                    value = getattr(x, n, None)
-                yield from _held(value, f"{name}.{n}".strip("."), wanted, seen)
+        yield name, x.__func__
+
+
+def _attributes(x: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object that is somebody's own, and those of its class."""
+    if inspect.isclass(x) or (_is_foreign(x) and not isinstance(x, SimpleNamespace)):
+        return
+    kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
+    attributes = {n: v for k in kinds for n, v in vars(k).items()}
+    for n, value in (attributes | getattr(x, "__dict__", {})).items():
+        if n[:2] != "__":
+            if inspect.ismemberdescriptor(value):  # of __slots__
+                value = getattr(x, n, None)
+            yield f"{name}.{n}".strip("."), value
 
 
 def _of_function(f: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -62,45 +62,52 @@ def adds_up(model: Autoencoder) -> bool:
     """Return whether a batch's loss and gradient are the sums of those of its parts, in copies.
 
     They are not where a layer mixes the examples of a batch, as batch normalisation does, where it
-    draws random numbers of its own, or where a backward adds something that has no factor dloss,
-    as a penalty once for each part. Nor are they where a layer cannot be copied, or reaches a
-    parameter in another way than through its attributes, as a function that was made around one
-    does: the copy's gradient is then added to the model's.
+    draws random numbers of its own, where a backward adds something that has no factor dloss, as a
+    penalty once for each part, or where the gradient is clipped. Nor are they where a layer cannot
+    be copied, or reaches a parameter in another way than through its attributes, as a function
+    that was made around one does: the copy's gradient is then added to the model's.
     """
+    # A rounding error may open or close a ReLU, once in a thousand draws: ask again then.
+    return _adds_up(model, 0) or all(_adds_up(model, seed) for seed in (1, 2))
+
+
+def _adds_up(model: Autoencoder, seed: int) -> bool:
     model.params.forget_gradient()
     model.params.complete_gradient()
-    rng = np.random.default_rng(0)
+    rng, n = np.random.default_rng(seed), 16
     try:
         probe = copy.deepcopy(model)
         change = rng.uniform(-0.01, 0.01, probe.params.value.shape)
         # So that nothing hides behind a factor of 0.
         probe.params.value += probe.backend.asarray(change, dtype=probe.dtype)
-        x = probe.rows(rng.random((4, probe.data_dim)), np.zeros(4, int))
-        eps = probe.draw_eps(4, rng)
+        x = probe.rows(rng.random((n, probe.data_dim)), np.zeros(n, int))
+        eps = probe.draw_eps(n, rng)
 
-        def found(rows: slice, batch_size: int = 4) -> list[Array]:
-            """Return the terms, and the gradients one by one."""
-            terms = share(probe.loss_and_grad, x, eps, rows, batch_size)
-            grad = asnumpy(probe.params.grad).copy()
+        def found(rows: slice, scale: float = 1) -> list[Array]:
+            """Return the terms, and the gradients one by one, of a share that is scaled down."""
+            terms = share(probe.loss_and_grad, x, eps, rows, n * scale)  # type: ignore[arg-type]
+            grad = scale * asnumpy(probe.params.grad)
             gradients = (probe.params.view(grad, name) for name in probe.params.names)
-            return [np.array([float(term) for term in terms]), *gradients]
+            return [scale * np.array([float(term) for term in terms]), *gradients]
 
         with np.errstate(all="ignore"):
-            whole, one, others = found(slice(4)), found(slice(1)), found(slice(1, 4))
-            # As a share of a batch that is larger by a power of 2, which changes no digit.
-            large = [2**20 * g for g in found(slice(4), 4 * 2**20)]
-            size = np.linalg.norm(np.concatenate([g.ravel() for g in whole[1:]]))
+            whole, one, other = found(slice(n)), found(slice(n // 2)), found(slice(n // 2, n))
+            # A power of 2 changes no digit of what has a factor dloss. A penalty that has none
+            # stands out where the rest is small, and a limit on the gradient where it is large.
+            small, large = found(slice(n), 2**20), found(slice(n), 2**-20)
+            if not all(np.isfinite(w).all() for w in whole):
+                return True  # there is nothing to compare, and the trainer will say so
+            size = np.linalg.norm(np.concatenate([w.ravel() for w in whole[1:]]))
             ulp = np.finfo(probe.dtype).eps
-            far = [
-                # Rounding of sums in another order is far below; and NaN is no difference: that
-                # the loss is not finite, the trainer will say.
-                np.linalg.norm(w - other) > 1e3 * ulp * np.linalg.norm(w) + 10 * ulp * size
-                for w, a, b, c in zip(whole, one, others, large, strict=True)
-                for other in (a + b, c)
+            near = [
+                # Rounding of sums in another order is far below.
+                np.linalg.norm(w - v) <= 1e3 * ulp * np.linalg.norm(w) + 10 * ulp * size
+                for w, a, b, c, d in zip(whole, one, other, small, large, strict=True)
+                for v in (a + b, c, d)
             ]
     except Exception:
         return False
-    return not any(far) and not bool(model.params.grad.any())
+    return all(near) and not bool(model.params.grad.any())
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .layers import belongs_to, in_words, named
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
     for part, (width, _) in model.widths().items():
         h = model.backend.xp.zeros((2, width), dtype=model.dtype)
         for name, layer in walk(part, getattr(model, part)):
-            h, _ = _copied(layer).forward(h)
+            with np.errstate(all="ignore"):  # a norm of zeros may be divided by
+                h, _ = _copied(layer).forward(h)
             rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
     for part in ("likelihood", "prior"):
         if size := _size(owner := getattr(model, part)):

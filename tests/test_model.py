@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from collections import UserList
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -477,6 +478,41 @@ def test_a_layer_that_another_reaches_by_functions_would_not_train_and_is_refuse
     linear = sv.Linear(6, 4, dtype="float64")
     with pytest.raises(sv.InputError, match=rf"^encoder\.{where} is a Parameter that no"):
         sv.VAE(6, encoder=kind(linear), **OPTIONS)
+
+
+class Chain(list):
+    """A container with a parameter of its own."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner.forward(x)
+
+    def backward(self, dy, cache):
+        return self.inner.backward(dy, cache)
+
+
+class Settings(dict):
+    """Whose names are attributes, and which raises KeyError for one that it lacks."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_what_a_layer_holds_besides_is_looked_into_whatever_it_is(x, tmp_path):
+    linear = sv.Linear(6, 4, dtype="float64")
+    with pytest.raises(sv.InputError, match=r"^encoder\.inner\.W is a Parameter that no"):
+        sv.VAE(6, encoder=Chain(linear), **OPTIONS)
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+    with np.load(tmp_path / "a.npz") as linear.file:
+        pass  # it is closed afterwards
+    linear.settings, linear.chain = Settings(width=3), None
+    for _ in range(3000):
+        linear.chain = SimpleNamespace(next=linear.chain)
+    model = sv.VAE(6, encoder=linear, **OPTIONS)
+    linear.chain = None  # which a copy would follow by recursion
+    assert sv.gradcheck.check_model(model, x).unchecked == {}
 
 
 def test_constants_and_other_models_may_be_held_without_a_name(x):

@@ -71,7 +71,7 @@ def test_each_part_is_computed_in_a_thread_with_its_share_of_the_rows(
     original, together = sv.Autoencoder.loss_and_grad, threading.Barrier(3, timeout=60)
 
     def spy(self, x, eps=None, batch_size=None):
-        if batch_size not in (None, 8):  # the probe, see `adds_up`
+        if batch_size != 8:  # the probe, see `adds_up`
             return original(self, x, eps, batch_size)
         together.wait()  # reached by all three, or by none
         seen.append((threading.get_ident(), len(x)))
@@ -282,6 +282,15 @@ class BatchNorm:
         return r * (dy - dy.mean(axis=0) - y * (dy * y).mean(axis=0))
 
 
+class WithoutEps(BatchNorm):
+    """Of one example alone it makes 0 / 0."""
+
+    def forward(self, x):
+        r = 1 / x.std(axis=0)
+        y = (x - x.mean(axis=0)) * r
+        return y, (y, r)
+
+
 class Dropout:
     """Draws from a generator of its own."""
 
@@ -303,6 +312,7 @@ def unusual(seed):
     yield Gate(around(sv.Parameter(np.ones(12))))
     yield Locked(12, 12, **own)
     yield BatchNorm()
+    yield WithoutEps()
     yield Dropout(seed)
 
 
@@ -359,6 +369,33 @@ def test_a_loss_that_is_none_of_single_examples_is_trained_at_once(kind, dtype, 
     model = kind(12, (9, 7), 3, dtype=dtype, rng=seed)
     with parallel.in_parts(model, 10) as loss_and_grad:
         assert loss_and_grad == model.loss_and_grad
+
+
+class Clipped(sv.VAE):
+    limit = 1e4  # far above what the gradient of this model is
+
+    def loss_and_grad(self, x, eps=None, batch_size=None):
+        terms = super().loss_and_grad(x, eps, batch_size)
+        norm = float(np.linalg.norm(self.params.grad))
+        self.params.grad *= min(1.0, self.limit / norm)
+        return terms
+
+
+def test_a_model_that_clips_its_gradient_is_trained_at_once(seed, cores):
+    cores(2)
+    model = a_model(Clipped, seed)
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        assert loss_and_grad == model.loss_and_grad
+
+
+def test_a_draw_that_rounding_decides_is_no_reason(seed, monkeypatch):
+    model = a_model(sv.VAE, seed)
+    for answers, expected in (([True], True), ([False, True, True], True),
+                              ([False, False], False), ([False, True, False], False)):  # fmt: skip
+        rest = iter(answers)
+        monkeypatch.setattr(parallel, "_adds_up", lambda model, seed, rest=rest: next(rest))
+        assert parallel.adds_up(model) == expected
+        assert list(rest) == []  # each was asked for
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
