@@ -15,6 +15,9 @@ import numpy as np
 
 FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # nobody's layers: not looked into
 
+CONTAINERS = (Mapping, list, tuple, set, frozenset, deque, UserList, np.ndarray)
+FUNCTIONS = (FunctionType, MethodType, functools.partial, staticmethod, classmethod)
+
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 
 
@@ -30,23 +33,34 @@ def held(x: Any, wanted: Callable[[Any], bool | None]) -> Iterator[tuple[str, An
     """
     # By id, with the object, so that its id stays its own; a stack, since chains may be long.
     seen: dict[int, Any] = {}
-    stack = [("", x)]
+    stack = [("", x, False)]
     while stack:
-        name, x = stack.pop()
+        name, x, by_function = stack.pop()
         if id(x) in seen:
             continue
-        seen[id(x)] = x
         verdict = None
         with suppress(Exception):  # what is asked for may be an attribute that raises
             verdict = wanted(x)
+        if by_function and verdict is None and not _leads_on(x):
+            continue  # and is not seen: it may be held in another way too
+        seen[id(x)] = x
         if verdict:
             yield name, x
         elif verdict is None:
-            children: list[tuple[str, Any]] = []
+            by_function = isinstance(x, FUNCTIONS) or (by_function and isinstance(x, CONTAINERS))
+            children: list[tuple[str, Any, bool]] = []
             with suppress(Exception):  # of what is closed, say
-                children += _elements(x, name)
-            children += _attributes(x, name)
+                children += ((n, v, by_function) for n, v in _elements(x, name))
+            children += ((n, v, by_function) for n, v in _attributes(x, name))
             stack += reversed(children)
+
+
+def _leads_on(x: Any) -> bool:
+    """Return whether to look into what a function keeps, which may be a whole program."""
+    with suppress(Exception):
+        layer = hasattr(x, "forward") and hasattr(x, "backward")
+        return layer or isinstance(x, FUNCTIONS + CONTAINERS)
+    return False
 
 
 def _elements(x: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -54,11 +68,11 @@ def _elements(x: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(x, Mapping):
         for key, value in list(x.items()):
             yield f"{name}[{key!r}]", value
-    elif isinstance(x, list | tuple | set | frozenset | deque | UserList):
-        for i, value in enumerate(x):
+    elif isinstance(x, np.ndarray):
+        for i, value in enumerate(x.ravel().tolist() if x.dtype == object else ()):
             yield f"{name}[{i}]", value
-    elif isinstance(x, np.ndarray) and x.dtype == object:
-        for i, value in enumerate(x.ravel().tolist()):
+    elif isinstance(x, CONTAINERS):
+        for i, value in enumerate(x):
             yield f"{name}[{i}]", value
     elif isinstance(x, MethodType):
         yield f"{name}.__self__", x.__self__

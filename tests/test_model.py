@@ -515,6 +515,26 @@ def test_what_a_layer_holds_besides_is_looked_into_whatever_it_is(x, tmp_path):
     assert sv.gradcheck.check_model(model, x).unchecked == {}
 
 
+class Program:
+    """What a layer may know by one of its methods, and what is no layer."""
+
+    def __init__(self):
+        self.other = sv.Parameter(np.ones(3))
+
+    def log(self):
+        pass
+
+
+def test_a_program_that_a_function_knows_is_not_looked_into():
+    program, layer = Program(), sv.Linear(6, 4, dtype="float64")
+    layer.log, layer.note = program.log, lambda: [program]
+    layer.tell = functools.partial(print, {"to": program})
+    sv.VAE(6, encoder=layer, **OPTIONS)
+    layer.program = program  # held as an attribute it is part of the layer
+    with pytest.raises(sv.InputError, match=r"^encoder\.program\.other is a Parameter that no"):
+        sv.VAE(6, encoder=layer, **OPTIONS)
+
+
 def test_constants_and_other_models_may_be_held_without_a_name(x):
     layer = sv.Linear(6, 4, dtype="float64")
     for _, p in layer.named_parameters():

@@ -390,7 +390,8 @@ def noise(do):
 def shards(do):
     """Each part is a call of its own."""
     for n, rows in (0, [16, 16, 4]), (2, [8, 8, 8, 8, 2, 2]):
-        assert [len(step.x) for step in do.train("--shards", n).steps] == rows
+        steps = [len(step.x) for step in do.train("--shards", n).steps]
+        assert steps[-len(rows) :] == rows  # before, it is asked whether a batch may be divided
 
 
 @acts("train --distributed")
