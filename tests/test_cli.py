@@ -1156,7 +1156,7 @@ def test_where_no_epoch_was_good_nothing_is_saved_and_nothing_is_promised(run, t
 
 def test_a_run_that_is_refused_leaves_no_folder_that_it_made(run, tmp_path):
     (tmp_path / "p").mkdir()
-    refused(run("train", *QUICK[:2], "--lr", "1e39", "--epochs", "1", "--out", "p/q/r"))
+    refused(run("train", *QUICK[:2], "--lr", "1e39", "--epochs", "1", "--out", "p/q/r", "--json"))
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["p"]
 
 
