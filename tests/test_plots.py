@@ -328,6 +328,8 @@ def test_a_title_says_how_many_examples_are_drawn(rng):
 
 def test_a_name_stands_among_its_digits_or_has_a_line_to_them(rng):
     mu, _, labels = gaussians(rng, 500)
+    # Farther apart than names are wide, wherever in its cloud each stands.
+    mu += 2 * np.column_stack([np.cos(labels), np.sin(labels)])
     mu[labels == 3] = rng.choice([[3.0, 1.0], [3.0, -1.0], [3.2, 1.0]], sum(labels == 3))
     (ax,) = plots.latent_plane(mu, None, labels).axes
     places = {text.get_text(): text.get_position() for text in ax.texts}
