@@ -335,7 +335,7 @@ class Decay(sv.VAE):
     For a whole batch that is right: the weights of the losses add up to 1.
     """
 
-    decay = 1e-5
+    decay = 1e-7
 
     def forward(self, x, eps=None):
         terms, cache = super().forward(x, eps)
