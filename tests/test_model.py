@@ -510,7 +510,7 @@ def test_what_a_layer_holds_besides_is_looked_into_whatever_it_is(x, tmp_path):
     linear.settings, linear.chain = Settings(width=3), None
     for _ in range(3000):
         linear.chain = SimpleNamespace(next=linear.chain)
-    model = sv.VAE(6, encoder=linear, **OPTIONS)
+    model = sv.VAE(6, activation="tanh", encoder=linear, **OPTIONS)
     linear.chain = None  # which a copy would follow by recursion
     assert sv.gradcheck.check_model(model, x).unchecked == {}
 
@@ -539,13 +539,13 @@ def test_constants_and_other_models_may_be_held_without_a_name(x):
     layer = sv.Linear(6, 4, dtype="float64")
     for _, p in layer.named_parameters():
         p.constant = True
-    model = copy.deepcopy(sv.VAE(6, encoder=Wrapped(layer), **OPTIONS))
+    model = copy.deepcopy(sv.VAE(6, activation="tanh", encoder=Wrapped(layer), **OPTIONS))
     model.gather()  # a constant stays one in a copy
     assert model.params.names == [
         n for n in sv.VAE(6, **OPTIONS).params.names if n[:7] == "decoder"
     ]
     assert sv.gradcheck.check_model(model, x).unchecked == {}
-    fixed = sv.VAE(6, likelihood="gaussian", variance=0.5, **OPTIONS)
+    fixed = sv.VAE(6, activation="tanh", likelihood="gaussian", variance=0.5, **OPTIONS)
     assert sv.gradcheck.check_model(fixed, x).unchecked == {}
     model.teacher = sv.VAE(6, **OPTIONS)
     model.trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
@@ -568,7 +568,7 @@ def test_a_constant_that_is_named_is_refused(x):
 
 
 def test_a_layer_that_names_nothing_is_found_where_it_was_put_in_afterwards(x, tmp_path):
-    model = sv.VAE(6, **OPTIONS)
+    model = sv.VAE(6, activation="tanh", **OPTIONS)
     trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))
     model.encoder.layers[1] = Wrapped(sv.Activation("tanh"))
     trainer.run(1)

@@ -197,7 +197,8 @@ class WithDecay(sv.VAE):
 
 
 def test_what_is_added_to_the_flat_gradient_is_never_lost_in_silence(rng):
-    x, options = rng.random((5, 6)), {"dtype": "float64", "rng": rng}
+    # tanh: beside a kink of ReLU a check may decide nothing.
+    x, options = rng.random((5, 6)), {"activation": "tanh", "dtype": "float64", "rng": rng}
     after = WithDecay(6, (4,), 2, first=False, **options)
     assert sv.gradcheck.check_model(after, x).ok
     after.loss_and_grad(x)
