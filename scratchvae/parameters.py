@@ -36,11 +36,17 @@ class _ValueAndGradient:
 
     @property
     def grad(self) -> Array:
+        """The gradient, in the shape of `value`."""
+        self._require_complete()
         return self._grad
 
     @grad.setter
     def grad(self, new: Array) -> None:
         self._refuse_replacement("grad", self._grad, new)
+
+    def _require_complete(self) -> None:
+        """Raise InputError if the gradient is still the one of an earlier batch."""
+        raise NotImplementedError
 
     @staticmethod
     def _refuse_replacement(what: str, old: Array, new: Array) -> None:
@@ -79,20 +85,13 @@ class Parameter(_ValueAndGradient):
         self._is_left = False  # the gradient is left from the last batch, to be written over
         self._was_added = False  # `add` or `add_product` have written this gradient
 
-    @property
-    def grad(self) -> Array:
-        """The gradient, in the shape of `value`."""
+    def _require_complete(self) -> None:
         if self._is_left:
             raise InputError(
                 "this gradient is left from an earlier batch: either a backward pass broke off "
                 "before it came here, or a layer adds to one parameter with both `.add(d)` and "
                 "`.grad += d`, where it should use `.add(d)` only"
             )
-        return self._grad
-
-    @grad.setter
-    def grad(self, new: Array) -> None:
-        self._refuse_replacement("grad", self._grad, new)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -211,20 +210,13 @@ class Parameters(_ValueAndGradient):
     def __len__(self) -> int:
         return len(self._parameters)
 
-    @property
-    def grad(self) -> Array:
-        """The gradient of all parameters, (P,)."""
+    def _require_complete(self) -> None:
         if any(p._is_left for p in self._parameters.values()):
             raise InputError(
                 "the gradient is left from an earlier batch, and layers will write over it: add to "
                 "params.grad after super().backward(...), not before; if a backward pass broke "
                 "off, compute the gradient anew"
             )
-        return self._grad
-
-    @grad.setter
-    def grad(self, new: Array) -> None:
-        self._refuse_replacement("grad", self._grad, new)
 
     def __repr__(self) -> str:
         n = len(self)
