@@ -2,7 +2,7 @@
 
 Source: keras-team/keras-io, examples/generative/md/vae.md, the last line of its log. Two logs of
 this program have been published, 3.5 nats apart: one with TensorFlow 2, 146.95 = 140.15 + 6.80, and
-a later one with Keras 3, loss 150.40, of it KL 6.46.
+a later one with Keras 3, loss 150.40 and KL 6.46; their difference stands for its reconstruction.
 
 Protocol: convolutions of 32 and 64 channels (3 by 3, stride 2), a dense layer of 16, 2 latents;
 transposed convolutions of 64, 32 and 1 channels; ReLU, Glorot's initial parameters, grey pixels,
@@ -26,7 +26,7 @@ SEEDS = 1
 # the digits in the plane, and those differ by as much (see PyTorch's VAE example with two latents).
 CLAIMS = [
     Claim("loss", "training loss", "146.95, 150.40", 144.95, 152.40),
-    Claim("rec", "reconstruction", "140.15, 143.94", 138.15, 145.94),
+    Claim("rec", "reconstruction", "140.15, 143.94 (difference)", 138.15, 145.94),
     Claim("kl", "KL", "6.80, 6.46", 6.06, 7.2),
 ]
 
