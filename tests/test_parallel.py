@@ -53,6 +53,7 @@ def test_loss_and_gradient_are_those_of_the_whole_batch(kind, options, n, rows, 
     gradient = model.params.grad.copy()
     model.params.grad[...] = np.nan  # which nothing may read
     with parallel.in_parts(model, 100) as loss_and_grad:
+        assert loss_and_grad != model.loss_and_grad  # the batch is divided
         for _ in range(3):  # the arrays are used again
             found = loss_and_grad(x, eps)
     # Sums of some dozen float64 numbers in another order.

@@ -253,6 +253,7 @@ def test_k_samples_are_a_subclass_and_draw_their_own_noise(seed, rng, images, mo
     eps = model.draw_eps(4, rng)
     expected = model.loss_and_grad(x, eps)
     with parallel.in_parts(model, 4) as loss_and_grad:
+        assert loss_and_grad != model.loss_and_grad  # the batch is divided
         np.testing.assert_allclose(loss_and_grad(x, eps), expected, rtol=1e-13)
     with pytest.raises(sv.InputError, match=r"eps has shape \(4, 2\): expected \(3, 4, 2\)"):
         model.loss_and_grad(x, eps[0])
