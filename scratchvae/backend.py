@@ -128,13 +128,16 @@ class Backend:
         Raises
         ------
         InputError
-            If `x` cannot be taken over, such as a PyTorch tensor that requires a gradient, or the
-            GPU has too little memory for it.
+            If `x` cannot be taken over, such as a PyTorch tensor that requires a gradient, if it
+            is masked or holds something else than real numbers, or if the GPU has too little
+            memory for it.
         """
         if _is_cupys(x):
             x = x.get() if self.name == "numpy" else x
         elif hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray | np.generic):
             x = self._from_dlpack(x)
+        if not hasattr(type(x), "__cuda_array_interface__"):
+            x = _numbers(x)
         try:
             if self.name == "cupy" and isinstance(x, np.ndarray) and x.nbytes > PIECE:
                 return self._in_pieces(x, dtype)
@@ -185,6 +188,22 @@ class Backend:
         if self.noise == "host":
             return self.xp.asarray(rng.random(shape, dtype=np.dtype(dtype).type))
         return _keyed(self.xp, rng).random_sample(shape, dtype=dtype)
+
+
+def _numbers(x: Any) -> Any:
+    """Return `x` as an array of the host; raise InputError if that holds no real numbers."""
+    if np.ma.isMaskedArray(x):
+        raise InputError(
+            "found a masked array: expected one without a mask, so fill in what is masked or leave "
+            "its rows out"
+        )
+    try:
+        x = np.asarray(x)
+    except ValueError as error:  # lists of several lengths
+        raise InputError(f"no array can be made of a {type(x).__name__}: {error}") from None
+    if x.dtype.kind in "cOSUMm":
+        raise InputError(f"found an array of {x.dtype}: expected real numbers")
+    return x
 
 
 def _keyed(xp: Any, rng: np.random.Generator) -> Any:

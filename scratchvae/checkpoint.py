@@ -92,7 +92,7 @@ def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> No
     from safetensors.numpy import save as to_bytes
 
     # safetensors would store an array that is not contiguous wrongly, without a word.
-    arrays = {name: np.ascontiguousarray(asnumpy(a)) for name, a in arrays.items()}
+    arrays = {name: np.asarray(asnumpy(a), order="C") for name, a in arrays.items()}
     text = json.dumps(values, allow_nan=False)
     metadata = {"format": FORMAT, "values": text, "sha256": digest(arrays, text)}
     content = to_bytes(arrays, metadata)

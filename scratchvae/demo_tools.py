@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from . import datasets, notebook, plots
-from .backend import Backend, asnumpy, backend_of, get_backend
+from .backend import Backend, asnumpy, backend_of, get_backend, keep_freed_memory
 from .checkpoint import write_atomically
 from .errors import InputError
 from .optimizers import Adam
@@ -294,6 +294,7 @@ def start(name: str, options: Sequence[str] | None = None) -> Demo:
     parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="folder for figures")
     args = parser.parse_args(_command_line() if options is None else options)
     plots.use_style()
+    keep_freed_memory()  # some demos step through large batches in loops of their own
     backend = get_backend(backend_of(args.device))
     running = Demo(entry.name, args.quick, backend, datasets.load(args.data), args.out)
     data = running.dataset

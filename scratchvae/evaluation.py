@@ -89,13 +89,15 @@ def importance_weighted_bound(
     Raises
     ------
     InputError
-        If `model` is a plain autoencoder, which has no density.
+        If `model` is a plain autoencoder, which has no density, or if its likelihood does not take
+        K draws of an example.
 
     Notes
     -----
     Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
     """
     _require_posterior(model, "the importance-weighted bound")
+    model.try_formulas()
     check_size("samples", samples)
     rng, xp = np.random.default_rng(rng), model.backend.xp
     rows = ROWS_AT_ONCE if model.backend.name == "numpy" else 10 * ROWS_AT_ONCE
@@ -131,13 +133,17 @@ def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
     Raises
     ------
     InputError
-        If `model` is a plain autoencoder, or its prior is another than N(0, I).
+        If `model` is a plain autoencoder, or its prior or its KL is another than that of N(0, I).
     """
     _require_posterior(model, "the KL")
     if not model.prior.standard:
         raise InputError(
             f"the KL of each dimension needs the prior N(0, I): from {in_words(model.prior)} only "
             "that of the whole code is known"
+        )
+    if model.replaces("kl"):
+        raise InputError(
+            "the KL of each dimension is that of VAE, and the model replaces it with another"
         )
     totals, n = model.backend.xp.zeros(model.latent_dim), 0
     for x in batches:

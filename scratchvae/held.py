@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import sysconfig
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-FOREIGN = {*sys.stdlib_module_names, "numpy", "cupy"}  # nobody's layers: not looked into
+STANDARD = sysconfig.get_path("stdlib")
 
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque, UserList, np.ndarray)
 FUNCTIONS = (FunctionType, MethodType, functools.partial, staticmethod, classmethod)
@@ -90,7 +91,7 @@ def _attributes(x: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the attributes of an object that is somebody's own, and those of its class."""
     if inspect.isclass(x) or (_is_foreign(x) and not isinstance(x, SimpleNamespace)):
         return
-    kinds = reversed([k for k in type(x).__mro__ if k.__module__ not in FOREIGN])
+    kinds = reversed([k for k in type(x).__mro__ if not _is_library(k.__module__)])
     attributes = {n: v for k in kinds for n, v in vars(k).items()}
     for n, value in (attributes | getattr(x, "__dict__", {})).items():
         if n[:2] != "__":
@@ -112,4 +113,17 @@ def _is_foreign(x: Any) -> bool:
     kind = type(x)
     if kind.__module__ == "builtins":  # also of a class that `exec` made without a __name__
         return not kind.__flags__ & HEAP_TYPE
-    return kind.__module__.partition(".")[0] in FOREIGN
+    return _is_library(kind.__module__)
+
+
+@functools.cache
+def _is_library(module: str) -> bool:
+    """Return whether a module is Python's own or NumPy's: nobody's layers, not looked into."""
+    package = module.partition(".")[0]
+    if package in ("numpy", "cupy"):
+        return True
+    if package not in sys.stdlib_module_names:
+        return False
+    # A project may have a folder `code`, as Python has a module.
+    file = getattr(sys.modules.get(package), "__file__", None)  # there is none for what is built in
+    return file is None or file.startswith(STANDARD)

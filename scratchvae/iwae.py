@@ -16,6 +16,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, namespace
 from .errors import InputError, check_size
 from .evaluation import log_sum_exp
@@ -82,6 +84,11 @@ class IWAE(VAE):
         for name in "kl", "kl_backward":
             if getattr(self, name) is not getattr(VAE, name):
                 raise InputError(f"the model replaces VAE.{name}: {NO_KL} that would use it")
+        if self.replaces("reparameterize") and type(self).log_weights is IWAE.log_weights:
+            raise InputError(
+                "the model replaces the draw of VAE, and the weights divide by the density of that "
+                "draw: replace log_weights and log_weights_backward too, which hold the density"
+            )
 
     def config(self) -> dict[str, Any]:
         """Return what `VAE.config` does, with samples and gradient."""
@@ -135,21 +142,33 @@ class IWAE(VAE):
         # [importance-weighted-terms]
         reconstruction = (weights * nll).sum(axis=0)  # (B,)
         terms = Terms(loss, reconstruction, loss - reconstruction)
-        return terms, (x, eps, mu, logvar, weights, encoder_cache, cache)
+        return terms, (x, eps, mu, logvar, log_w, weights, encoder_cache, cache)
 
     def backward(self, dloss: Array, cache: Any) -> None:
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
-        x, eps, mu, logvar, weights, encoder_cache, only = cache
+        x, eps, mu, logvar, log_w, weights, encoder_cache, only = cache
         dcode = 0
         for some in _draws_at_once(eps):
             # [importance-weighted-grad]  the derivative of the log of a sum of exponentials
             dlog_w = -dloss * weights[some]  # (k, B)
             # The cache has no name, so that it is gone before the next one is made.
             d = self.log_weights_backward(
-                dlog_w, weights[some], only or self.log_weights(x, mu, logvar, eps[some])[2]
+                dlog_w, weights[some], only or self._again(log_w[some], x, mu, logvar, eps[some])
             )
             dcode = dcode + namespace(mu).concatenate(d, axis=1)  # (B, 2Z)
         backward_parameters(self.encoder, dcode, encoder_cache)
+
+    def _again(self, log_w: Array, *args: Array) -> Any:
+        """Return the cache of draws that go through the decoder again, to the same weights."""
+        again, _, cache = self.log_weights(*args)
+        # A GPU is not asked: it would have to be waited for.
+        if self.backend.name == "numpy" and not np.array_equal(again, log_w, equal_nan=True):
+            raise InputError(
+                f"the decoder gives other numbers for the same codes, as with dropout: more than "
+                f"{ROWS:,} codes a batch go through it twice, so take fewer samples or a smaller "
+                "batch, or a decoder that is no random one"
+            )
+        return cache
 
 
 def _draws_at_once(eps: Array) -> list[slice]:

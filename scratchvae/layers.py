@@ -100,7 +100,10 @@ class Activation:
             raise InputError(
                 f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}"
             )
-        self.name, self._pair = name, ACTIVATIONS[name]
+        pair: Any = ACTIVATIONS[name]  # of one's own, perhaps
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InputError(f"ACTIVATIONS[{name!r}] is no pair: expected (forward, backward)")
+        self.name, self._pair = name, pair
         self.forward, self.backward = self._pair
 
     def __repr__(self) -> str:

@@ -59,19 +59,23 @@ def gaussian_nll_backward(dnll: Array, cache: tuple[Array, ...]) -> tuple[Array,
 
 
 class Likelihood(Protocol):
-    """How to read a decoder's output as a distribution over x; `named_parameters` as a layer."""
+    """How to read a decoder's output as a distribution over x; `named_parameters` as a layer.
+
+    An output (..., output_dim) may be one draw of each example, (B, output_dim), or K draws,
+    (K, B, output_dim), for the same x (B, D): sums are over the last axis.
+    """
 
     binary: bool  # whether x must lie in [0, 1]
     output_dim: int  # how many numbers the decoder gives for one example
 
     def nll(self, x: Array, output: Array, /) -> tuple[Array, Any]:
-        """Return -log p(x|z) in nats, (B,), for the decoder's output (B, output_dim)."""
+        """Return -log p(x|z) in nats, (...), for the decoder's output (..., output_dim)."""
 
     def nll_backward(self, dnll: Array, cache: Any, /) -> Array:
-        """Return the gradient for the output, (B, output_dim), from dnll (B,)."""
+        """Return the gradient for the output, (..., output_dim), from dnll (...)."""
 
     def mean(self, output: Array, /) -> Array:
-        """Return E[x], (B, D)."""
+        """Return E[x], (B, D), for an output (B, output_dim)."""
 
 
 class Bernoulli:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,12 +20,13 @@ import numpy as np
 
 from . import checkpoint
 from .backend import Array, Backend, namespace
-from .errors import InputError, NonFiniteError
+from .errors import InputError, InputWarning, NonFiniteError
 from .held import held
 from .layers import Layer, in_words, named, require_layer, wrong_dx
 from .likelihoods import Likelihood
 from .notebook import table
 from .parameters import Parameter, Parameters
+from .shapes import require_likelihood_shapes, require_nll_shapes
 from .summary import HEAD, Text, rows_of, summarize, total_of
 
 
@@ -45,6 +48,7 @@ class Model:
     prior: Any = None  # a Prior, where the model has one
     params: Parameters
     _widths: dict[str, tuple[int, int]]  # when the parameters were gathered
+    _layers: list[Any]  # of encoder and decoder, when they were last looked at
     backend: Backend
     dtype: np.dtype[Any]
     rng: np.random.Generator
@@ -80,6 +84,7 @@ class Model:
         self._widths = self.widths()
         for part, (n_in, n_out) in self._widths.items():
             self._require_width(part, getattr(self, part), n_in, n_out)
+        self._layers = self._all_layers()
         try:
             pairs = [(name, p) for name, p in self.named_parameters()]
         except (TypeError, ValueError) as error:
@@ -96,6 +101,7 @@ class Model:
                     f"{name} is a {xp.__name__} array of {p.value.dtype}: expected "
                     f"{self.backend.name} and {self.dtype}, the backend and the dtype of the model"
                 )
+        require_likelihood_shapes(self)
         self.require_named()
         self.params = Parameters(pairs)
 
@@ -120,13 +126,30 @@ class Model:
             )
 
     def check_parts(self) -> None:
-        """Raise InputError if a part was changed and `params` does not know."""
+        """Raise InputError if a part was changed and `params` does not know, or a misfit."""
         if self._widths != self.widths():
             raise InputError(
                 f"the widths of the parts have changed from {self._widths} to {self.widths()}: "
                 "call model.gather() and make a new optimizer"
             )
         self.params.require(self.named_parameters())
+        layers = self._all_layers()
+        # They have no parameters, but perhaps widths that do not fit.
+        if list(map(id, layers)) != list(map(id, self._layers)):
+            for part, (n_in, n_out) in self._widths.items():
+                self._require_width(part, getattr(self, part), n_in, n_out)
+            self._layers = layers
+
+    def _all_layers(self) -> list[Any]:
+        return [layer for part in self._widths for layer in _within(getattr(self, part))]
+
+    def try_formulas(self) -> None:
+        """Raise InputError if a formula of the model gives something of a wrong shape.
+
+        Each is called once. Training, a gradient check and an evaluation begin with it; a model
+        cannot ask when it is built, since a subclass may not have all that its formulas read.
+        """
+        require_nll_shapes(self)
 
     @np.errstate(all="ignore")  # a norm of zeros may be divided by
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
@@ -236,15 +259,20 @@ class Model:
         return self.in_range(self.as_batch("x", x, self.data_dim))
 
     def in_range(self, x: Array) -> Array:
-        """Return rows `x`; raise InputError if they hold more than 1 where that is the limit.
+        """Return rows `x`; raise InputError unless they hold 0 to 1 where those are the limits.
 
         A GPU is not asked: it would have to be waited for.
         """
-        if self.likelihood.binary and self.backend.name == "numpy" and float(x.max()) > 1:
-            raise InputError(
-                f"x holds {float(x.max()):g}: the Bernoulli likelihood needs values from 0 to 1, "
-                "so divide by the value that means white, such as 255"
-            )
+        if self.likelihood.binary and self.backend.name == "numpy":
+            least, most = float(x.min()), float(x.max())
+            if most > 1 or least < 0:
+                how = "divide by the value that means white, such as 255"
+                if least < 0:
+                    how = "move and divide, or use the Gaussian likelihood"
+                raise InputError(
+                    f"x holds {most if most > 1 else least:g}: the Bernoulli likelihood needs "
+                    f"values from 0 to 1, so {how}"
+                )
         return x
 
     def decoder_input(self, z: Array, x: Array) -> Array:
@@ -321,7 +349,16 @@ class Model:
         # Through JSON, as a file: a tuple becomes a list.
         saved, now = json.loads(json.dumps([saved, now]))
         for name, value in now.items():
-            if name in saved and name not in free and saved[name] != value:
+            if name not in saved or name in free or saved[name] == value:
+                continue
+            if name in (*self.parts, "prior") and _but_for_numbers(saved[name], value):
+                warnings.warn(
+                    f"{path}: the {name} was {saved[name]}, and is {value} in the model: what a "
+                    "layer keeps besides its parameters is in no file",
+                    InputWarning,
+                    stacklevel=3,
+                )
+            else:
                 raise InputError(
                     f"{path}: made with another configuration: {name} was {saved[name]!r}, and is "
                     f"{value!r} in the model"
@@ -371,6 +408,12 @@ def _within(layer: Any) -> Iterator[Any]:
     yield layer
     for _, inner in layer.named_layers() if hasattr(layer, "named_layers") else ():
         yield from _within(inner)
+
+
+def _but_for_numbers(one: str, other: str) -> bool:
+    """Return whether two layers in words differ by numbers at most, which may be a state."""
+    one, other = (re.sub(r"[-+.\w]*\d[-+.\w]*|\b(nan|inf)\b", "0", text) for text in (one, other))
+    return one == other
 
 
 def _has_own_method(x: Any) -> bool:

@@ -56,7 +56,9 @@ class Optimizer:
         self.lr = check_number("lr", self.lr)
 
     def _move(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no _move(), which changes params.value by params.grad"
+        )
 
     def __repr__(self) -> str:
         own = {k: v for k, v in vars(self).items() if k not in ("params", "state")}

@@ -96,7 +96,8 @@ def _adds_up(model: Autoencoder, seed: int) -> bool:
             # stands out where the rest is small, and a limit on the gradient where it is large.
             small, large = found(slice(n), 2**20), found(slice(n), 2**-20)
             if not all(np.isfinite(w).all() for w in whole):
-                return True  # there is nothing to compare, and the trainer will say so
+                # Nothing can be compared. Of parameters that are not finite the trainer will tell.
+                return not bool(probe.backend.xp.isfinite(probe.params.value).all())
             size = np.linalg.norm(np.concatenate([w.ravel() for w in whole[1:]]))
             ulp = np.finfo(probe.dtype).eps
             near = [
@@ -136,7 +137,8 @@ def in_parts(
     from threadpoolctl import threadpool_info, threadpool_limits
 
     found = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
-    n = max(found, default=1)
+    # A library that Numba loads in the middle of a run, SciPy's, would have all cores.
+    n = min(found, default=1)
     if n == 1 or batch_size < n * ROWS:
         yield model.loss_and_grad
         return

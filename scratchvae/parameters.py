@@ -89,8 +89,9 @@ class Parameter(_ValueAndGradient):
         if self._is_left:
             raise InputError(
                 "this gradient is left from an earlier batch: either a backward pass broke off "
-                "before it came here, or a layer adds to one parameter with both `.add(d)` and "
-                "`.grad += d`, where it should use `.add(d)` only"
+                "before it came here, or it is read before `.add(d)` has written over it, or a "
+                "layer adds to one parameter with both `.add(d)` and `.grad += d`, where it should "
+                "use `.add(d)` only"
             )
 
     @property

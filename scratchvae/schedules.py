@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from .errors import InputError, check_number
+
 Schedule = Callable[[float], float]  # the time in epochs, fractions included -> the number
 
 
@@ -23,6 +25,8 @@ def _constant(lr: float, epoch: float) -> float:
 
 def step_list(lr: float, changes: Mapping[float, float]) -> Schedule:
     """Return the schedule that starts at `lr` and becomes ``changes[e]`` at epoch e."""
+    if not isinstance(changes, Mapping):
+        raise InputError(f"changes is {changes!r}: expected rates by epochs, such as {{10: 1e-4}}")
     return partial(_step_list, sorted({-math.inf: lr, **changes}.items()))
 
 
@@ -32,7 +36,8 @@ def _step_list(steps: list[tuple[float, float]], epoch: float) -> float:
 
 def cosine(lr: float, epochs: float, final: float = 0.0) -> Schedule:
     """Return the schedule that falls from `lr` to `final` along half a cosine in `epochs`."""
-    return partial(_cosine, lr, epochs, final)
+    epochs = check_number("epochs", epochs, positive=True)
+    return partial(_cosine, check_number("lr", lr), epochs, check_number("final", final))
 
 
 def _cosine(lr: float, epochs: float, final: float, epoch: float) -> float:
@@ -47,7 +52,8 @@ def warm_up(value: float, epochs: float) -> Schedule:
     pulls its codes to the prior: S. R. Bowman et al., "Generating Sentences from a Continuous
     Space", 2016, and C. K. Sonderby et al., "Ladder Variational Autoencoders", 2016.
     """
-    return partial(_warm_up, value, epochs)
+    epochs = check_number("epochs", epochs, positive=True)
+    return partial(_warm_up, check_number("value", value), epochs)
 
 
 def _warm_up(value: float, epochs: float, epoch: float) -> float:

@@ -228,8 +228,12 @@ class Trainer:
             model's.
         """
         check_count("epochs", epochs)
+        for name, callback in ("on_step", on_step), ("on_epoch", on_epoch):
+            if not callable(callback):
+                raise InputError(f"{name} is {callback!r}: expected a function")
         _require_own(self.optimizer, self.model)
         self.model.require_named()
+        self.model.try_formulas()
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:

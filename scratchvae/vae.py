@@ -25,6 +25,7 @@ from .likelihoods import Likelihood, get_likelihood
 from .model import Model
 from .networks import get_network
 from .priors import Prior, get_prior, options_of, require_formulas, require_prior
+from .shapes import require_code_shapes, require_prior_shapes
 
 
 class Terms(NamedTuple):
@@ -178,11 +179,11 @@ class Autoencoder(Model):
         raise InputError("an autoencoder's loss has no KL term, and so no beta: expected a VAE")
 
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
-        """Return -log p(x|z) in nats, (B,), for what the decoder gives, and the cache."""
+        """Return -log p(x|z) in nats, (...), for the output (..., output_dim), and a cache."""
         return self.likelihood.nll(x, output)
 
     def nll_backward(self, dnll: Array, cache: Any) -> Array:
-        """Return doutput (B, output_dim) from dnll (B,)."""
+        """Return doutput (..., output_dim) from dnll (...)."""
         return self.likelihood.nll_backward(dnll, cache)
 
     def forward(self, x: Any, eps: Any = None) -> tuple[Terms, Any]:
@@ -320,6 +321,18 @@ class VAE(Autoencoder):
         """Do what `Model.gather` does; raise InputError too if the prior does not fit."""
         require_prior(self)
         super().gather()
+        require_prior_shapes(self)
+
+    def try_formulas(self) -> None:
+        """Do what `Model.try_formulas` does, for a draw and a KL that a subclass replaces too."""
+        super().try_formulas()
+        names = "reparameterize", "kl"
+        require_code_shapes(self, [name for name in names if self.replaces(name)])
+
+    def replaces(self, name: str) -> bool:
+        """Return whether the formula of that name, or its backward, is another than VAE's."""
+        pair = name, f"{name}_backward"
+        return any(getattr(self, one) is not getattr(VAE, one) for one in pair)
 
     # The formulas, each with its backward. [sigma], [kl] and the others are in `gaussian`.
     # `kl` is that from N(0, I): any other prior brings a KL of its own.

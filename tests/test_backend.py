@@ -278,3 +278,21 @@ def test_another_c_library_is_left_alone(monkeypatch):
 
     monkeypatch.setattr("ctypes.CDLL", WithoutMallopt)
     assert not backend.keep_freed_memory.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ma.masked_array(np.ones((2, 4)), np.eye(2, 4)), "found a masked array: expected one w"),
+        (np.full((2, 4), None), "found an array of object: expected real numbers"),
+        (np.ones((2, 4)) * 1j, "found an array of complex128: expected real numbers"),
+        ("abc", "found an array of <U3: expected real numbers"),
+        ([[1, 2], [3]], "no array can be made of a list: "),
+    ],
+)
+def test_what_holds_no_real_numbers_is_refused(x, message):
+    model = sv.VAE(4, (3,), 2)
+    for use in model.loss_and_grad, model.encode, model.reconstruct:
+        with pytest.raises(sv.InputError, match=f"^{message}"):
+            use(x)
+    model.loss_and_grad([[0, 1, 1, 0], [True, 0.5, 0, 0]])

@@ -295,3 +295,10 @@ def test_a_file_that_the_system_does_not_open_is_not_called_missing(number, tmp_
     with pytest.raises(sv.InputError) as caught:
         checkpoint.load(path)
     assert str(caught.value) == f"{path}: cannot be read ({os.strerror(number)})"
+
+
+def test_a_parameter_of_no_dimension_comes_back(tmp_path):
+    """Such as the one number by which a layer weighs its inner layer, or a temperature."""
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"a": np.array(0.5, "float32")}, {})
+    assert checkpoint.load(path)[0]["a"].shape == ()

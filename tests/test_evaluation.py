@@ -235,6 +235,21 @@ def test_what_needs_a_posterior_says_so(x, measure, what):
         measure(sv.Autoencoder(5), [x])
 
 
+@pytest.mark.parametrize("name", ["kl", "kl_backward"])
+def test_the_kl_of_dimensions_is_that_of_vae(x, name):
+    """Else the dimensions would add up to another KL than the model's."""
+
+    class Own(sv.VAE):
+        pass
+
+    setattr(Own, name, lambda self, *args: getattr(super(Own, self), name)(*args))
+    with pytest.raises(sv.InputError) as error:
+        evaluation.kl_of_dimensions(Own(5), [x])
+    assert str(error.value) == (
+        "the KL of each dimension is that of VAE, and the model replaces it with another"
+    )
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "measure",

@@ -384,6 +384,41 @@ def test_a_model_that_does_not_clear_its_gradient(rng):
         check_model(model, x, eps)
 
 
+def test_where_both_are_zero_the_advice_is_of_use(rng):
+    """The bias in front of a normalisation has no effect; no other numbers could tell more."""
+    own = {"rng": rng, "dtype": "float64"}
+
+    class Centre:
+        def forward(self, x):
+            return x - x.mean(axis=0), None
+
+        def backward(self, dy, cache):
+            return dy - dy.mean(axis=0)
+
+    stack = Sequential([Linear(6, 3, **own), Centre(), Activation("tanh")])
+    with pytest.raises(GradientError) as error:
+        check(stack, [rng.standard_normal((20, 6))], rng=rng)
+    head, advice = str(error.value).splitlines()
+    assert "cannot tell whether the gradient of 0.b is right: " in head
+    assert advice.startswith("Both are 0 as far as rounding shows. If 0.b[")
+    assert "has no effect on the result, as a bias has none where the mean is subtracted" in advice
+
+
+class Broken(VAE):
+    def nll_backward(self, dnll, cache):
+        if dnll.any():  # its shapes are tried with zeros
+            raise RuntimeError("an error of my own")
+        return super().nll_backward(dnll, cache)
+
+
+def test_what_a_models_own_backward_raises_is_seen(rng):
+    model, x, eps = big_model(rng)
+    model.__class__ = Broken
+    with pytest.raises(RuntimeError, match=r"^an error of my own$"):
+        check_model(model, x, eps)
+    model.params.grad  # noqa: B018  # can be read: nothing is left behind
+
+
 def test_a_model_that_ignores_the_noise_it_is_given(rng):
     model, x, eps = big_model(rng)
 

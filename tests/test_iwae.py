@@ -492,6 +492,82 @@ def test_a_kl_that_the_loss_would_not_use_is_refused(name):
         model.loss_and_grad(np.full((3, 6), 0.5))
 
 
+class LogSigma(sv.IWAE):
+    """The encoder's second half is log sigma: a draw from another q than that of the weights."""
+
+    def reparameterize(self, mu, log_sigma, eps):
+        return sv.gaussian.reparameterize(mu, 2 * log_sigma, eps)
+
+    def reparameterize_backward(self, dz, cache):
+        dmu, dlogvar = sv.gaussian.reparameterize_backward(dz, cache)
+        return dmu, 2 * dlogvar
+
+
+def test_a_draw_whose_density_the_weights_do_not_have_is_refused():
+    with pytest.raises(sv.InputError) as error:
+        LogSigma(6, (5,), 2, samples=2)
+    assert str(error.value) == (
+        "the model replaces the draw of VAE, and the weights divide by the density of that draw: "
+        "replace log_weights and log_weights_backward too, which hold the density"
+    )
+
+
+def test_a_draw_is_replaced_with_the_weights_of_its_density(x):
+    class Own(LogSigma):
+        def log_weights(self, x, mu, log_sigma, eps):
+            z, z_cache = self.reparameterize(mu, log_sigma, eps)
+            output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
+            nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))
+            log_q, q_cache = sv.gaussian.log_density(z, mu, 2 * log_sigma)
+            log_p, p_cache = self.prior.log_density(z)
+            return log_p - log_q - nll, nll, (z_cache, decoder_cache, nll_cache, q_cache, p_cache)
+
+        def log_weights_backward(self, dlog_w, weights, cache):
+            z_cache, decoder_cache, nll_cache, q_cache, p_cache = cache
+            doutput = self.nll_backward(-dlog_w, nll_cache)
+            dz = self.decoder.backward(doutput.reshape(-1, doutput.shape[-1]), decoder_cache)
+            dz_q, dmu_q, dlogvar_q = sv.gaussian.log_density_backward(-dlog_w, q_cache)
+            dz = dz.reshape(dz_q.shape) + dz_q + self.prior.log_density_backward(dlog_w, p_cache)
+            dmu, dlog_sigma = self.reparameterize_backward(dz, z_cache)
+            return dmu + dmu_q, dlog_sigma + 2 * dlogvar_q
+
+    model = Own(6, (5,), 2, samples=3, activation="tanh", dtype="float64", rng=0)
+    assert sv.gradcheck.check_model(model, x, rng=0).ok
+
+
+class Dropout:
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def forward(self, x):
+        kept = 2.0 * (self.rng.random(x.shape) < 0.5)
+        return x * kept, kept
+
+    def backward(self, dy, kept):
+        return dy * kept
+
+
+def test_a_random_decoder_is_refused_where_it_would_be_asked_twice(rng, x, monkeypatch):
+    """Its second answer has other weights than the loss, and so a gradient of nothing."""
+    own = {"rng": 0, "dtype": "float64"}
+    decoder = sv.Sequential([sv.Linear(2, 8, **own), Dropout(1), sv.Linear(8, 6, **own)])
+    model = sv.IWAE(6, latent_dim=2, samples=3, decoder=decoder, **own)
+    model.loss_and_grad(x)  # 12 codes, at once
+    monkeypatch.setattr(iwae, "ROWS", 5)
+    with pytest.raises(sv.InputError) as error:
+        model.loss_and_grad(x)
+    assert str(error.value) == (
+        "the decoder gives other numbers for the same codes, as with dropout: more than 5 codes a "
+        "batch go through it twice, so take fewer samples or a smaller batch, or a decoder that is "
+        "no random one"
+    )
+    decoder.layers.pop(1)
+    model.gather()
+    model.loss_and_grad(x)
+    model.params["decoder.0.W"].value[...] = np.nan  # of which the trainer will tell
+    model.loss_and_grad(x)
+
+
 def test_rows_of_another_width_are_named(rng, x):
     with pytest.raises(sv.InputError, match=r"^x has shape \(4, 5\): expected"):
         make(2, rng).forward(x[:, :5])

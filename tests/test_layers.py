@@ -310,6 +310,14 @@ def test_numpys_integers_are_sizes():
     assert Linear(np.int64(3), np.int32(2)).W.value.shape == (3, 2)
 
 
+@pytest.mark.parametrize("entry", [np.tanh, (np.tanh,), [np.tanh, np.tanh]])
+def test_an_activation_that_is_no_pair_is_refused(entry, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "own", entry)
+    with pytest.raises(InputError) as error:
+        Activation("own")
+    assert str(error.value) == "ACTIVATIONS['own'] is no pair: expected (forward, backward)"
+
+
 def test_an_unknown_activation_is_named_with_the_known_ones():
     with pytest.raises(InputError, match=r"unknown activation 'gelu': .* relu, .*silu"):
         Activation("gelu")

@@ -6,13 +6,14 @@ import json
 import pickle
 import sys
 from collections import UserList
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import standin
 
 import scratchvae as sv
+from scratchvae import held
 from scratchvae.training import Trainer
 
 OPTIONS = {"latent_dim": 2, "dtype": "float64"}
@@ -580,6 +581,25 @@ def test_a_layer_that_names_nothing_is_found_where_it_was_put_in_afterwards(x, t
     assert "encoder.layers[1].parts['inner'][0].W" in unchecked
 
 
+def test_a_layer_of_a_module_that_is_called_as_one_of_pythons_is_looked_into(monkeypatch):
+    """A project may have a folder `code`; the standard library has a module of that name."""
+    module = ModuleType("code")
+    module.__file__ = "/home/me/project/code/__init__.py"
+    monkeypatch.setitem(sys.modules, "code", module)
+    kind = type("Residual", (Wrapped,), {"__module__": "code.layers"})
+    inner = sv.Linear(6, 6, dtype="float64")
+    held._is_library.cache_clear()
+    try:
+        with pytest.raises(
+            sv.InputError, match=r"^encoder\.layers\[0\]\.parts.* is a Parameter that"
+        ):
+            sv.VAE(6, encoder=sv.Sequential([kind(inner), dense(6, 4)]), **OPTIONS)
+    finally:
+        held._is_library.cache_clear()
+    for name in "enum", "sys", "numpy.linalg", "collections.abc":
+        assert held._is_library(name), name
+
+
 @pytest.mark.parametrize("named", [{"W": 1}, [3], 5])
 def test_names_without_parameters_are_refused(named):
     layer = Wrapped(sv.Linear(6, 4, dtype="float64"))
@@ -699,6 +719,54 @@ def test_a_part_that_does_not_fit_is_refused_when_it_is_gathered():
         model.gather()
 
 
+class Narrow:
+    """A mean over the columns: one number for each row."""
+
+    def forward(self, x):
+        return x.mean(axis=1, keepdims=True), x.shape
+
+    def backward(self, dy, shape):
+        return np.broadcast_to(dy / shape[1], shape).copy()
+
+
+@pytest.mark.parametrize(
+    ("part", "layer", "message"),
+    [
+        (
+            "encoder",
+            Narrow(),
+            r"^the encoder turns .* into one of shape \(3, 1\): expected \(3, 4\)$",
+        ),
+        (
+            "decoder",
+            Narrow(),
+            r"^the decoder turns .* into one of shape \(3, 1\): expected \(3, 6\)$",
+        ),
+        (
+            "encoder",
+            OnlyForward(),
+            r"^the encoder has a backward that fails: .* no attribute 'back",
+        ),
+    ],
+)
+def test_a_layer_without_parameters_that_was_put_in_and_does_not_fit_is_refused(
+    part, layer, message, x
+):
+    model = sv.VAE(6, (5,), likelihood="gaussian", **OPTIONS)
+    trainer = Trainer(model, sv.Adam(model.params), x)
+    getattr(model, part).layers.append(layer)
+    for use in (
+        lambda: model.loss_and_grad(x),
+        lambda: trainer.run(1),
+        lambda: sv.gradcheck.check_model(model, x),
+        lambda: model.save("never.safetensors"),
+    ):
+        with pytest.raises(sv.InputError, match=message):
+            use()
+    getattr(model, part).layers.pop()
+    model.loss_and_grad(x)
+
+
 def test_an_activation_may_come_and_go(x):
     """It has no parameters, so nothing is behind."""
     model = sv.VAE(6, **OPTIONS)
@@ -774,6 +842,202 @@ def test_a_formula_and_its_backward_are_replaced_together(pair, x):
         sv.gradcheck.check_model(model, x)
     setattr(Doubled, f"{pair}_backward", backward)
     assert sv.gradcheck.check_model(model, x).ok
+
+
+# Each returns something of a shape that its place cannot use; `pair` is that of VAE.
+WRONG_SHAPES = {
+    "no cache": lambda pair, *args: pair[0](*args)[0],
+    "a sum over the wrong axis": lambda pair, *args: (
+        np.swapaxes(args[-1], -1, -2).sum(axis=-1),
+        None,
+    ),
+    "an error": lambda pair, *args: args[0] @ args[0],
+}
+
+
+@pytest.mark.parametrize("name", ["reparameterize", "kl", "nll"])
+@pytest.mark.parametrize("error", WRONG_SHAPES)
+def test_a_formula_whose_value_has_a_wrong_shape_is_named(name, error, x):
+    class Own(sv.VAE):
+        pass
+
+    def formula(self, *args):
+        return WRONG_SHAPES[error]((getattr(super(Own, self), name),), *args)
+
+    setattr(Own, name, formula)
+    model = Own(6, (5,), **OPTIONS)
+    for use in (
+        model.try_formulas,
+        lambda: Trainer(model, sv.Adam(model.params), x).run(1),
+        lambda: sv.gradcheck.check_model(model, x),
+        lambda: sv.evaluation.importance_weighted_bound(model, [x], 2, 0),
+    ):
+        with pytest.raises(sv.InputError, match=f"^the model's {name} (returns|raised) "):
+            use()
+
+
+WRONG_GRADIENTS = {
+    "nothing": lambda gradients: None,
+    "one too few": lambda gradients: gradients[:-1],
+    "one of another shape": lambda gradients: (
+        (*gradients[:-1], gradients[-1][:-1]) if isinstance(gradients, tuple) else gradients[:, 0]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["reparameterize", "kl", "nll"])
+@pytest.mark.parametrize("error", WRONG_GRADIENTS)
+def test_a_formula_whose_backward_gives_something_else_is_named(name, error, x):
+    class Own(sv.VAE):
+        pass
+
+    def backward(self, *args):
+        return WRONG_GRADIENTS[error](getattr(super(Own, self), f"{name}_backward")(*args))
+
+    setattr(Own, f"{name}_backward", backward)
+    model = Own(6, (5,), **OPTIONS)
+    for use in (
+        lambda: Trainer(model, sv.Adam(model.params), x).run(1),
+        lambda: sv.gradcheck.check_model(model, x),
+    ):
+        with pytest.raises(sv.InputError, match=f"^the model's {name}_backward returns "):
+            use()
+
+
+def test_what_a_formula_gives_and_what_is_expected_are_told():
+    class Own(sv.VAE):
+        def kl(self, mu, logvar):
+            return super().kl(mu, logvar)[0]
+
+        def nll(self, x, output):
+            return (x - output).sum(axis=1), None
+
+        def kl_backward(self, dkl, cache):
+            return super().kl_backward(dkl, cache)[0]
+
+    model = Own(6, (5,), **OPTIONS)
+    with pytest.raises(sv.InputError) as error:
+        model.try_formulas()
+    assert str(error.value) == (
+        "the model's nll returns an array of shape (2, 6) for arrays of shape (3, 6) and (2, 3, "
+        "6): expected one of shape (2, 3), since sums are over the last axis"
+    )
+    del Own.nll
+    with pytest.raises(sv.InputError) as error:
+        model.try_formulas()
+    assert str(error.value) == (
+        "the model's kl returns an array of shape (3,): expected a pair, (value, cache)"
+    )
+    del Own.kl
+    with pytest.raises(sv.InputError) as error:
+        model.try_formulas()
+    assert str(error.value) == (
+        "the model's kl_backward returns an array of shape (3, 2): expected 2 gradients, a tuple"
+    )
+
+
+def test_a_formula_may_read_what_a_subclass_sets_after_the_constructor(x):
+    class Own(sv.VAE):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.scale = 2.0
+
+        def kl(self, mu, logvar):
+            kl, cache = super().kl(mu, logvar)
+            return self.scale * kl, cache
+
+        def kl_backward(self, dkl, cache):
+            return super().kl_backward(self.scale * dkl, cache)
+
+    assert sv.gradcheck.check_model(Own(6, (5,), activation="tanh", **OPTIONS), x).ok
+
+
+class Laplace:
+    """Around the decoder's output, with a scale of 1; `axis` is that of the sum."""
+
+    binary = False
+
+    def __init__(self, data_dim, axis=-1):
+        self.output_dim, self.axis = data_dim, axis
+
+    def nll(self, x, output):
+        d = x - output
+        return np.abs(d).sum(axis=self.axis) + x.shape[1] * np.log(2), d
+
+    def nll_backward(self, dnll, d):
+        return -np.sign(d) * dnll[..., None]
+
+    def mean(self, output):
+        return output
+
+
+def changed(method, change):
+    """Return a likelihood of which one method gives something else."""
+    right = getattr(Laplace, method)
+    return type("Own", (Laplace,), {method: lambda self, *args: change(right(self, *args))})(6)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "message"),
+    [
+        # Right for one draw, and for K draws of as many examples as an example has numbers.
+        (Laplace(6, axis=1), r"likelihood's nll returns an array of shape \(2, 6\) for arrays"),
+        (Laplace(6, axis=0), r"likelihood's nll returns an array of shape \(3, 6\) for arrays"),
+        (Laplace(5), r"likelihood's nll raised ValueError for arrays of shape \(3, 6\) and \(2"),
+        (changed("nll", lambda y: y[0]), r"likelihood's nll returns .*expected a pair"),
+        (changed("nll_backward", lambda y: None), "likelihood's nll_backward returns a NoneType f"),
+        (changed("nll_backward", lambda y: y.sum(0)), r"nll_backward returns .* of shape \(3, 6\)"),
+        (changed("mean", lambda y: y[:, :3]), r"mean returns .* \(3, 3\) .*one of shape \(3, 6\)"),
+        (changed("mean", lambda y: None), r"mean returns a NoneType"),
+    ],
+)
+@pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder])
+def test_a_likelihood_whose_shapes_do_not_fit_is_refused(kind, likelihood, message):
+    with pytest.raises(sv.InputError, match=f"^the likelihood's .*{message.split()[-1]}"):
+        kind(6, likelihood=likelihood, **OPTIONS)
+    with pytest.raises(sv.InputError, match=message):
+        kind(6, likelihood=likelihood, **OPTIONS)
+
+
+def test_a_likelihood_that_fits_serves_every_model(x):
+    for model in (
+        sv.VAE(6, (5,), activation="tanh", likelihood=Laplace(6), **OPTIONS),
+        sv.IWAE(6, (5,), activation="tanh", samples=3, likelihood=Laplace(6), **OPTIONS),
+        sv.ConditionalVAE(6, (5,), activation="tanh", likelihood=Laplace(6), classes=2, **OPTIONS),
+    ):
+        rows = model.rows(x, np.array([0, 1, 1, 0]))
+        assert sv.gradcheck.check_model(model, rows, rng=0).ok
+
+
+class OnlyPositive(Laplace):
+    """Takes what a scale or a count may be, and says so otherwise."""
+
+    def nll(self, x, output):
+        if not (x > 0).all() or not (output > 0).all() or (output > 1).any():
+            raise ValueError("out of range")
+        return super().nll(x, output)
+
+
+def test_a_likelihood_is_tried_where_it_is_likely_to_hold():
+    sv.VAE(6, likelihood=OnlyPositive(6), **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        ("log_density", lambda y: y[0], "log_density returns an array of shape .*expected a pair"),
+        ("log_density", lambda y: (y[0].sum(), y[1]), r"log_density returns .* of shape \(\)"),
+        ("log_density_backward", lambda y: None, "log_density_backward returns a NoneType"),
+        ("draw", lambda y: y[:, :1], r"draw returns .* of shape \(3, 1\) .*one of shape \(3, 2\)"),
+        ("kl", lambda y: y[0], "kl returns an array of shape .*expected a pair"),
+        ("kl_backward", lambda y: y[0], "kl_backward returns .*: expected 2 gradients, a tuple"),
+    ],
+)
+def test_a_prior_whose_shapes_do_not_fit_is_refused(method, change, message):
+    right = getattr(sv.MixturePrior, method)
+    own = type("Own", (sv.MixturePrior,), {method: lambda self, *args: change(right(self, *args))})
+    with pytest.raises(sv.InputError, match=f"^the prior's {message}"):
+        sv.VAE(6, prior=own(2, 3), **OPTIONS)
 
 
 def test_free_bits_do_not_hide_a_kl_that_was_replaced():
@@ -1020,6 +1284,45 @@ def test_a_built_model_and_one_of_parts_are_told_apart():
     plain.require_config(built.config(), "f")
 
 
+class Tempered:
+    """x / tau, with a tau that a callback lowers: a state that its words show."""
+
+    def __init__(self, tau=1.0):
+        self.tau = tau
+
+    def forward(self, x):
+        return x / self.tau, None
+
+    def backward(self, dy, cache):
+        return dy / self.tau
+
+    def __repr__(self):
+        return f"{type(self).__name__}(tau={self.tau}, near=nan)"
+
+
+def test_a_file_is_loaded_where_only_numbers_in_a_layers_words_differ(x, tmp_path):
+    def build(layer):
+        stack = sv.Sequential([sv.Linear(6, 4, dtype="float64"), layer])
+        return sv.VAE(6, encoder=stack, **OPTIONS)
+
+    model, path = build(Tempered()), tmp_path / "m.safetensors"
+    model.encoder.layers[1].tau *= 0.81
+    model.save(path)
+    other = build(Tempered())
+    with pytest.warns(sv.errors.InputWarning) as caught:
+        assert sv.load(path, into=other) is other
+    assert [str(w.message) for w in caught] == [
+        f"{path}: the encoder was Sequential([Linear(6, 4), Tempered(tau=0.81, near=nan)]), and is "
+        "Sequential([Linear(6, 4), Tempered(tau=1.0, near=nan)]) in the model: what a layer keeps "
+        "besides its parameters is in no file"
+    ]
+    np.testing.assert_array_equal(other.params.value, model.params.value)
+    assert caught[0].filename == __file__
+    for layer in sv.Activation("tanh"), type("Tempered2", (Tempered,), {})():
+        with pytest.raises(sv.InputError, match="made with another configuration: encoder was"):
+            sv.load(path, into=build(layer))
+
+
 def test_a_standardization_is_told_in_the_file_and_not_in_words():
     built, own = sv.VAE(4, (3,), 2), sv.VAE(4, latent_dim=2, **parts_of_my_own())
     for model in built, own:
@@ -1028,6 +1331,21 @@ def test_a_standardization_is_told_in_the_file_and_not_in_words():
         told = {"standardize": [[0.0] * 4, [2.0] * 4]} if model is built else {}
         assert model.config() == before | told
         assert repr(model) == words
+
+
+@pytest.mark.parametrize("least", [-1.0, -1e-3])
+def test_values_below_0_are_refused_where_the_likelihood_is_of_0_to_1(least):
+    """As those of images that were scaled to [-1, 1]: their loss has no bound."""
+    x = np.full((2, 6), 0.5)
+    x[1, 3] = least
+    for use in (sv.VAE(6, (5,), 2, rng=0).loss_and_grad, sv.VAE(6, (5,), 2, rng=0).encode):
+        with pytest.raises(sv.InputError) as caught:
+            use(x)
+        assert str(caught.value) == (
+            f"x holds {least:g}: the Bernoulli likelihood needs values from 0 to 1, so move and "
+            "divide, or use the Gaussian likelihood"
+        )
+    sv.VAE(6, (5,), 2, likelihood="gaussian", rng=0).loss_and_grad(x)
 
 
 @pytest.mark.parametrize("largest", [1.5, 255.0])

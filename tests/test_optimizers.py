@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scratchvae import SGD, Adam, InputError, Parameter, Parameters
+from scratchvae.optimizers import Optimizer
 
 N = 40_001  # two blocks of 16,384 and a shorter one, with an odd length: every border is inside
 RATES = [0.1, 0.1, 0.02, 0.3, 0.05]  # a rate may be set before every step
@@ -194,3 +195,13 @@ def test_a_setting_changed_by_hand_is_refused_before_anything_moves(make, name, 
     assert str(error.value) == message
     assert optimizer.steps == 0
     np.testing.assert_array_equal(params.value, [1, 2])
+
+
+def test_an_optimizer_without_a_step_of_its_own_says_what_is_missing():
+    class Own(Optimizer):
+        pass
+
+    with pytest.raises(
+        NotImplementedError, match=r"^Own has no _move\(\), which changes params\.v"
+    ):
+        Own(vector(np.ones(3)), 0.1, ()).step()

@@ -22,7 +22,7 @@ SOURCES = {
 # Lowest first: a module may import from its own floor and from those below.
 FLOORS = [
     ["errors", "held", "notebook"],
-    ["backend", "kernels"],
+    ["backend", "kernels", "shapes"],
     ["gaussian", "activations", "free_bits"],
     ["parameters", "checkpoint", "formats", "style"],
     ["likelihoods"],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scratchvae import constant, cosine, step_list, warm_up
+from scratchvae import InputError, constant, cosine, step_list, warm_up
 
 
 def test_constant_is_constant():
@@ -35,3 +35,20 @@ def test_cosine_falls_from_first_to_final_and_stays_there():
 def test_warm_up_rises_on_a_line_and_stays():
     beta = warm_up(4.0, 8)
     assert [beta(e) for e in (0, 1, 2, 6, 8, 9, 100)] == [0, 0.5, 1, 3, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cosine(1e-3, 0), "epochs is 0: expected a finite number larger than 0"),
+        (lambda: cosine("a", 3), "lr is 'a': expected a finite number, 0 or larger"),
+        (lambda: cosine(1e-3, 3, "b"), "final is 'b': expected a finite number, 0 or larger"),
+        (lambda: warm_up(1.0, 0), "epochs is 0: expected a finite number larger than 0"),
+        (lambda: warm_up(None, 1), "value is None: expected a finite number, 0 or larger"),
+        (lambda: step_list(1, [5]), "changes is [5]: expected rates by epochs, such as {10: 1e-4}"),
+    ],
+)
+def test_what_would_fail_in_the_middle_of_a_run_is_refused(make, message):
+    with pytest.raises(InputError) as error:
+        make()
+    assert str(error.value) == message

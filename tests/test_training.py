@@ -547,3 +547,11 @@ def test_in_a_notebook_a_trainer_is_a_table_of_its_last_epochs(rng, seed):
     assert html.count("<tr>") == 1 + 10
     last = trainer.metrics[-1]
     assert f"<td>12</td><td>{last['train_loss']:.2f}</td>" in html
+
+
+@pytest.mark.parametrize("name", ["on_step", "on_epoch"])
+def test_a_callback_that_is_no_function_is_refused_at_once(rng, seed, name):
+    trainer = make_trainer(make_dataset(rng), seed)
+    with pytest.raises(sv.InputError, match=f"^{name} is 3: expected a function$"):
+        trainer.run(1, **{name: 3})
+    assert (trainer.epoch, trainer.batch) == (0, 0)

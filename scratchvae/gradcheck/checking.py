@@ -247,6 +247,7 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
     """Do the same for a model's `loss_and_grad`."""
     params = model.params
     _check_float64(f"the model {settings.name}", params.value)
+    model.try_formulas()
     if eps is None:
         eps = model.draw_eps(len(x), settings.rng)  # None, (B, Z) or (K, B, Z)
     value, old_grad = params.value.copy(), params.grad.copy()
@@ -272,6 +273,7 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         unchecked = unnamed(model, known, lambda: model.loss_and_grad(x, eps).loss, PATIENCE)
         yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {}, unchecked)
     finally:
+        params.complete_gradient()  # where a backward broke off; what it raised is to be seen
         params.value[...], params.grad[...] = value, old_grad
 
 

@@ -453,8 +453,13 @@ class Comparison:
         some = [j for j in finding.looked if j.verdict == "cannot tell" and j.reason == reason]
         names = [f"{j.check.name} = {j.moves.x:.4g}" for j in some] or [worst.check.name]
         head = f"cannot tell whether the gradient of {finding.evidence.name} is right: "
-        advice = _ADVICE[reason].format(_few(names))
+        advice = _ADVICE["zero" if self._is_zero(worst.check) else reason].format(_few(names))
         return reason, f"{head}{self._numbers(worst.check)}.\n{advice}"
+
+    def _is_zero(self, c: Check) -> bool:
+        """Return whether both sides are rounding, beside the largest gradient anywhere."""
+        largest = max(float(np.abs(asnumpy(b.grad)).max(initial=0)) for b in self.blocks)
+        return abs(c.numerical) <= c.width and abs(c.analytic) < min(c.width, 1e-12 * largest)
 
     def _wrong_shape(self, block: Block) -> GradientError:
         """Say how a gradient came to its shape."""
@@ -479,6 +484,8 @@ _ADVICE = {
     "rounding": "Rounding hides it: moving {0} as little as needed changes the result by too few "
     "of its digits. Take arguments and results of about unit size, or a larger step=; near a kink "
     "or a jump, other arguments.",
+    "zero": "Both are 0 as far as rounding shows. If {0} has no effect on the result, as a bias "
+    "has none where the mean is subtracted next, leave it out: numbers cannot tell 0 from little.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "

@@ -1,0 +1,131 @@
+"""The shapes that a likelihood, a prior and a model's formulas must keep, tried before data are.
+
+A sum over the wrong axis goes unnoticed where two sizes are equal, as in a batch of as many
+examples as an example has numbers. So each formula is called once here with sizes that all differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .backend import Array
+from .errors import InputError
+
+Shape: TypeAlias = tuple[int, ...]
+Formula: TypeAlias = Callable[..., Any]
+DRAWS = 2  # K, of each example
+
+
+def require_likelihood_shapes(model: Any) -> None:
+    """Raise InputError unless the model's likelihood takes codes (K, B, Z) and one draw alike.
+
+    The data are ones and the decoder's output 0.5: what a probability or a scale may be too.
+    """
+    likelihood, n = model.likelihood, _examples(model)
+    x, output = _full(model, 1, (n, model.data_dim)), _output(model, n)  # (K, B, output_dim)
+    _require_pair("the likelihood's", likelihood, "nll", (x, output), output.shape[:-1], [output])
+    mean = _call("the likelihood's mean", likelihood.mean, output[0])
+    _require_shape("the likelihood's mean", mean, (n, model.data_dim), (output[0],))
+
+
+def require_nll_shapes(model: Any) -> None:
+    """Do the same for `nll` and `nll_backward` of the model itself."""
+    n = _examples(model)
+    x, output = _full(model, 1, (n, model.widths()["encoder"][0])), _output(model, n)
+    _require_pair("the model's", model, "nll", (x, output), output.shape[:-1], [output])
+
+
+def require_prior_shapes(model: Any) -> None:
+    """Raise InputError unless the prior's density, draw and, if it has one, KL fit in shape."""
+    prior, n = model.prior, _examples(model)
+    z = _full(model, 0.5, (DRAWS, n, model.latent_dim))
+    _require_pair("the prior's", prior, "log_density", (z,), z.shape[:-1], [z])
+    draw = _call("the prior's draw", prior.draw, z[0], np.random.Generator(np.random.PCG64()))
+    _require_shape("the prior's draw", draw, z[0].shape, (z[0],))
+    if not prior.standard:
+        _require_pair("the prior's", prior, "kl", (z[0],) * 3, (n,), [z[0]] * 2)
+
+
+def require_code_shapes(model: Any, names: Sequence[str]) -> None:
+    """Raise InputError unless `reparameterize` and `kl`, if among the names, have their shapes."""
+    n = _examples(model)
+    mu, logvar = model.split(_full(model, 0.5, (n, model.widths()["encoder"][1])))
+    eps = _full(model, 0.5, model.noise_shape(n))
+    if "reparameterize" in names:
+        args = mu, logvar, eps
+        _require_pair("the model's", model, "reparameterize", args, eps.shape, [mu, logvar])
+    if "kl" in names:
+        _require_pair("the model's", model, "kl", (mu, logvar), (n,), [mu, logvar])
+
+
+def _require_pair(
+    whose: str,
+    owner: Any,
+    name: str,
+    args: Sequence[Array],
+    shape: Shape,
+    arguments: Sequence[Array],  # those that have a gradient
+) -> None:
+    """Raise InputError unless ``name(*args)`` gives a value of that shape, and its backward fits.
+
+    The backward is given zeros, which change no gradient.
+    """
+    what = f"{whose} {name}"
+    answer = _call(what, getattr(owner, name), *args)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise InputError(f"{what} returns {_in_words(answer)}: expected a pair, (value, cache)")
+    value, cache = answer
+    _require_shape(what, value, shape, args)
+    what, dvalue = f"{whose} {name}_backward", 0 * value
+    answer = _call(what, getattr(owner, f"{name}_backward"), dvalue, cache)
+    gradients = answer if len(arguments) > 1 else (answer,)
+    if not isinstance(gradients, tuple) or len(gradients) != len(arguments):
+        expected = f"{len(arguments)} gradients, a tuple"
+        raise InputError(f"{what} returns {_in_words(answer)}: expected {expected}")
+    for gradient, argument in zip(gradients, arguments, strict=True):
+        _require_shape(what, gradient, argument.shape, (dvalue,))
+
+
+def _call(what: str, formula: Formula, *args: Any) -> Any:
+    try:
+        with np.errstate(all="ignore"):  # only shapes are looked at
+            return formula(*args)
+    except OSError:  # the system's refusal is no fault of a formula
+        raise
+    except Exception as error:
+        shapes = " and ".join(str(a.shape) for a in args if hasattr(a, "shape"))
+        raise InputError(
+            f"{what} raised {type(error).__name__} for arrays of shape {shapes}: {error}"
+        ) from error
+
+
+def _require_shape(what: str, found: Any, shape: Shape, args: Sequence[Array]) -> None:
+    if getattr(found, "shape", None) != shape:
+        shapes = " and ".join(str(a.shape) for a in args)
+        raise InputError(
+            f"{what} returns {_in_words(found)} for arrays of shape {shapes}: expected one of "
+            f"shape {shape}, since sums are over the last axis"
+        )
+
+
+def _in_words(x: Any) -> str:
+    if isinstance(x, tuple):
+        return f"a tuple of {len(x)}"
+    return f"an array of shape {x.shape}" if hasattr(x, "shape") else f"a {type(x).__name__}"
+
+
+def _examples(model: Any) -> int:
+    """Return a number of examples that is the size of no other axis."""
+    sizes = {DRAWS, model.data_dim, model.latent_dim, model.likelihood.output_dim}
+    return next(n for n in range(3, 8) if n not in sizes)
+
+
+def _output(model: Any, n: int) -> Array:
+    return _full(model, 0.5, (DRAWS, n, model.likelihood.output_dim))
+
+
+def _full(model: Any, value: float, shape: Shape) -> Array:
+    return model.backend.xp.full(shape, value, dtype=model.dtype)
