@@ -342,4 +342,5 @@ def test_the_suite_of_the_command_line():
     assert "VAE bernoulli relu" in {r.name for r in reports}
     assert len({r.seed for r in reports}) == 1
     assert all(r.error <= TOLERANCE for r in reports)
-    assert reports == list(suite(rng=reports[0].seed))
+    again = list(itertools.islice(suite(rng=reports[0].seed), 25))
+    assert again == reports[:25]
