@@ -57,7 +57,7 @@ class Ranks:
         self.comm, self.shards = comm, check_count("shards", shards)
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
-        self._asked: tuple[Parameters | None, bool] = (None, True)
+        self._asked: tuple[Parameters | None, bool | None] = (None, None)
         if shards % self.size:
             raise InputError(
                 f"shards is {shards}, for {self.size} ranks: expected a number that {self.size} "
@@ -143,7 +143,7 @@ class Ranks:
         """Return the rows of a batch of n that this rank takes; there may be none."""
         return part_of(n, self.rank, self.size)
 
-    def _adds_up(self, model: Autoencoder) -> bool:
+    def _adds_up(self, model: Autoencoder) -> bool | None:
         """Return what `adds_up` says, which takes as long as a few steps: ask once for a model."""
         if self._asked[0] is not model.params:
             self._asked = model.params, adds_up(model)
@@ -161,7 +161,8 @@ class Ranks:
         AgreedError
             If a batch of the model cannot be shared out, see `parallel.adds_up`.
         """
-        if (self.shards or self.size > 1) and self.any(not self._adds_up(model)):
+        # Where it cannot be told, go on: what is not finite the trainer will name.
+        if (self.shards or self.size > 1) and self.any(self._adds_up(model) is False):
             raise AgreedError(
                 "the batches of this model cannot be shared out: the loss and gradient of a batch "
                 "are not the sums of those of its parts, as where a layer normalises over the "
