@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, namespace
 from .errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -79,7 +79,7 @@ def _require_pair(
         raise InputError(f"{what} returns {_in_words(answer)}: expected a pair, (value, cache)")
     value, cache = answer
     _require_shape(what, value, shape, args)
-    what, dvalue = f"{whose} {name}_backward", 0 * value
+    what, dvalue = f"{whose} {name}_backward", namespace(value).zeros_like(value)
     answer = _call(what, getattr(owner, f"{name}_backward"), dvalue, cache)
     gradients = answer if len(arguments) > 1 else (answer,)
     if not isinstance(gradients, tuple) or len(gradients) != len(arguments):
