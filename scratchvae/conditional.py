@@ -121,9 +121,9 @@ class ConditionalVAE(VAE):
         return xp.concatenate([z, xp.broadcast_to(y, (*z.shape[:-1], self.classes))], axis=-1)
 
     def decoder_input_backward(self, dinput: Array) -> Array:
-        """Return dz (B, Z) from dinput (B, Z + C)."""
+        """Return dz (..., B, Z) from dinput (..., B, Z + C)."""
         # [conditional-grad-z]  the label is data: nobody needs its gradient
-        return dinput[:, : self.latent_dim]  # (B, Z)
+        return dinput[..., : self.latent_dim]  # (..., B, Z)
 
     def nll(self, x: Array, output: Array) -> tuple[Array, Any]:
         """Return -log p(x|z, y) in nats, (B,), for rows x (B, D + C), and the cache."""
@@ -141,9 +141,7 @@ class ConditionalVAE(VAE):
 
     def reconstruct(self, x: Any, labels: Any = None) -> Array:
         """Return the decoded mean codes of x, (B, D), each with the label of its x."""
-        x = self.as_rows(x, labels)
-        inputs = self.decoder_input(self.mean_code(x), x)  # (B, Z + C)
-        return self.likelihood.mean(self.decoder.forward(inputs)[0])
+        return super().reconstruct(self.as_rows(x, labels))
 
     def sample(self, n: int, rng: RandomSource = None, label: Any = None) -> Array:
         """Return the decoded means (n, D) of n draws from the prior, all of the class `label`.

@@ -21,8 +21,7 @@ import numpy as np
 
 from .backend import Array, asnumpy
 from .errors import InputError, RanksDifferError, check_count
-from .parallel import LossAndGrad, adds_up, in_parts, part_of, share
-from .parameters import Parameters
+from .parallel import LossAndGrad, adds_up, identity, in_parts, part_of, share
 from .vae import Autoencoder, Terms
 
 
@@ -57,7 +56,7 @@ class Ranks:
         self.comm, self.shards = comm, check_count("shards", shards)
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
-        self._asked: tuple[Parameters | None, bool | None] = (None, None)
+        self._asked: tuple[Any, bool | None, Any] = (None, None, None)
         if shards % self.size:
             raise InputError(
                 f"shards is {shards}, for {self.size} ranks: expected a number that {self.size} "
@@ -143,10 +142,16 @@ class Ranks:
         """Return the rows of a batch of n that this rank takes; there may be none."""
         return part_of(n, self.rank, self.size)
 
+    def forget(self) -> None:
+        """Forget what `adds_up` said of a model: training begins, and it may have changed."""
+        self._asked = None, None, None
+
     def _adds_up(self, model: Autoencoder) -> bool | None:
         """Return what `adds_up` says, which takes as long as a few steps: ask once for a model."""
-        if self._asked[0] is not model.params:
-            self._asked = model.params, adds_up(model)
+        key = identity(model)
+        if self._asked[0] != key:
+            # What the key names by its id is held, so that nothing new can have that id.
+            self._asked = key, adds_up(model), (model.params, model._all_layers())
         return self._asked[1]
 
     @contextmanager

@@ -105,6 +105,11 @@ def importance_weighted_bound(
     for batch in batches:
         for x in (batch[i : i + rows] for i in range(0, len(batch), rows)):
             at_once, posterior = rows // len(x), model.encode(x)
+            if any(part.shape != (len(x), model.latent_dim) for part in posterior):
+                raise InputError(
+                    "the weights of the bound are those of codes from N(mu, exp(logvar)), and the "
+                    "model's encode gives something else than mu and logvar"
+                )
             log_sum = xp.full(len(x), -np.inf)  # (B,) log of their sum, in float64
             for start in range(0, samples, at_once):
                 shape = (min(at_once, samples - start), len(x), model.latent_dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from .backend import Array
@@ -34,7 +35,11 @@ def require_finite(
         if not math.isfinite(float(number)):
             taken = step <= optimizer.steps
             unknown = taken or len(x) == 0  # or other machines have the rows
-            where = "loss or gradient is not finite" if unknown else first_nonfinite(model, x, eps)
+            where = "loss or gradient is not finite"
+            if not unknown:
+                # A model of one's own may hand its parts something else than rows and codes.
+                with suppress(ValueError, IndexError, AttributeError):
+                    where = first_nonfinite(model, x, eps)
             raise NonFiniteError(
                 f"step {step} (epoch {epoch + 1}): {where}; {advice or slower(optimizer)}"
             )

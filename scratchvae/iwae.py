@@ -101,7 +101,8 @@ class IWAE(VAE):
     def log_weights(self, x: Array, mu: Array, logvar: Array, eps: Array) -> tuple[Array, ...]:
         """Return log w and -log p(x|z), (k, B) each, for k draws by eps (k, B, Z), and a cache."""
         z, z_cache = self.reparameterize(mu, logvar, eps)  # (k, B, Z)
-        output, decoder_cache = self.decoder.forward(z.reshape(-1, self.latent_dim))
+        inputs = self.decoder_input(z, x)  # (k, B, Z)
+        output, decoder_cache = self.decoder.forward(inputs.reshape(-1, inputs.shape[-1]))
         nll, nll_cache = self.nll(x, output.reshape(*z.shape[:2], -1))  # (k, B)
         log_q, q_cache = log_density(z, mu, logvar)  # (k, B)
         log_p, p_cache = self.prior.log_density(z)  # (k, B)
@@ -111,11 +112,12 @@ class IWAE(VAE):
         """Return (dmu, dlogvar), (B, Z) each, from dlog_w and normalised weights, (k, B) each."""
         z_cache, decoder_cache, nll_cache, q_cache, p_cache = cache
         doutput = self.nll_backward(-dlog_w, nll_cache)  # (k, B, output_dim)
-        dz = self.decoder.backward(doutput.reshape(-1, doutput.shape[-1]), decoder_cache)
+        dinput = self.decoder.backward(doutput.reshape(-1, doutput.shape[-1]), decoder_cache)
+        dz = self.decoder_input_backward(dinput.reshape(*doutput.shape[:2], -1))  # (k, B, Z)
         # [importance-weight-grad]  three densities depend on z, and log q on mu and logvar too
         dz_q, dmu_q, dlogvar_q = log_density_backward(-dlog_w, q_cache)
         dz_p = self.prior.log_density_backward(dlog_w, p_cache)  # (k, B, Z)
-        dz = dz.reshape(dz_q.shape) + dz_q + dz_p  # (k, B, Z)
+        dz = dz + dz_q + dz_p  # (k, B, Z)
         if self.gradient == "dreg":
             # [doubly-reparameterized]  each draw with its weight once more, only through z
             return self.reparameterize_backward(weights[..., None] * dz, z_cache)

@@ -29,6 +29,8 @@ from .parameters import Parameter, Parameters
 from .shapes import require_likelihood_shapes, require_nll_shapes
 from .summary import HEAD, Text, rows_of, summarize, total_of
 
+NUMBERS = int | float | str | np.generic | np.ndarray | None  # what a twin takes over
+
 
 class Model:
     """Encoder, decoder and likelihood, and the flat vectors that hold their parameters.
@@ -48,7 +50,7 @@ class Model:
     prior: Any = None  # a Prior, where the model has one
     params: Parameters
     _widths: dict[str, tuple[int, int]]  # when the parameters were gathered
-    _layers: list[Any]  # of encoder and decoder, when they were last looked at
+    _layers: list[Any] | None  # of encoder and decoder, when they were last looked at
     backend: Backend
     dtype: np.dtype[Any]
     rng: np.random.Generator
@@ -84,7 +86,9 @@ class Model:
         self._widths = self.widths()
         for part, (n_in, n_out) in self._widths.items():
             self._require_width(part, getattr(self, part), n_in, n_out)
-        self._layers = self._all_layers()
+        self._layers, again = self._all_layers(), self._all_layers()
+        if _ids(self._layers) != _ids(again):  # made at each call: nobody can tell a change
+            self._layers = None
         try:
             pairs = [(name, p) for name, p in self.named_parameters()]
         except (TypeError, ValueError) as error:
@@ -135,7 +139,7 @@ class Model:
         self.params.require(self.named_parameters())
         layers = self._all_layers()
         # They have no parameters, but perhaps widths that do not fit.
-        if list(map(id, layers)) != list(map(id, self._layers)):
+        if self._layers is not None and _ids(layers) != _ids(self._layers):
             for part, (n_in, n_out) in self._widths.items():
                 self._require_width(part, getattr(self, part), n_in, n_out)
             self._layers = layers
@@ -146,10 +150,25 @@ class Model:
     def try_formulas(self) -> None:
         """Raise InputError if a formula of the model gives something of a wrong shape.
 
-        Each is called once. Training, a gradient check and an evaluation begin with it; a model
-        cannot ask when it is built, since a subclass may not have all that its formulas read.
+        Each is called once, unless a subclass has a forward or a backward of its own, which may
+        want other shapes. Training, a gradient check and a bound begin with it; a model cannot ask
+        when it is built, since a subclass may not have all that its formulas read.
         """
-        require_nll_shapes(self)
+        if self.is_plain():
+            require_nll_shapes(self)
+
+    def is_plain(self) -> bool:
+        """Return whether forward and backward are those of a model of this package."""
+        package = f"{__package__}."
+        return all(f.__module__.startswith(package) for f in (self.forward, self.backward))
+
+    def forward(self, x: Any, eps: Any = None) -> Any:
+        """Return the terms of every example, (B,) each, and the cache for `backward`."""
+        raise NotImplementedError
+
+    def backward(self, dloss: Array, cache: Any) -> None:
+        """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
+        raise NotImplementedError
 
     @np.errstate(all="ignore")  # a norm of zeros may be divided by
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
@@ -237,6 +256,11 @@ class Model:
 
         If their number n is not given, it is that of the losses.
         """
+        if not hasattr(terms, "_asdict"):
+            raise InputError(
+                f"forward gives a {type(terms).__name__} for the terms: expected (terms, cache), "
+                "with terms = sv.Terms(loss, reconstruction, kl)"
+            )
         n = (terms.loss.shape or (1,))[-1] if n is None else n
         for name, term in terms._asdict().items():
             if term.shape != (n,):
@@ -280,7 +304,7 @@ class Model:
         return z
 
     def decoder_input_backward(self, dinput: Array) -> Array:
-        """Return dz (B, Z) from the gradient for the decoder's input."""
+        """Return dz (..., B, Z) from the gradient for the decoder's input, (..., B, Z)."""
         return dinput
 
     # --- units of the data
@@ -307,15 +331,17 @@ class Model:
     def follow(self, model: Self) -> None:
         """Take over the numbers, such as beta, of the model that this one is a twin of.
 
-        Arrays of numbers too; not what a layer holds.
+        Arrays of numbers and None too, and that an attribute is gone; not what a layer holds.
         """
         if model.params.value is not self.params.value:
             raise InputError(
                 "the model's parameters were gathered again while its batches are taken in parts: "
                 "gather them between two epochs"
             )
+        for name in [name for name in vars(self) if name not in vars(model)]:
+            delattr(self, name)
         for name, value in vars(model).items():
-            if isinstance(value, int | float | str | np.generic | np.ndarray):
+            if isinstance(value, NUMBERS):
                 setattr(self, name, value)
 
     def config(self) -> dict[str, Any]:
@@ -410,9 +436,15 @@ def _within(layer: Any) -> Iterator[Any]:
         yield from _within(inner)
 
 
+def _ids(layers: list[Any]) -> list[int]:
+    return [id(layer) for layer in layers]
+
+
 def _but_for_numbers(one: str, other: str) -> bool:
     """Return whether two layers in words differ by numbers at most, which may be a state."""
-    one, other = (re.sub(r"[-+.\w]*\d[-+.\w]*|\b(nan|inf)\b", "0", text) for text in (one, other))
+    number = r"(?<![\w.])[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+|nan|inf)(?!\w)"
+    # An array's are set in columns.
+    one, other = (re.sub(r"\s", "", re.sub(number, "0", text)) for text in (one, other))
     return one == other
 
 

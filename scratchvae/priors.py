@@ -109,7 +109,7 @@ def require_formulas(model: Any) -> None:
     """
     prior, free_bits = model.prior, model.free_bits
     if prior.standard:
-        if free_bits and model.kl is not gaussian.kl_standard_normal:
+        if free_bits and model.replaces("kl"):
             raise InputError(
                 f"free_bits is {free_bits}: it charges the KL of VAE, which the model replaces "
                 "with another, so leave it at 0"

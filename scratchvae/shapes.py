@@ -2,6 +2,7 @@
 
 A sum over the wrong axis goes unnoticed where two sizes are equal, as in a batch of as many
 examples as an example has numbers. So each formula is called once here with sizes that all differ.
+Where it raises nothing is known: the numbers may be none that it takes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from .backend import Array, namespace
 from .errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
-Formula: TypeAlias = Callable[..., Any]
 DRAWS = 2  # K, of each example
+RAISED = object()
 
 
 def require_likelihood_shapes(model: Any) -> None:
@@ -27,7 +28,7 @@ def require_likelihood_shapes(model: Any) -> None:
     likelihood, n = model.likelihood, _examples(model)
     x, output = _full(model, 1, (n, model.data_dim)), _output(model, n)  # (K, B, output_dim)
     _require_pair("the likelihood's", likelihood, "nll", (x, output), output.shape[:-1], [output])
-    mean = _call("the likelihood's mean", likelihood.mean, output[0])
+    mean = _call(likelihood.mean, output[0])
     _require_shape("the likelihood's mean", mean, (n, model.data_dim), (output[0],))
 
 
@@ -43,22 +44,25 @@ def require_prior_shapes(model: Any) -> None:
     prior, n = model.prior, _examples(model)
     z = _full(model, 0.5, (DRAWS, n, model.latent_dim))
     _require_pair("the prior's", prior, "log_density", (z,), z.shape[:-1], [z])
-    draw = _call("the prior's draw", prior.draw, z[0], np.random.Generator(np.random.PCG64()))
+    draw = _call(prior.draw, z[0], np.random.Generator(np.random.PCG64()))
     _require_shape("the prior's draw", draw, z[0].shape, (z[0],))
     if not prior.standard:
         _require_pair("the prior's", prior, "kl", (z[0],) * 3, (n,), [z[0]] * 2)
 
 
 def require_code_shapes(model: Any, names: Sequence[str]) -> None:
-    """Raise InputError unless `reparameterize` and `kl`, if among the names, have their shapes."""
+    """Raise InputError unless `reparameterize` and `kl`, if among the names, have their shapes.
+
+    The draw of a subclass may have any shape, and its noise too.
+    """
     n = _examples(model)
-    mu, logvar = model.split(_full(model, 0.5, (n, model.widths()["encoder"][1])))
-    eps = _full(model, 0.5, model.noise_shape(n))
+    noise = model.noise_shape(n)
+    halves = model.split(_full(model, 0.5, (n, model.widths()["encoder"][1])))  # (B, Z) each
     if "reparameterize" in names:
-        args = mu, logvar, eps
-        _require_pair("the model's", model, "reparameterize", args, eps.shape, [mu, logvar])
+        eps = None if noise is None else _full(model, 0.5, noise)
+        _require_pair("the model's", model, "reparameterize", (*halves, eps), None, halves)
     if "kl" in names:
-        _require_pair("the model's", model, "kl", (mu, logvar), (n,), [mu, logvar])
+        _require_pair("the model's", model, "kl", halves, (n,), halves)
 
 
 def _require_pair(
@@ -66,21 +70,26 @@ def _require_pair(
     owner: Any,
     name: str,
     args: Sequence[Array],
-    shape: Shape,
-    arguments: Sequence[Array],  # those that have a gradient
+    shape: Shape | None,
+    arguments: Sequence[Array],
 ) -> None:
-    """Raise InputError unless ``name(*args)`` gives a value of that shape, and its backward fits.
+    """Raise InputError unless ``name(*args)`` and its backward give what their places need.
 
-    The backward is given zeros, which change no gradient.
+    That is a value of this shape, or of any if it is None, with a cache, and for a gradient of
+    zeros, which changes no parameter's, one in the shape of each of the `arguments`.
     """
-    what = f"{whose} {name}"
-    answer = _call(what, getattr(owner, name), *args)
+    what, answer = f"{whose} {name}", _call(getattr(owner, name), *args)
+    if answer is RAISED:
+        return
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise InputError(f"{what} returns {_in_words(answer)}: expected a pair, (value, cache)")
     value, cache = answer
-    _require_shape(what, value, shape, args)
-    what, dvalue = f"{whose} {name}_backward", namespace(value).zeros_like(value)
-    answer = _call(what, getattr(owner, f"{name}_backward"), dvalue, cache)
+    if shape is not None:
+        _require_shape(what, value, shape, args)
+    dvalue = namespace(value).zeros_like(value)
+    what, answer = f"{what}_backward", _call(getattr(owner, f"{name}_backward"), dvalue, cache)
+    if answer is RAISED:
+        return
     gradients = answer if len(arguments) > 1 else (answer,)
     if not isinstance(gradients, tuple) or len(gradients) != len(arguments):
         expected = f"{len(arguments)} gradients, a tuple"
@@ -89,21 +98,17 @@ def _require_pair(
         _require_shape(what, gradient, argument.shape, (dvalue,))
 
 
-def _call(what: str, formula: Formula, *args: Any) -> Any:
+def _call(formula: Callable[..., Any], *args: Any) -> Any:
+    """Return what the formula gives, or RAISED."""
     try:
         with np.errstate(all="ignore"):  # only shapes are looked at
             return formula(*args)
-    except OSError:  # the system's refusal is no fault of a formula
-        raise
-    except Exception as error:
-        shapes = " and ".join(str(a.shape) for a in args if hasattr(a, "shape"))
-        raise InputError(
-            f"{what} raised {type(error).__name__} for arrays of shape {shapes}: {error}"
-        ) from error
+    except Exception:
+        return RAISED
 
 
 def _require_shape(what: str, found: Any, shape: Shape, args: Sequence[Array]) -> None:
-    if getattr(found, "shape", None) != shape:
+    if found is not RAISED and getattr(found, "shape", None) != shape:
         shapes = " and ".join(str(a.shape) for a in args)
         raise InputError(
             f"{what} returns {_in_words(found)} for arrays of shape {shapes}: expected one of "

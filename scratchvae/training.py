@@ -37,7 +37,7 @@ from .formats import is_frame
 from .notebook import table
 from .optimizers import Optimizer
 from .parallel import LossAndGrad, noise_of
-from .schedules import Schedule, constant
+from .schedules import Schedule
 from .standardization import advice
 from .vae import Autoencoder, Terms
 
@@ -96,7 +96,8 @@ class Trainer:
         keeps a copy of the examples, with their labels.
     batch_size : int
     schedule : callable, optional
-        The time in epochs -> learning rate; the optimizer's own rate throughout if not given.
+        The time in epochs -> learning rate. If it is not given, the optimizer's own rate, which may
+        be set at any time.
     beta_schedule : callable, optional
         Likewise for the model's beta, such as :func:`~scratchvae.warm_up`.
     binarize : {"none", "threshold", "dynamic"}
@@ -166,7 +167,7 @@ class Trainer:
         self.ranks.require_rows(len(dataset.train))
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batch_size, self.binarize, self.seed = batch_size, binarize, seed
-        self.schedule = schedule or constant(optimizer.lr)
+        self.schedule = schedule
         self.beta_schedule = beta_schedule
         self.epoch, self.batch, self.stop = 0, 0, False
         self.totals, self.seconds = model.backend.xp.zeros(3), 0.0  # this epoch's terms and time
@@ -234,6 +235,7 @@ class Trainer:
         _require_own(self.optimizer, self.model)
         self.model.require_named()
         self.model.try_formulas()
+        self.ranks.forget()
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
         if self._advice and not self.epoch and not self.batch:
@@ -287,7 +289,8 @@ class Trainer:
         model, optimizer = self.model, self.optimizer
         _require_own(optimizer, model)
         now = self.epoch + self.batch / self.batches_per_epoch
-        optimizer.lr = self.schedule(now)
+        if self.schedule:
+            optimizer.lr = self.schedule(now)
         if self.beta_schedule:
             model.set_beta(self.beta_schedule(now))
         mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share
@@ -402,7 +405,8 @@ class Trainer:
         values: dict[str, Any] = self._course() | {"epochs": epochs, "binarize": self.binarize}
         model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
         values |= {"model": model, "data": self.dataset.fingerprint()}
-        values |= {"optimizer": type(self.optimizer).__name__, "lr": self.schedule(self.epoch)}
+        lr = self.schedule(self.epoch) if self.schedule else self.optimizer.lr
+        values |= {"optimizer": type(self.optimizer).__name__, "lr": lr}
         return values | {"parameters and random state": self._digest()}
 
     def _digest(self) -> str:

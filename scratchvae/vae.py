@@ -168,7 +168,9 @@ class Autoencoder(Model):
 
     def reconstruct(self, x: Any) -> Array:
         """Return the decoded mean codes of x (B, D)."""
-        return self.decode(self.mean_code(x))
+        x = self.as_rows(x)
+        inputs = self.decoder_input(self.mean_code(x), x)  # (B, Z)
+        return self.likelihood.mean(self.decoder.forward(inputs)[0])
 
     def sample(self, n: int, rng: RandomSource = None) -> Array:
         """Raise InputError: there is no prior to sample codes from."""
@@ -190,7 +192,7 @@ class Autoencoder(Model):
         """Return the terms of every example, (B,) each, and the cache; `eps` is not used."""
         x = self.as_rows(x)
         z, encoder_cache = self.encoder.forward(x)  # (B, Z)
-        output, decoder_cache = self.decoder.forward(z)  # (B, output_dim)
+        output, decoder_cache = self.decoder.forward(self.decoder_input(z, x))  # (B, output_dim)
         nll, nll_cache = self.nll(x, output)  # (B,)
         return Terms(nll, nll, 0 * nll), (encoder_cache, decoder_cache, nll_cache)
 
@@ -198,7 +200,7 @@ class Autoencoder(Model):
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         encoder_cache, decoder_cache, nll_cache = cache
         doutput = self.nll_backward(dloss, nll_cache)  # (B, output_dim)
-        dz = self.decoder.backward(doutput, decoder_cache)  # (B, Z)
+        dz = self.decoder_input_backward(self.decoder.backward(doutput, decoder_cache))  # (B, Z)
         backward_parameters(self.encoder, dz, encoder_cache)
 
     def loss_and_grad(self, x: Any, eps: Any = None, batch_size: int | None = None) -> Terms:
@@ -282,13 +284,12 @@ class VAE(Autoencoder):
         self.free_bits = check_number("free_bits", free_bits)
         rng = np.random.default_rng(rng)
         self.prior = get_prior(prior, latent_dim, components, rng)
+        self.set_beta(beta)
         super().__init__(
             data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
             variance=variance, backend=backend, dtype=dtype, rng=rng, network=network,
             image_shape=image_shape, encoder=encoder, decoder=decoder,
         )  # fmt: skip
-        self.set_beta(beta)
-        self.check_options()
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Return what `Model.widths` does; the encoder gives [mu | logvar], 2Z numbers."""
@@ -301,7 +302,7 @@ class VAE(Autoencoder):
     def check_options(self) -> None:
         """Raise InputError if an option or a formula, set by hand, is one that the loss cannot use.
 
-        The constructor asks, and `check_parts` before every use.
+        `gather` asks, as the constructor does, and `check_parts` before every use.
         """
         self.beta = check_number("beta", self.beta)
         self.free_bits = check_number("free_bits", self.free_bits)
@@ -318,16 +319,18 @@ class VAE(Autoencoder):
         return config | options_of(self.prior)
 
     def gather(self) -> None:
-        """Do what `Model.gather` does; raise InputError too if the prior does not fit."""
+        """Do what `Model.gather` does; raise InputError too if prior or options do not fit."""
         require_prior(self)
-        super().gather()
         require_prior_shapes(self)
+        self.check_options()
+        super().gather()
 
     def try_formulas(self) -> None:
         """Do what `Model.try_formulas` does, for a draw and a KL that a subclass replaces too."""
         super().try_formulas()
-        names = "reparameterize", "kl"
-        require_code_shapes(self, [name for name in names if self.replaces(name)])
+        names = [name for name in ("reparameterize", "kl") if self.replaces(name)]
+        if names and self.is_plain():
+            require_code_shapes(self, names)
 
     def replaces(self, name: str) -> bool:
         """Return whether the formula of that name, or its backward, is another than VAE's."""

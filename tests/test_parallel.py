@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -200,6 +201,36 @@ def test_numbers_of_numpy_reach_every_part_too(rng, seed, cores, change):
         change(model)
         found = loss_and_grad(x, eps)
         np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)  # see above
+
+
+class Weighed(sv.VAE):
+    """Its loss has a weight, if the model has one."""
+
+    weight = 1.0
+
+    def forward(self, x, eps=None):
+        terms, cache = super().forward(x, eps)
+        return terms._replace(loss=terms.loss * (self.weight or 1)), cache
+
+    def backward(self, dloss, cache):
+        super().backward(dloss * (self.weight or 1), cache)
+
+
+def delete(model):
+    del model.weight
+
+
+@pytest.mark.parametrize("change", [lambda model: setattr(model, "weight", None), delete])
+def test_a_number_that_is_gone_is_gone_in_every_part(change, rng, seed, cores):
+    cores(2)
+    model, x = a_model(Weighed, seed), rng.random((10, 12))
+    model.weight, eps = 3.0, model.draw_eps(10, rng)
+    with parallel.in_parts(model, 10) as loss_and_grad:
+        assert loss_and_grad != model.loss_and_grad
+        loss_and_grad(x, eps)
+        change(model)
+        found = loss_and_grad(x, eps)
+    np.testing.assert_allclose(found, model.loss_and_grad(x, eps), rtol=1e-12)
 
 
 class Headed(sv.VAE):
@@ -429,6 +460,57 @@ def test_a_model_that_the_probe_cannot_tell_is_trained_at_once(rng, seed, cores)
         return model.params.value
 
     np.testing.assert_array_equal(trained(2), trained(1))
+
+
+class Seen:
+    """Notes how many rows come by, in whatever copy."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return x, None
+
+    def backward(self, dy, cache):
+        return dy
+
+
+class Limited(Clipped):
+    limit = np.inf
+
+
+def clip(model):
+    model.limit = 1e-3
+
+
+def normalise(model):
+    model.encoder.layers[2] = BatchNorm()
+
+
+@pytest.mark.parametrize("when", ["between two runs", "in a run"])
+@pytest.mark.parametrize(
+    ("change", "expected"), [(clip, 20), (normalise, 20), (lambda model: None, 10)]
+)
+def test_whether_a_batch_may_be_divided_is_asked_again(change, expected, when, rng, seed, cores):
+    cores(2)
+    data = Dataset.from_arrays(rng.random((40, 12)), test=rng.random((5, 12)))
+    own = {"dtype": "float64", "rng": seed}
+    stack = [Seen(), sv.Linear(12, 9, **own), sv.Activation("tanh"), sv.Linear(9, 6, **own)]
+    model = Limited(12, latent_dim=3, encoder=sv.Sequential(stack), **own)
+    trainer = Trainer(model, sv.Adam(model.params), data, batch_size=20)
+
+    def then(_=None):
+        change(model)
+        Seen.sizes.clear()
+
+    if when == "in a run":
+        trainer.run(2, on_epoch=lambda _: trainer.epoch == 1 and then())
+    else:
+        trainer.run(1)
+        then()
+        trainer.run(2)
+    # Besides the test data, and what is tried.
+    assert set(Seen.sizes) - {5, 3, 16, 8} == {expected}
 
 
 def test_a_draw_that_rounding_decides_is_no_reason(seed, monkeypatch):

@@ -555,3 +555,14 @@ def test_a_callback_that_is_no_function_is_refused_at_once(rng, seed, name):
     with pytest.raises(sv.InputError, match=f"^{name} is 3: expected a function$"):
         trainer.run(1, **{name: 3})
     assert (trainer.epoch, trainer.batch) == (0, 0)
+
+
+def test_without_a_schedule_the_rate_is_the_optimizers_own(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.run(1)
+    trainer.optimizer.lr, before = 0.0, trainer.model.params.value.copy()
+    rates = []
+    trainer.run(2, on_step=lambda terms: rates.append(trainer.optimizer.lr))
+    assert set(rates) == {0.0}
+    assert trainer._of_all_ranks(2)["lr"] == 0.0
+    np.testing.assert_array_equal(trainer.model.params.value, before)

@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "mixture-square": ("square = «(z * z) @ precision.T - 2 * (z @ (mean * precision).T)»",),
     "negative-elbo": ("Terms(«nll + self.beta * charged», nll, kl)",),
     "conditional-decoder": ("«xp.broadcast_to(y, (*z.shape[:-1], self.classes))»",),
-    "conditional-grad-z": ("«dinput[:, : self.latent_dim]»",),
+    "conditional-grad-z": ("«dinput[..., : self.latent_dim]»",),
     "conditional-nll": ("super().nll(«x[:, : self.data_dim]», output)",),
     "conditional-one-hot": ("«(white * y).astype(a.dtype)»",),
     "normalised-weights": ("weights = «xp.exp(log_w - log_sum)»",),
