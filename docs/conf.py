@@ -35,7 +35,7 @@ extensions += [n for n in ("answer", "gallery") if (HERE / "_ext" / f"{n}.py").e
 source_suffix = {".md": "markdown"}
 # The table of mutants is for readers of the repository: its code columns are too wide for a phone.
 exclude_patterns = ["_build", "_ext", "node_modules", "mutants.md", "benchmark/table.md"]
-exclude_patterns += ["benchmark/gradcheck-rates.md", "benchmark/published.md"]
+exclude_patterns += [f"benchmark/{name}.md" for name in ("gpu", "gradcheck-rates", "published")]
 nitpicky = True
 nitpick_ignore = [
     ("py:class", "matplotlib.figure.Figure"),  # another project's, and there is no intersphinx
