@@ -87,6 +87,7 @@ def test_the_products_are_those_of_a_step(contestants, monkeypatch):
     assert all(out == (a[0], b[1]) for a, b, out in shapes)
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_files(tmp_path):
     command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(tmp_path)]
     done = subprocess.run(
