@@ -93,10 +93,17 @@ def save(path: str | Path, arrays: dict[str, Any], values: dict[str, Any]) -> No
 
     # safetensors would store an array that is not contiguous wrongly, without a word.
     arrays = {name: np.asarray(asnumpy(a), order="C") for name, a in arrays.items()}
-    text = json.dumps(values, allow_nan=False)
+    text = json.dumps(values, allow_nan=False, default=_plain)
     metadata = {"format": FORMAT, "values": text, "sha256": digest(arrays, text)}
     content = to_bytes(arrays, metadata)
     write_atomically(path, lambda file: file.write_bytes(content))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or an array of NumPy's as JSON can hold it, such as of a random state."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

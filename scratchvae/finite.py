@@ -38,7 +38,7 @@ def require_finite(
             where = "loss or gradient is not finite"
             if not unknown:
                 # A model of one's own may hand its parts something else than rows and codes.
-                with suppress(ValueError, IndexError, AttributeError):
+                with suppress(Exception):
                     where = first_nonfinite(model, x, eps)
             raise NonFiniteError(
                 f"step {step} (epoch {epoch + 1}): {where}; {advice or slower(optimizer)}"

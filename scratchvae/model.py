@@ -256,17 +256,18 @@ class Model:
 
         If their number n is not given, it is that of the losses.
         """
-        if not hasattr(terms, "_asdict"):
+        if getattr(terms, "_fields", None) != ("loss", "reconstruction", "kl"):
             raise InputError(
                 f"forward gives a {type(terms).__name__} for the terms: expected (terms, cache), "
                 "with terms = sv.Terms(loss, reconstruction, kl)"
             )
-        n = (terms.loss.shape or (1,))[-1] if n is None else n
+        n = (terms.loss.shape or (0,))[-1] if n is None else n
+        of = f"{n} examples" if n else "a batch"
         for name, term in terms._asdict().items():
             if term.shape != (n,):
                 raise InputError(
-                    f"forward gives a {name} of shape {term.shape} for {n} examples: expected one "
-                    "number for each"
+                    f"forward gives a {name} of shape {term.shape} for {of}: expected one number "
+                    "for each example"
                 )
 
     # --- rows of data: what a model is trained on, for each example

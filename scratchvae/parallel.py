@@ -62,8 +62,8 @@ def share(
 def adds_up(model: Autoencoder) -> bool | None:
     """Return whether a batch's loss and gradient are the sums of those of its parts, in copies.
 
-    None where they are not finite for the numbers that are tried, so that nothing can be compared:
-    the model may have diverged, or be one for data of another range.
+    None where an error is raised for the numbers that are tried, or something is not finite, so
+    that nothing can be compared: the model may have diverged, or be one for other data.
 
     They are not where a layer mixes the examples of a batch, as batch normalisation does, where it
     draws random numbers of its own, where a backward adds something that has no factor dloss, as a
@@ -89,6 +89,9 @@ def _adds_up(model: Autoencoder, seed: int) -> bool | None:
     rng, n = np.random.default_rng(seed), 16
     try:
         probe = copy.deepcopy(model)
+    except Exception:
+        return False
+    try:
         change = rng.uniform(-0.01, 0.01, probe.params.value.shape)
         # So that nothing hides behind a factor of 0.
         probe.params.value += probe.backend.asarray(change, dtype=probe.dtype)
@@ -117,8 +120,8 @@ def _adds_up(model: Autoencoder, seed: int) -> bool | None:
                 for w, a, b, c, d in zip(whole, one, other, small, large, strict=True)
                 for v in (a + b, c, d)
             ]
-    except Exception:
-        return False
+    except Exception:  # the numbers may be none that it takes
+        return None
     return all(near) and not bool(model.params.grad.any())
 
 

@@ -77,6 +77,8 @@ class Parameter(_ValueAndGradient):
     constant = False
 
     def __init__(self, value: Array) -> None:
+        if isinstance(value, np.generic):
+            value = np.asarray(value)
         if getattr(getattr(value, "dtype", None), "kind", None) != "f":
             kind = getattr(value, "dtype", type(value).__name__)
             raise InputError(f"a Parameter's value is {kind}: expected an array of floats")

@@ -472,7 +472,7 @@ def write_figures(
         n = max(4, min(64, MAX_NUMBERS // test.shape[1]))
         new = asnumpy(model.sample(n, rng=0))  # (n, D)
         figures["samples"] = samples(new, shape) if table is None else tables.samples(new, table)
-        if model.prior.standard:
+        if model.prior.standard and not model.replaces("kl"):
             figures["kl_per_dimension"] = kl_per_dimension(gaussian_kl(mu, logvar).mean(axis=0))
         if model.classes is not None:
             labels_drawn = range(min(model.classes, MAX_COLUMNS))

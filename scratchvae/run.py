@@ -553,8 +553,10 @@ class Run:
         RanksDifferError
             Likewise, if the ranks of a distributed run have come apart.
         InputError
-            Likewise, if the data are no longer what they were, or a file cannot be written.
+            Likewise, if the data are no longer what they were, or a file cannot be written, or if
+            the model was changed, so that the options would build another one.
         """
+        self._require_own_model()
         ranks = self.trainer.ranks
         ranks.require_same(lambda: asdict(self.options) | {"data": ""})  # it may lie elsewhere
         if ranks.first:
@@ -627,7 +629,16 @@ class Run:
         with self.claimed():
             self._write(self.trainer.state())
 
+    def _require_own_model(self) -> None:
+        """Raise InputError if the options would build another model for whoever reads the run."""
+        if self.model.config()["kind"] is None:
+            raise InputError(
+                "the model of this run was changed, and its options would build another one when "
+                "the run is read: train it with sv.Trainer, and save it with model.save"
+            )
+
     def _write(self, state: State) -> None:
+        self._require_own_model()
         dataset = self.trainer.dataset
         config = {
             "model": self.options.model_config(

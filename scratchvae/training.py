@@ -30,6 +30,7 @@ from .errors import (
     check_size,
     check_type,
     on_one_line,
+    short,
 )
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state, slower
@@ -248,6 +249,7 @@ class Trainer:
                 if self.batch >= self.batches_per_epoch:
                     self.metrics.append(self._finish_epoch())
                     on_epoch(self.metrics[-1])
+                    _require_numbers(self.metrics[-1])
 
     @contextmanager
     def _with_bar(self, epochs: int, on_step: OnStep, on_epoch: OnEpoch) -> Iterator[Callbacks]:
@@ -331,7 +333,7 @@ class Trainer:
         arrays |= {f"optimizer.{k}": asnumpy(a).copy() for k, a in optimizer.state.items()}
         values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
-        values |= self._course() | {"model": self.model.config()}
+        values |= self._course() | {"model": self.model.config(), "lr": optimizer.lr}
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
@@ -387,6 +389,8 @@ class Trainer:
         self.metrics = list(values["metrics"])
         self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
         self.optimizer.steps = values["step"]
+        if not self.schedule:  # which would tell
+            self.optimizer.lr = values.get("lr", self.optimizer.lr)
         self.model.rng.bit_generator.state = values["rng"]
 
     def _course(self) -> dict[str, int]:
@@ -469,6 +473,20 @@ class Trainer:
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
         return binarize(x, self.binarize, rng, self.model.backend)
+
+
+def _require_numbers(metrics: dict[str, Any]) -> None:
+    """Make what a callback added to an epoch's metrics plain numbers, as a file holds them."""
+    for name, value in metrics.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(
+                f"on_epoch leaves {name} = {short(value)} in the metrics: expected a finite number"
+            )
+        metrics[name] = value if type(value) is int else number
 
 
 def _require_own(optimizer: Optimizer, model: Autoencoder) -> None:

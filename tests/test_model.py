@@ -1159,6 +1159,16 @@ def test_parts_that_were_not_taken_stay_where_they_are(x):
     trainer.run(2)
 
 
+def test_terms_of_no_examples_are_named(x):
+    class Own(sv.VAE):
+        def forward(self, x, eps=None):
+            terms, cache = super().forward(x, eps)
+            return terms._replace(loss=terms.loss.mean()), cache
+
+    with pytest.raises(sv.InputError, match=r"^forward gives a loss of shape \(\) for a batch: "):
+        Own(6, (5,), **OPTIONS).loss_and_grad(x)
+
+
 def test_terms_that_are_none_are_named(x):
     class Own(sv.VAE):
         def forward(self, x, eps=None):

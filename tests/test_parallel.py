@@ -462,6 +462,18 @@ def test_a_model_that_the_probe_cannot_tell_is_trained_at_once(rng, seed, cores)
     np.testing.assert_array_equal(trained(2), trained(1))
 
 
+class Counts(sv.likelihoods.Bernoulli):
+    def nll(self, x, output):
+        if (x != np.round(x)).any():
+            raise ValueError("counts expected")
+        return super().nll(x, output)
+
+
+def test_a_model_that_refuses_the_numbers_of_the_probe_is_told_from_one_that_mixes(seed):
+    model = a_model(sv.VAE, seed, likelihood=Counts(12))
+    assert parallel.adds_up(model) is None
+
+
 class Seen:
     """Notes how many rows come by, in whatever copy."""
 

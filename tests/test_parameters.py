@@ -71,6 +71,14 @@ def test_exchanging_an_array_is_refused_with_advice(what):
         assert np.array_equal(getattr(owner, what), before)
 
 
+def test_a_number_of_numpys_is_an_array_without_axes():
+    p = sv.Parameter(np.log(0.5))
+    assert isinstance(p.value, np.ndarray)
+    assert p.shape == ()
+    p.add(np.float64(2.0))
+    assert p.grad == 2.0
+
+
 def test_a_value_is_a_copy_so_that_what_is_kept_beside_it_is_seen_not_to_move(rng):
     a = rng.normal(size=3)
     one, two = sv.Parameter(a), sv.Parameter(a)

@@ -622,3 +622,17 @@ def test_a_models_figures_do_not_change_it(tmp_path):
     plots.write_figures(model, dataset(), metrics(1), tmp_path)
     assert model.rng.bit_generator.state == state  # a resumed run draws the same noise
     np.testing.assert_array_equal(model.params.value, value)
+
+
+def test_no_kl_is_drawn_that_is_not_the_models(tmp_path):
+    class Half(VAE):
+        def kl(self, mu, logvar):
+            kl, cache = super().kl(mu, logvar)
+            return kl / 2, cache
+
+    for kind, there in (VAE, True), (Half, False):
+        model = kind(64, (8,), 2, rng=0)
+        figures = plots.write_figures(model, dataset(), metrics(2), tmp_path / kind.__name__)
+        names = {path.stem for path in figures}
+        assert ("kl_per_dimension" in names) == there
+        assert "latent_plane" in names

@@ -707,3 +707,23 @@ def test_a_run_whose_folder_is_gone_makes_it_again(tmp_path):
     run = sv.run.new(sv.run.Options(hidden=(4,), epochs=2), tmp_path / "r")
     run.train(on_epoch=lambda metrics: metrics["epoch"] == 1 and run.out.rename(tmp_path / "moved"))
     assert sv.run.open(tmp_path / "r").finished
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.encoder.layers.__setitem__(1, sv.Activation("tanh")),
+        lambda model: setattr(model, "kl", lambda *args: sv.VAE.kl(*args)),
+    ],
+)
+def test_a_run_whose_model_was_changed_is_refused(change, tmp_path):
+    """The options, from which a run is read, would build another model around its arrays."""
+    run = sv.run.new(sv.run.Options(data="digits", hidden=(5,), epochs=1, latent=2), tmp_path / "r")
+    change(run.model)
+    for use in run.train, run.save:
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == (
+            "the model of this run was changed, and its options would build another one when the "
+            "run is read: train it with sv.Trainer, and save it with model.save"
+        )

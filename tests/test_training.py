@@ -566,3 +566,65 @@ def test_without_a_schedule_the_rate_is_the_optimizers_own(rng, seed):
     assert set(rates) == {0.0}
     assert trainer._of_all_ranks(2)["lr"] == 0.0
     np.testing.assert_array_equal(trainer.model.params.value, before)
+
+
+def test_a_rate_set_by_hand_is_gone_on_with(rng, seed):
+    dataset = make_dataset(rng)
+    whole, stopped, resumed = (make_trainer(dataset, seed) for _ in range(3))
+    for trainer in whole, stopped:
+        trainer.run(1)
+        trainer.optimizer.lr = 1e-3
+        trainer.run(2)
+    resumed.restore(*stopped.state(), "here")
+    assert resumed.optimizer.lr == 1e-3
+    for trainer in whole, resumed:
+        trainer.run(3)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+    scheduled = make_trainer(dataset, seed, schedule=sv.constant(0.5))
+    scheduled.restore(*stopped.state(), "here")
+    assert scheduled.optimizer.lr == 0.01  # until its schedule says what
+
+
+BIT_GENERATORS = [np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64DXSM]
+
+
+@pytest.mark.parametrize("kind", BIT_GENERATORS)
+def test_any_generator_of_numpys_is_gone_on_with(kind, rng, seed, tmp_path):
+    """Some keep arrays in their state, which JSON has not."""
+    dataset = make_dataset(rng)
+
+    def build():
+        model = sv.VAE(6, hidden=(8,), latent_dim=2, rng=np.random.Generator(kind(seed)))
+        return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
+
+    whole, stopped, resumed = build(), build(), build()
+    whole.run(2)
+    stopped.run(1)
+    checkpoint.save(tmp_path / "t.safetensors", *stopped.state())
+    resumed.restore(*checkpoint.load(tmp_path / "t.safetensors"), "here")
+    resumed.run(2)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+    assert whole.model.rng.random() == resumed.model.rng.random()
+
+
+def test_numbers_that_a_callback_adds_are_kept(rng, seed, tmp_path):
+    trainer = make_trainer(make_dataset(rng), seed)
+
+    def add(metrics):
+        metrics["active"] = (np.ones(3) > 0).sum()  # NumPy's int64
+        metrics |= {"share": np.float32(0.5), "all": True, "n": 3}
+
+    trainer.run(1, on_epoch=add)
+    checkpoint.save(tmp_path / "t.safetensors", *trainer.state())
+    again = make_trainer(trainer.dataset, seed)
+    again.restore(*checkpoint.load(tmp_path / "t.safetensors"), "here")
+    assert again.metrics == trainer.metrics
+    assert [again.metrics[0][k] for k in ("active", "share", "all", "n")] == [3, 0.5, 1, 3]
+
+
+@pytest.mark.parametrize("value", [np.nan, "good", [1, 2], None])
+def test_what_a_file_could_not_hold_is_refused_in_the_first_epoch(rng, seed, value):
+    trainer = make_trainer(make_dataset(rng), seed)
+    with pytest.raises(sv.InputError, match=r"^on_epoch leaves mine = .* in the metrics: exp"):
+        trainer.run(5, on_epoch=lambda metrics: metrics.update(mine=value))
+    assert trainer.epoch == 1
