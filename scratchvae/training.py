@@ -339,6 +339,8 @@ class Trainer:
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
         """Go back to where `state` was taken, from a trainer with the same model and data.
 
+        The learning rate is that of then too, unless a schedule tells.
+
         Parameters
         ----------
         arrays, values : dict
