@@ -65,6 +65,11 @@ class ConditionalVAE(VAE):
         decoder: Layer | None = None,
     ) -> None:
         self.classes = check_size("classes", classes)
+        if network == "conv" and encoder is None:
+            raise InputError(
+                "network is 'conv', and the label is no pixel: expected an encoder of your own, "
+                "for rows of pixels with a label"
+            )
         super().__init__(
             data_dim, hidden, latent_dim, activation=activation, likelihood=likelihood,
             variance=variance, beta=beta, free_bits=free_bits, prior=prior, components=components,
@@ -151,8 +156,9 @@ class ConditionalVAE(VAE):
         """
         rng = self.rng if rng is None else np.random.default_rng(rng)
         z = self.draw_prior(check_size("n", n), rng)  # (n, Z)
-        labels = rng.integers(self.classes, size=n) if label is None else asnumpy(label)
-        return self.decode(z, check_labels("label", labels, n, self.classes))
+        label = rng.integers(self.classes, size=n) if label is None else label
+        label = asnumpy(label) if hasattr(type(label), "__cuda_array_interface__") else label
+        return self.decode(z, check_labels("label", label, n, self.classes))
 
     def forward(self, x: Any, eps: Any = None, labels: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""

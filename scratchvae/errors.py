@@ -161,7 +161,10 @@ def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
     one = f"an integer from 0 to {classes - 1}"
     if labels is None:
         raise InputError(f"{name} are missing: expected {one} for each of {n} examples")
-    found = np.asarray(labels)
+    try:
+        found = np.asarray(labels)
+    except ValueError:  # lists of several lengths
+        raise InputError(f"{name} are no array: expected {one} for each of {n} examples") from None
     integers = found.dtype.kind in ("i", "u") and found.shape in ((), (n,))
     if found.ndim == 0 and not (integers and 0 <= found < classes):
         raise InputError(f"{name} is {found.item()!r}: expected {one}")

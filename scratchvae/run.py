@@ -287,6 +287,13 @@ class Options:
                     f"{self.model}"
                 )
             )
+        if self.conditional and self.network == "conv":
+            raise OptionError(
+                lambda spell: (
+                    f"{spell('conditional')} with {spell('network')} conv: a label is no pixel, "
+                    "and there is no such model, so leave one of them out"
+                )
+            )
         if self.conditional and self.objective == "iwae":
             raise OptionError(
                 lambda spell: (

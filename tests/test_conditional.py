@@ -426,6 +426,21 @@ def test_a_large_batch_is_taken_in_parts(rng, monkeypatch, n, rows):
     )
 
 
+@pytest.mark.parametrize("classes", [10, 64])  # as many as pixels, too, are no image
+def test_a_convolution_of_labels_is_refused(classes):
+    with pytest.raises(sv.InputError) as error:
+        sv.ConditionalVAE(64, (4,), 2, classes=classes, network="conv", image_shape=(8, 8))
+    assert str(error.value) == (
+        "network is 'conv', and the label is no pixel: expected an encoder of your own, for rows "
+        "of pixels with a label"
+    )
+
+
+def test_labels_of_several_lengths_are_refused():
+    with pytest.raises(sv.InputError, match=r"^label are no array: expected an integer f"):
+        sv.ConditionalVAE(64, (4,), 2).sample(2, label=[[0], [1, 2]])
+
+
 def test_data_without_labels_or_with_too_large_ones_are_refused(rng):
     x, model = rng.random((20, 5)), small()
     optimizer = sv.Adam(model.params)
@@ -616,6 +631,11 @@ def test_wrong_labels_on_the_command_line_are_one_sentence(rng, capsys):
             "--objective",
             "iwae",
         ): "--conditional with --objective iwae: there is no such model",
+        (
+            *train,
+            "--network",
+            "conv",
+        ): "--conditional with --network conv: a label is no pixel",
         (*train, "--model", "ae"): "--conditional needs a VAE: expected --model vae, found ae",
         (*train, "plain.npy"): "plain.npy has no labels, which --conditional needs: expected a",
         (*train, "large.npz"): "large.npz holds the label 49000 among 45 training examples: --cond",

@@ -1,8 +1,8 @@
 """Keras's VAE example.
 
-Source: keras-team/keras-io, examples/generative/md/vae.md, the last line of its log. Two logs of
-this program have been published, 3.5 nats apart: one with TensorFlow 2, 146.95 = 140.15 + 6.80, and
-a later one with Keras 3, loss 150.40 and KL 6.46; their difference stands for its reconstruction.
+Source: keras-team/keras-io, examples/generative/md/vae.md, the last line of its log with
+TensorFlow 2, 146.95 = 140.15 + 6.80. A later log of the same program, with Keras 3, ends at a total
+of 150.40 as the epoch's mean, with a KL of 6.46.
 
 Protocol: convolutions of 32 and 64 channels (3 by 3, stride 2), a dense layer of 16, 2 latents;
 transposed convolutions of 64, 32 and 1 channels; ReLU, Glorot's initial parameters, grey pixels,
@@ -10,10 +10,12 @@ Adam at 1e-3, batches of 128, 30 epochs on all 70,000 images of MNIST. The figur
 last epoch's training steps. With stride 2 Keras's padding "same" pads the far edges of an image and
 ours the near ones: the same network, of images that are turned by 180 degrees.
 
-Lesson: one figure is no distribution. The same program on the same data ended 3.5 nats apart, as
-its source's own two logs show, and after ten epochs they already were 3.2 apart. A band around one
-run tells little. Ours reach from 2 nats below the lower log to 2 above the higher; they were as
-wide around the first alone until the second was found, after our run.
+Lesson: one figure is no distribution. Ours is not met: it ends 5 nats above the first log and 2
+above the second, and the two logs of one program on the same data lie 3.5 apart; after ten epochs
+they already were 3.2 apart. Which of the plane's arrangements a run with two latents ends in
+decides, and a bottleneck of 16 ReLU units may lose some of them at the start. One run of each
+cannot tell that from an error; loss and gradients of such networks are those of PyTorch to 1e-10 in
+the tests.
 """
 
 import numpy as np
@@ -22,12 +24,13 @@ from published import Claim, glorot, mnist
 import scratchvae as sv
 
 SEEDS = 1
-# Two nats beyond the published runs: with two latents a run ends in one of several arrangements of
-# the digits in the plane, and those differ by as much (see PyTorch's VAE example with two latents).
+FULL = True  # an hour
+# One run; with two latents a run ends in one of several arrangements of the digits in the plane,
+# and those differ by a nat or two (see PyTorch's VAE example with two latents).
 CLAIMS = [
-    Claim("loss", "training loss", "146.95, 150.40", 144.95, 152.40),
-    Claim("rec", "reconstruction", "140.15, 143.94 (difference)", 138.15, 145.94),
-    Claim("kl", "KL", "6.80, 6.46", 6.06, 7.2),
+    Claim("loss", "training loss", "146.95", 144.95, 148.95),
+    Claim("rec", "reconstruction", "140.15", 138.15, 142.15),
+    Claim("kl", "KL", "6.80", 6.4, 7.2),
 ]
 
 
