@@ -441,12 +441,14 @@ def _ids(layers: list[Any]) -> list[int]:
     return [id(layer) for layer in layers]
 
 
-def _but_for_numbers(one: str, other: str) -> bool:
+def _but_for_numbers(one: Any, other: Any) -> bool:
     """Return whether two layers in words differ by numbers at most, which may be a state."""
+    if not (isinstance(one, str) and isinstance(other, str)):  # of a damaged file, say
+        return False
     number = r"(?<![\w.])[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+|nan|inf)(?!\w)"
     # An array's are set in columns.
-    one, other = (re.sub(r"\s", "", re.sub(number, "0", text)) for text in (one, other))
-    return one == other
+    words = [re.sub(r"\s", "", re.sub(number, "0", text)) for text in (one, other)]
+    return words[0] == words[1]
 
 
 def _has_own_method(x: Any) -> bool:

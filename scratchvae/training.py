@@ -26,6 +26,7 @@ from .errors import (
     InputWarning,
     NonFiniteError,
     check_count,
+    check_number,
     check_seed,
     check_size,
     check_type,
@@ -355,6 +356,8 @@ class Trainer:
         """
         try:
             check_type("the state", values, Progress)
+            lr = values.get("lr", self.optimizer.lr)  # older checkpoints do not say
+            check_number("its lr", lr)
         except InputError as error:
             raise InputError(f"{path}: not the state of a run: {error}") from None
         saved = {k.removeprefix("optimizer.") for k in arrays if k.startswith("optimizer.")}
@@ -392,7 +395,7 @@ class Trainer:
         self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
         self.optimizer.steps = values["step"]
         if not self.schedule:  # which would tell
-            self.optimizer.lr = values.get("lr", self.optimizer.lr)
+            self.optimizer.lr = lr
         self.model.rng.bit_generator.state = values["rng"]
 
     def _course(self) -> dict[str, int]:

@@ -585,6 +585,25 @@ def test_a_rate_set_by_hand_is_gone_on_with(rng, seed):
     assert scheduled.optimizer.lr == 0.01  # until its schedule says what
 
 
+@pytest.mark.parametrize("lr", [None, "x", -1.0, [0.1]])
+def test_a_rate_that_is_none_is_refused_with_the_state(rng, seed, lr):
+    dataset = make_dataset(rng)
+    arrays, values = make_trainer(dataset, seed).state()
+    trainer = make_trainer(dataset, seed)
+    with pytest.raises(sv.InputError, match=r"^here: not the state of a run: its lr is .*: exp"):
+        trainer.restore(arrays, values | {"lr": lr}, "here")
+    assert trainer.optimizer.lr == 0.01
+
+
+@pytest.mark.parametrize("words", [None, 3, ["Sequential"]])
+def test_parts_in_words_that_are_none_are_refused(rng, seed, words):
+    dataset = make_dataset(rng)
+    arrays, values = make_trainer(dataset, seed).state()
+    values["model"]["likelihood"] = words
+    with pytest.raises(sv.InputError, match=r"^here: made with another configuration: likelihood"):
+        make_trainer(dataset, seed).restore(arrays, values, "here")
+
+
 BIT_GENERATORS = [np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64DXSM]
 
 
