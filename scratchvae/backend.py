@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, require_unmasked
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: no type names both without importing both
 RandomSource: TypeAlias = (
@@ -192,11 +192,7 @@ class Backend:
 
 def _numbers(x: Any) -> Any:
     """Return `x` as an array of the host; raise InputError if that holds no real numbers."""
-    if np.ma.isMaskedArray(x):
-        raise InputError(
-            "found a masked array: expected one without a mask, so fill in what is masked or leave "
-            "its rows out"
-        )
+    require_unmasked("found", x)
     try:
         x = np.asarray(x)
     except ValueError as error:  # lists of several lengths

@@ -95,7 +95,7 @@ class ConditionalVAE(VAE):
         return self._with_labels(x, labels, white)
 
     def _with_labels(self, a: Array, labels: Any, white: float = 1.0) -> Array:
-        xp, given = namespace(a), None if labels is None else asnumpy(labels)
+        xp, given = namespace(a), _on_host(labels)
         given = check_labels("labels", given, len(a), self.classes)  # (B,) or ()
         # [conditional-one-hot]  y_c is 1 where c is the label, and 0 elsewhere
         y = xp.asarray(given[..., None]) == xp.arange(self.classes)  # (B, C) or (C,)
@@ -156,9 +156,8 @@ class ConditionalVAE(VAE):
         """
         rng = self.rng if rng is None else np.random.default_rng(rng)
         z = self.draw_prior(check_size("n", n), rng)  # (n, Z)
-        label = rng.integers(self.classes, size=n) if label is None else label
-        label = asnumpy(label) if hasattr(type(label), "__cuda_array_interface__") else label
-        return self.decode(z, check_labels("label", label, n, self.classes))
+        labels = rng.integers(self.classes, size=n) if label is None else _on_host(label)
+        return self.decode(z, check_labels("label", labels, n, self.classes))
 
     def forward(self, x: Any, eps: Any = None, labels: Any = None) -> tuple[Terms, Any]:
         """Return the terms of every example, (B,) each, and the cache for `backward`."""
@@ -169,3 +168,8 @@ class ConditionalVAE(VAE):
     ) -> Terms:
         """Return the batch's loss and leave its gradient, as `VAE.loss_and_grad` does."""
         return super().loss_and_grad(self.as_rows(x, labels), eps, batch_size)
+
+
+def _on_host(labels: Any) -> Any:
+    """Return labels that are on a device as an array of the host, and others as they are."""
+    return asnumpy(labels) if hasattr(type(labels), "__cuda_array_interface__") else labels

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, Backend, asnumpy, get_backend, namespace
-from .errors import InputError, check_labels
+from .errors import InputError, check_labels, require_unmasked
 from .formats import Content, is_frame, one_sentence, parse_idx, read, read_frame, unpacked
 from .kernels import compiled
 from .notebook import table
@@ -102,11 +102,7 @@ class Dataset:
         given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
         content = Content({})
         for key, a in given.items():
-            if np.ma.isMaskedArray(a):
-                raise InputError(
-                    f"{key} is a masked array: expected one without a mask, so fill in what is "
-                    "masked or leave its rows out"
-                )
+            require_unmasked(f"{key} is", a)
             if is_frame(a):
                 frame = read_frame(a, key)
                 content.arrays[key] = frame.arrays["x"]

@@ -150,6 +150,15 @@ def _is_of(value: Any, kind: Any) -> bool:
     return type(value) is kind  # so that True is no integer
 
 
+def require_unmasked(head: str, a: Any) -> None:
+    """Raise InputError if `a` is a masked array; `head` begins the sentence, such as "x is"."""
+    if np.ma.isMaskedArray(a):
+        raise InputError(
+            f"{head} a masked array: expected one without a mask, so fill in what is masked or "
+            "leave its rows out"
+        )
+
+
 def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
     """Return labels as a NumPy array (n,), or () for one label of all n examples.
 

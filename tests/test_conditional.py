@@ -436,9 +436,15 @@ def test_a_convolution_of_labels_is_refused(classes):
     )
 
 
-def test_labels_of_several_lengths_are_refused():
-    with pytest.raises(sv.InputError, match=r"^label are no array: expected an integer f"):
-        sv.ConditionalVAE(64, (4,), 2).sample(2, label=[[0], [1, 2]])
+def test_labels_of_several_lengths_are_refused(rng):
+    model, x, ragged = sv.ConditionalVAE(64, (4,), 2), rng.random((2, 64)), [[0], [1, 2]]
+    with pytest.raises(
+        sv.InputError, match=r"^label are no array: expected an integer from 0 to 9"
+    ):
+        model.sample(2, label=ragged)
+    for use in model.encode, model.reconstruct, model.rows:
+        with pytest.raises(sv.InputError, match=r"^labels are no array: expected an integer from"):
+            use(x, ragged)
 
 
 def test_data_without_labels_or_with_too_large_ones_are_refused(rng):
