@@ -192,6 +192,8 @@ def dense(
 
 def named(layer: Any) -> Iterator[tuple[str, Parameter]]:
     """Return an iterator over the named parameters of a layer, which may have none."""
+    if isinstance(layer, type):
+        raise InputError(f"a part is the class {layer.__name__}: expected an object of it")
     return iter(layer.named_parameters() if hasattr(layer, "named_parameters") else ())
 
 

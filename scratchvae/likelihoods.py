@@ -170,10 +170,15 @@ def get_likelihood(
         return Bernoulli(data_dim)
     if isinstance(name, str) and name == "gaussian":
         return Gaussian(data_dim, variance, backend, dtype)
+    require_likelihood(name)
+    return name  # type: ignore[return-value]  # looked at above
+
+
+def require_likelihood(likelihood: Any) -> None:
+    """Raise InputError unless `likelihood` is an object with what a Likelihood has."""
     needed = ("binary", "output_dim", "nll", "nll_backward", "mean")
-    if isinstance(name, str | type) or not all(hasattr(name, n) for n in needed):
+    if isinstance(likelihood, str | type) or not all(hasattr(likelihood, n) for n in needed):
         raise InputError(
-            f"unknown likelihood {name!r}: expected 'bernoulli', 'gaussian' or an object with "
-            f"{', '.join(needed)}"
+            f"unknown likelihood {likelihood!r}: expected 'bernoulli', 'gaussian' or an object "
+            f"with {', '.join(needed)}"
         )
-    return name

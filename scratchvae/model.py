@@ -23,10 +23,10 @@ from .backend import Array, Backend, namespace
 from .errors import InputError, InputWarning, NonFiniteError
 from .held import held
 from .layers import Layer, in_words, named, require_layer, wrong_dx
-from .likelihoods import Likelihood
+from .likelihoods import Likelihood, require_likelihood
 from .notebook import table
 from .parameters import Parameter, Parameters
-from .shapes import require_likelihood_shapes, require_nll_shapes
+from .shapes import require_decoder_input_shapes, require_likelihood_shapes, require_nll_shapes
 from .summary import HEAD, Text, rows_of, summarize, total_of
 
 NUMBERS = int | float | str | np.generic | np.ndarray | None  # what a twin takes over
@@ -35,7 +35,8 @@ NUMBERS = int | float | str | np.generic | np.ndarray | None  # what a twin take
 class Model:
     """Encoder, decoder and likelihood, and the flat vectors that hold their parameters.
 
-    A subclass builds the parts, calls `gather`, and adds ``forward`` and ``backward``.
+    Derive a model of your own from :class:`~scratchvae.Autoencoder` or :class:`~scratchvae.VAE`:
+    their constructors set all that this class reads, build the parts and call `gather`.
     """
 
     kind: str | None = None  # the name under which `scratchvae.load` builds the model again
@@ -83,6 +84,7 @@ class Model:
         InputError
             If a part is no layer of the right widths, or a parameter of another backend or dtype.
         """
+        self.require_contracts()
         self._widths = self.widths()
         for part, (n_in, n_out) in self._widths.items():
             self._require_width(part, getattr(self, part), n_in, n_out)
@@ -109,6 +111,10 @@ class Model:
         self.require_named()
         self.params = Parameters(pairs)
 
+    def require_contracts(self) -> None:
+        """Raise InputError unless the likelihood has what the model asks of one."""
+        require_likelihood(self.likelihood)
+
     def require_named(self) -> None:
         """Raise InputError if a part holds a parameter that it does not name: it would not train.
 
@@ -131,6 +137,7 @@ class Model:
 
     def check_parts(self) -> None:
         """Raise InputError if a part was changed and `params` does not know, or a misfit."""
+        self.require_contracts()
         if self._widths != self.widths():
             raise InputError(
                 f"the widths of the parts have changed from {self._widths} to {self.widths()}: "
@@ -154,8 +161,10 @@ class Model:
         want other shapes. Training, a gradient check and a bound begin with it; a model cannot ask
         when it is built, since a subclass may not have all that its formulas read.
         """
+        self.check_parts()
         if self.is_plain():
             require_nll_shapes(self)
+            require_decoder_input_shapes(self)
 
     def is_plain(self) -> bool:
         """Return whether forward and backward are those of a model of this package."""

@@ -92,11 +92,10 @@ def require_prior(model: Any) -> None:
         raise InputError(
             f"unknown prior {prior!r}: expected 'normal', 'mixture' or an object with {needed}"
         )
-    text = in_words(prior)
     if getattr(prior, "latent_dim", model.latent_dim) != model.latent_dim:
         raise InputError(
-            f"the prior is {text}, for codes of {prior.latent_dim} numbers: expected one for "
-            f"{model.latent_dim}, the latent_dim of the model"
+            f"the prior is {in_words(prior)}, for codes of {prior.latent_dim} numbers: expected "
+            f"one for {model.latent_dim}, the latent_dim of the model"
         )
     if hasattr(prior, "adopt"):
         prior.adopt(model.backend, model.dtype)

@@ -39,6 +39,19 @@ def require_nll_shapes(model: Any) -> None:
     _require_pair("the model's", model, "nll", (x, output), output.shape[:-1], [output])
 
 
+def require_decoder_input_shapes(model: Any) -> None:
+    """Raise InputError unless the decoder is given what its width says, and codes get gradients."""
+    n, widths = _examples(model), model.widths()
+    z = _full(model, 0.5, (n, model.latent_dim))
+    inputs = _call(model.decoder_input, z, _full(model, 1, (n, widths["encoder"][0])))
+    shape = n, widths["decoder"][0]
+    why = "the width that `widths` gives for the decoder"
+    _require_shape("the model's decoder_input", inputs, shape, (z,), why)
+    dz = _call(model.decoder_input_backward, _full(model, 0, shape))
+    why = "that of the codes"
+    _require_shape("the model's decoder_input_backward", dz, z.shape, (inputs,), why)
+
+
 def require_prior_shapes(model: Any) -> None:
     """Raise InputError unless the prior's density, draw and, if it has one, KL fit in shape."""
     prior, n = model.prior, _examples(model)
@@ -107,12 +120,18 @@ def _call(formula: Callable[..., Any], *args: Any) -> Any:
         return RAISED
 
 
-def _require_shape(what: str, found: Any, shape: Shape, args: Sequence[Array]) -> None:
+def _require_shape(
+    what: str,
+    found: Any,
+    shape: Shape,
+    args: Sequence[Array],
+    why: str = "since sums are over the last axis",
+) -> None:
     if found is not RAISED and getattr(found, "shape", None) != shape:
         shapes = " and ".join(str(a.shape) for a in args)
         raise InputError(
             f"{what} returns {_in_words(found)} for arrays of shape {shapes}: expected one of "
-            f"shape {shape}, since sums are over the last axis"
+            f"shape {shape}, {why}"
         )
 
 

@@ -32,8 +32,8 @@ def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
             with np.errstate(all="ignore"):  # a norm of zeros may be divided by
                 h, _ = _copied(layer).forward(h)
             rows.append((name, _short(layer), _shape(h), f"{_size(layer):,}"))
-    for part in ("likelihood", "prior"):
-        if size := _size(owner := getattr(model, part)):
+    for part in (*model.parts, "prior"):  # a subclass may have parts of its own
+        if part not in model.widths() and (size := _size(owner := getattr(model, part))):
             rows.append((part, type(owner).__name__, "", f"{size:,}"))
     return rows
 

@@ -308,6 +308,11 @@ class VAE(Autoencoder):
         self.free_bits = check_number("free_bits", self.free_bits)
         require_formulas(self)
 
+    def require_contracts(self) -> None:
+        """Do what `Model.require_contracts` does, for the prior too."""
+        super().require_contracts()
+        require_prior(self)
+
     def check_parts(self) -> None:
         """Do what `Model.check_parts` and `check_options` do."""
         super().check_parts()
@@ -320,7 +325,7 @@ class VAE(Autoencoder):
 
     def gather(self) -> None:
         """Do what `Model.gather` does; raise InputError too if prior or options do not fit."""
-        require_prior(self)
+        self.require_contracts()
         require_prior_shapes(self)
         self.check_options()
         super().gather()

@@ -693,6 +693,34 @@ def test_a_change_that_the_parameters_do_not_see_is_refused_until_they_are_gathe
     sv.Adam(model.params).step()
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("encoder", sv.Linear, "a part is the class Linear: expected an object of it"),
+        ("likelihood", sv.Linear, "unknown likelihood <class 'scratchvae.layers.Linear'>: "),
+        ("likelihood", "gaussian", "unknown likelihood 'gaussian': expected "),
+        ("likelihood", None, "unknown likelihood None: expected "),
+        ("prior", sv.MixturePrior, "unknown prior <class 'scratchvae.mixture.MixturePrior'>: "),
+        ("prior", "normal", "unknown prior 'normal': expected "),
+    ],
+)
+@pytest.mark.parametrize("use", ["loss_and_grad", "check_model", "gather", "Trainer"])
+def test_what_is_no_part_is_refused_in_a_sentence(part, value, message, use, x):
+    model = sv.VAE(6, (5,), **OPTIONS)
+    optimizer = sv.Adam(model.params)
+    setattr(model, part, value)
+    uses = {
+        "loss_and_grad": lambda: model.loss_and_grad(x),
+        "check_model": lambda: sv.gradcheck.check_model(model, x),
+        "gather": model.gather,
+        "Trainer": lambda: Trainer(model, optimizer, x),
+    }
+    with pytest.raises(sv.InputError) as error:
+        uses[use]()
+    message = message.replace("a part", "the encoder") if use == "gather" else message
+    assert str(error.value).startswith(message)
+
+
 def test_a_variance_is_written_as_a_float():
     model = sv.VAE(6, likelihood="gaussian", variance=2, **OPTIONS)
     assert type(model.config()["variance"]) is float
@@ -1114,6 +1142,57 @@ def test_what_the_decoder_is_given_is_replaced_everywhere(kind, options, x):
     assert model.loss_and_grad(x).reconstruction == pytest.approx(nll, rel=1e-12)
 
 
+class WithTheFirstPixel:
+    """The decoder gets the first pixel too, and `widths` does not say so."""
+
+    def decoder_input(self, z, x):
+        first = np.broadcast_to(x[:, :1], (*z.shape[:-1], 1))
+        return np.concatenate([z, first], axis=-1)
+
+    def decoder_input_backward(self, dinput):
+        return dinput
+
+
+class SaysSo(WithTheFirstPixel):
+    def widths(self):
+        return {**super().widths(), "decoder": (3, 6)}
+
+
+class SaysAll(SaysSo):
+    def decoder_input_backward(self, dinput):
+        return dinput[..., :2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(sv.VAE, {}), (sv.Autoencoder, {}), (sv.IWAE, {"samples": 3})]
+)
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            WithTheFirstPixel,
+            "the model's decoder_input returns an array of shape (3, 3) for arrays of shape "
+            "(3, 2): expected one of shape (3, 2), the width that `widths` gives for the decoder",
+        ),
+        (
+            SaysSo,
+            "the model's decoder_input_backward returns an array of shape (3, 3) for arrays of "
+            "shape (3, 3): expected one of shape (3, 2), that of the codes",
+        ),
+    ],
+)
+def test_what_the_decoder_is_given_has_the_width_that_the_model_says(
+    own, message, kind, options, x
+):
+    model = type("Own", (own, kind), {})(6, (5,), activation="tanh", **options, **OPTIONS)
+    with pytest.raises(sv.InputError) as error:
+        Trainer(model, sv.Adam(model.params), x).run(1)
+    assert str(error.value) == message
+    model = type("Own", (SaysAll, kind), {})(6, (5,), activation="tanh", **options, **OPTIONS)
+    assert sv.gradcheck.check_model(model, x).ok
+    Trainer(model, sv.Adam(model.params), x).run(1)
+
+
 def test_labels_and_many_draws_are_one_model(rng, x):
     class Both(sv.IWAE, sv.ConditionalVAE):
         pass
@@ -1470,6 +1549,21 @@ def test_the_summary_is_a_table_of_the_layers():
         "",
         "111 parameters, float32 on the CPU",
     ]
+
+
+def test_the_summary_counts_a_part_that_a_subclass_adds():
+    class WithHead(sv.VAE):
+        parts = (*sv.VAE.parts, "head")
+
+        def __init__(self, *args, **options):
+            self.head = sv.Linear(2, 3, dtype="float64")
+            super().__init__(*args, **options)
+
+    model = WithHead(6, (5,), prior="mixture", **OPTIONS)
+    rows = [line.split() for line in model.summary().splitlines()]
+    assert ["head", "Linear", "9"] in rows
+    sizes = [int(row[-1].replace(",", "")) for row in rows[3:-2]]
+    assert sum(sizes) == len(model.params.value)
 
 
 def test_in_a_notebook_a_model_is_the_table_of_its_layers():
