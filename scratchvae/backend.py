@@ -52,6 +52,23 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_threshold, 2**25) and mallopt(trim_threshold, 2**30))
 
 
+def get_rng(rng: RandomSource) -> np.random.Generator:
+    """Return NumPy's generator for a seed, a new one for None, or the generator that is given.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"rng is {rng!r}: expected a seed, an integer of 0 or more, a numpy.random.Generator "
+            "or None"
+        ) from None
+
+
 def namespace(x: Array) -> Any:
     """Return the module whose functions work on `x`: ``numpy`` or ``cupy``."""
     if hasattr(x, "__array_namespace__"):

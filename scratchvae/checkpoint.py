@@ -174,13 +174,16 @@ def digest(arrays: Mapping[str, Any], values: str) -> str:
 
 
 def fill(targets: Mapping[str, Array], arrays: Mapping[str, Any], path: str | Path) -> None:
-    """Copy arrays into the targets of the same names; `path` is where they come from.
+    """Copy arrays into the targets of the same names, if they all fit; raise as `require_fit`."""
+    require_fit(targets, arrays, path)
+    for name, want in targets.items():
+        want[...] = namespace(want).asarray(arrays[name])
 
-    Raises
-    ------
-    InputError
-        If one is missing, has another shape or dtype or is not finite, naming it; nothing is
-        copied then.
+
+def require_fit(targets: Mapping[str, Array], arrays: Mapping[str, Any], path: str | Path) -> None:
+    """Raise InputError naming an array that is missing, of another shape or dtype, or not finite.
+
+    `path` is where the arrays come from.
     """
     for name, want in targets.items():
         found = arrays.get(name)
@@ -192,8 +195,6 @@ def fill(targets: Mapping[str, Array], arrays: Mapping[str, Any], path: str | Pa
             )
         if not np.isfinite(asnumpy(found)).all():
             raise InputError(f"{path}: {name} holds NaN or infinity: expected finite numbers")
-    for name, want in targets.items():
-        want[...] = namespace(want).asarray(arrays[name])
 
 
 def load_parameters(params: Parameters, arrays: Mapping[str, Any], path: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, RandomSource, asnumpy, namespace
+from .backend import Array, Backend, RandomSource, asnumpy, get_rng, namespace
 from .errors import InputError, check_labels, check_size
 from .layers import Layer
 from .likelihoods import Likelihood
@@ -154,7 +154,7 @@ class ConditionalVAE(VAE):
         It may be an array of n labels. If it is None they are drawn, each class as likely as any
         other. The codes are drawn first, so one seed gives the same codes for every label.
         """
-        rng = self.rng if rng is None else np.random.default_rng(rng)
+        rng = self.rng if rng is None else get_rng(rng)
         z = self.draw_prior(check_size("n", n), rng)  # (n, Z)
         labels = rng.integers(self.classes, size=n) if label is None else _on_host(label)
         return self.decode(z, check_labels("label", labels, n, self.classes))

@@ -23,9 +23,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
+from .backend import Array, Backend, RandomSource, get_backend, get_dtype, get_rng, namespace
 from .errors import InputError, check_each, check_seed, check_size
 from .parameters import Parameter
 
@@ -168,7 +166,7 @@ class _Convolution:
             _pair("stride", stride, check_size),
             _pair("padding", padding, check_seed),
         )
-        backend, dtype, rng = get_backend(backend), get_dtype(dtype), np.random.default_rng(rng)
+        backend, dtype, rng = get_backend(backend), get_dtype(dtype), get_rng(rng)
         channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (*channels, *self.windows.kernel)  # (C', C, kH, kW)
         # Drawn on the host in float64, as Linear's are.

@@ -111,7 +111,7 @@ class Dataset:
                 content.columns = content.columns or frame.columns
             elif a is not None:
                 try:
-                    content.arrays[key] = np.asarray(a)
+                    content.arrays[key] = asnumpy(a)
                 except ValueError as error:
                     what = str(error).split(". ")[0]
                     raise InputError(
@@ -515,8 +515,14 @@ def _from_content(name: str, content: Content, of: str = "") -> Dataset:
         x, x_test = x[:n], x[n:]  # (n, D), (N - n, D)
         y, y_test = (None, None) if y is None else (y[:n], y[n:])
     scale = 1.0
-    if x.dtype == np.uint8 and not all(_is_binary(part) for part in (x, x_test)):
-        scale = 255.0
+    if x.dtype == np.uint8:
+        bits, bits_test = _is_binary(x), _is_binary(x_test)
+        if bits and not bits_test and "x_test" in arrays:
+            raise InputError(
+                f"{where['x']} holds 0 and 1 only, and {where['x_test']} numbers up to "
+                f"{x_test.max()}: expected both in one unit"
+            )
+        scale = 1.0 if bits and bits_test else 255.0
     return Dataset(name, x, x_test, y, y_test, scale, image_shape, content.columns)
 
 

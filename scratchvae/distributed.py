@@ -172,8 +172,8 @@ class Ranks:
                 "the batches of this model cannot be shared out: the loss and gradient of a batch "
                 "are not the sums of those of its parts, as where a layer normalises over the "
                 "batch or draws random numbers of its own, or the gradient is clipped, or it holds "
-                "what cannot be copied, such as an open file; train it in one process, without "
-                "shards"
+                "what cannot be copied, such as an open file, or its loss_and_grad takes no "
+                "batch_size; train it in one process, without shards"
             )
         if self.shards:
             from threadpoolctl import threadpool_limits

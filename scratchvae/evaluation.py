@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from .backend import Array, RandomSource, asnumpy, namespace
+from .backend import Array, RandomSource, asnumpy, get_rng, namespace
 from .errors import InputError, check_size
 from .gaussian import kl_per_dimension, log_density, reparameterize
 from .layers import in_words
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32; on a GPU ten times as many
+WIDTH = 784  # of the widest layer; where one is wider, so many fewer rows
 
 
 def elbo(
@@ -38,8 +40,9 @@ def elbo(
         tighter.
     """
     check_size("samples", samples)
-    rng = np.random.default_rng(rng)
+    rng = get_rng(rng)
     xp = model.backend.xp
+    _require_batches(batches)
     totals, n = xp.zeros(3), 0  # on the device until the end: reading a number waits for a GPU
     for x in batches:
         for _ in range(samples):
@@ -67,6 +70,7 @@ def log_importance_weights(
     posterior : (mu, logvar), optional
         What ``model.encode(x)`` returns, where it is known already.
     """
+    x = model.as_rows(x)
     mu, logvar = posterior or model.encode(x)  # (B, Z) each
     z, _ = reparameterize(mu, logvar, eps)  # (K, B, Z)
     inputs = model.decoder_input(z, x)  # (K, B, Z)
@@ -99,11 +103,11 @@ def importance_weighted_bound(
     _require_posterior(model, "the importance-weighted bound")
     model.try_formulas()
     check_size("samples", samples)
-    rng, xp = np.random.default_rng(rng), model.backend.xp
-    rows = ROWS_AT_ONCE if model.backend.name == "numpy" else 10 * ROWS_AT_ONCE
-    bounds = []
+    rng, xp = get_rng(rng), model.backend.xp
+    _require_batches(batches)
+    rows, bounds = _rows_at_once(model), []
     for batch in batches:
-        for x in (batch[i : i + rows] for i in range(0, len(batch), rows)):
+        for x in (model.as_rows(batch[i : i + rows]) for i in range(0, len(batch), rows)):
             at_once, posterior = rows // len(x), model.encode(x)
             if any(part.shape != (len(x), model.latent_dim) for part in posterior):
                 raise InputError(
@@ -120,6 +124,22 @@ def importance_weighted_bound(
             bounds.append(log_sum - math.log(samples))
     _require_examples(len(bounds))
     return asnumpy(xp.concatenate(bounds))
+
+
+def _rows_at_once(model: VAE) -> int:
+    """Return how many codes go through the decoder at once, from the width of its widest layer."""
+    width = model.widths()["decoder"][0]
+    _, cache = model.decoder.forward(model.backend.xp.zeros((1, width), dtype=model.dtype))
+    widest = max(model.likelihood.output_dim, _largest(cache))
+    rows = ROWS_AT_ONCE if model.backend.name == "numpy" else 10 * ROWS_AT_ONCE
+    return max(1, rows * WIDTH // max(WIDTH, widest))
+
+
+def _largest(cache: Any) -> int:
+    """Return the size of the largest array in a cache of tuples and lists."""
+    if isinstance(cache, tuple | list):
+        return max(map(_largest, cache), default=0)
+    return int(getattr(cache, "size", 0))
 
 
 def log_sum_exp(a: Array) -> Array:
@@ -150,6 +170,7 @@ def kl_of_dimensions(model: VAE, batches: Iterable[Array]) -> Array:
         raise InputError(
             "the KL of each dimension is that of VAE, and the model replaces it with another"
         )
+    _require_batches(batches)
     totals, n = model.backend.xp.zeros(model.latent_dim), 0
     for x in batches:
         totals += kl_per_dimension(*model.encode(x)).sum(axis=0, dtype=np.float64)
@@ -165,6 +186,7 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
     -----
     Burda et al. (see `importance_weighted_bound`) call them active: Var_x(E_q[z_j]) > 0.01.
     """
+    _require_batches(batches)
     zeros = model.backend.xp.zeros
     sums, squares, n = zeros(model.latent_dim), zeros(model.latent_dim), 0
     for x in batches:
@@ -172,6 +194,13 @@ def active_units(model: Autoencoder, batches: Iterable[Array], threshold: float 
         sums, squares, n = sums + mu.sum(axis=0), squares + (mu * mu).sum(axis=0), n + len(mu)
     _require_examples(n)
     return int((squares / n - (sums / n) ** 2 > threshold).sum())
+
+
+def _require_batches(batches: Any) -> None:
+    if not isinstance(batches, Iterable):
+        raise InputError(
+            f"batches is {batches!r}: expected an iterable of arrays (B, D), such as [x]"
+        )
 
 
 def _require_examples(n: int) -> None:

@@ -6,6 +6,7 @@ The first bytes of a file say what it is, not its name. Whatever is wrong with o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -173,7 +174,8 @@ def _read_table(path: Path) -> Content:
     failure: ValueError | None = None
     try:
         with open(path, encoding="utf-8-sig") as file:  # by a name NumPy would unpack it
-            x = np.loadtxt(file, skiprows=above if header else 0, **how)
+            below = itertools.islice(file, above if header else 0, None)
+            x = np.loadtxt((line for line in below if line.strip(" \r\n")), **how)
     except ValueError as error:
         failure = error
     if failure is None and x.shape[1] == len(names) and np.isfinite(x).all():
@@ -205,7 +207,7 @@ def _rows(file: TextIO, delimiter: str | None) -> Iterator[tuple[int, list[str]]
     else:
         reader = csv.reader(file, delimiter=delimiter)
         rows = ((reader.line_num, row) for row in reader)
-    yield from ((n, row) for n, row in rows if row)
+    yield from ((n, row) for n, row in rows if len(row) > 1 or "".join(row).strip())
 
 
 def _is_number(text: str) -> bool:
@@ -356,8 +358,13 @@ def _read_image(path: Path) -> Array:
     from PIL import Image, ImageOps  # matplotlib has brought it
 
     require_file(path)
-    with open(path, "rb") as file:
-        start = file.read(25)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(25)
+    except OSError as error:  # a link that leads nowhere, say: not the folder is to blame
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): expected a PNG or JPEG image"
+        ) from None
     if start[:4] == b"\x89PNG" and start[24:] == b"\x10":  # Pillow would cut colours to 8 bits
         raise InputError(f"{path} has 16 bits a channel: expected 8, grey or in colour")
     with one_sentence(str(path), "a whole PNG or JPEG image"), warnings.catch_warnings():

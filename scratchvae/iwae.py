@@ -53,6 +53,7 @@ class IWAE(VAE):
     """
 
     kind = "iwae"
+    free = (*VAE.free, "samples", "gradient")
 
     def __init__(
         self,
@@ -84,6 +85,11 @@ class IWAE(VAE):
         for name in "kl", "kl_backward":
             if getattr(self, name) is not getattr(VAE, name):
                 raise InputError(f"the model replaces VAE.{name}: {NO_KL} that would use it")
+        if type(self).log_prior is not VAE.log_prior:
+            raise InputError(
+                "the model replaces VAE.log_prior, and the weights are those of the prior, with "
+                "the backward of its density: hand in one of your own, as prior="
+            )
         if self.replaces("reparameterize") and type(self).log_weights is IWAE.log_weights:
             raise InputError(
                 "the model replaces the draw of VAE, and the weights divide by the density of that "

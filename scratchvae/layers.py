@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
-import numpy as np
-
 from .activations import ACTIVATIONS
-from .backend import Array, Backend, RandomSource, get_backend, get_dtype
+from .backend import Array, Backend, RandomSource, get_backend, get_dtype, get_rng
 from .errors import InputError, check_size
 from .parameters import Parameter
 
@@ -57,7 +55,7 @@ class Linear:
         dtype: Any = "float32",
     ) -> None:
         self.n_in, self.n_out = check_size("n_in", n_in), check_size("n_out", n_out)
-        backend, dtype, rng = get_backend(backend), get_dtype(dtype), np.random.default_rng(rng)
+        backend, dtype, rng = get_backend(backend), get_dtype(dtype), get_rng(rng)
         # Drawn on the host in float64, so that one seed means one model on every backend and dtype.
         bound = n_in**-0.5
         self.W = Parameter(backend.asarray(rng.uniform(-bound, bound, (n_in, n_out)), dtype=dtype))
@@ -182,7 +180,7 @@ def dense(
     rng, backend, dtype
         As for :class:`~scratchvae.Linear`.
     """
-    rng = np.random.default_rng(rng)
+    rng = get_rng(rng)
     layers: list[Layer] = []
     for n_in, n_out in pairwise(sizes):
         layers.append(Linear(n_in, n_out, rng=rng, backend=backend, dtype=dtype))

@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, RandomSource, asnumpy, get_backend, get_dtype, namespace
+from .backend import (
+    Array,
+    Backend,
+    RandomSource,
+    asnumpy,
+    get_backend,
+    get_dtype,
+    get_rng,
+    namespace,
+)
 from .errors import check_size
 from .gaussian import LOG_2PI, reparameterize
 from .parameters import Parameter
@@ -62,7 +71,7 @@ class MixturePrior:
         self.latent_dim = check_size("latent_dim", latent_dim)
         self.components = check_size("components", components)
         self._backend, self._dtype = backend, dtype
-        mean = np.random.default_rng(rng).standard_normal((self.components, self.latent_dim))
+        mean = get_rng(rng).standard_normal((self.components, self.latent_dim))
         self.mean = Parameter(0.5**0.5 * mean)
         self.logvar = Parameter(np.full_like(mean, np.log(0.5)))
         self.logits = Parameter(np.zeros(self.components))

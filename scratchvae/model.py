@@ -41,6 +41,7 @@ class Model:
 
     kind: str | None = None  # the name under which `scratchvae.load` builds the model again
     parts: tuple[str, ...] = ("encoder", "decoder", "likelihood")  # in the order of `params`
+    free: tuple[str, ...] = ()  # options that may be set before any step
     classes: int | None = None  # how many labels the model tells apart, if it is given any
 
     data_dim: int
@@ -63,6 +64,11 @@ class Model:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the parameters of all parts, named ``{part}.{name}``."""
         for part in (*self.parts, "prior"):
+            if not hasattr(self, part):
+                raise InputError(
+                    f"the model has no {part} yet, one of its `parts`: set it before "
+                    "super().__init__(...), which gathers the parameters"
+                )
             for name, p in named(getattr(self, part)):
                 yield f"{part}.{name}", p
 
@@ -93,6 +99,8 @@ class Model:
             self._layers = None
         try:
             pairs = [(name, p) for name, p in self.named_parameters()]
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(
                 "named_parameters of a part does not yield pairs of a name and a Parameter, as in "
@@ -241,7 +249,14 @@ class Model:
     def draw_eps(self, n: int, rng: np.random.Generator) -> Array | None:
         """Return the noise of the posterior for n examples, drawn from N(0, 1)."""
         shape = self.noise_shape(n)
-        return None if shape is None else self.backend.standard_normal(rng, shape, self.dtype)
+        if shape is None:
+            return None
+        if len(shape) < 2 or shape[-2] != n:
+            raise InputError(
+                f"noise_shape gives {shape} for {n} examples: expected theirs as the last axis but "
+                f"one, such as ({n}, {self.latent_dim})"
+            )
+        return self.backend.standard_normal(rng, shape, self.dtype)
 
     def noise(self, eps: Any, n: int) -> Array | None:
         """Return `eps` as an array, drawn if it is None; InputError if its shape is wrong."""
@@ -374,7 +389,7 @@ class Model:
 
         What may change from one training to the next, such as beta, may differ.
         """
-        now, free = self.config(), ("kind", "beta", "free_bits", "samples", "gradient")
+        now, free = self.config(), ("kind", *self.free)
         for one, other, of in (saved, now, "the file"), (now, saved, "the model"):
             if "encoder" in one and "hidden" in other:
                 raise InputError(
@@ -399,6 +414,19 @@ class Model:
                     f"{path}: made with another configuration: {name} was {saved[name]!r}, and is "
                     f"{value!r} in the model"
                 )
+
+    def take_options(self, saved: dict[str, Any], path: str | Path) -> None:
+        """Set the `free` options as `config` told them; InputError if one is none, changing none.
+
+        What an older file does not tell stays as it is.
+        """
+        before = {name: getattr(self, name) for name in self.free}
+        vars(self).update({name: saved[name] for name in before if name in saved})
+        try:
+            self.check_parts()
+        except InputError as error:
+            vars(self).update(before)
+            raise InputError(f"{path}: not the state of a run: {error}") from None
 
     def _in_words(self) -> list[tuple[str, str]]:
         return [(part, in_words(getattr(self, part))) for part in self.parts]

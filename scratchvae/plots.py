@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -421,7 +422,10 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
             f"cannot write {path}: found suffix {suffix!r}, expected .png, .svg or .pdf"
         )
     options: dict[str, Any] = {"format": suffix[1:], "metadata": METADATA[suffix]}
-    write_atomically(path, lambda file: figure.savefig(file, **options))
+    with warnings.catch_warnings():
+        # A letter that the font does not have is drawn as a box, which says it already.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        write_atomically(path, lambda file: figure.savefig(file, **options))
 
 
 def write_figures(

@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from . import checkpoint
 from .backend import Array, asnumpy, blas_threads, keep_freed_memory
-from .checkpoint import digest, fill
 from .datasets import Dataset, binarize, gather, require_fit, rows_at_once
 from .distributed import Ranks
 from .errors import (
@@ -340,7 +340,8 @@ class Trainer:
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
         """Go back to where `state` was taken, from a trainer with the same model and data.
 
-        The learning rate is that of then too, unless a schedule tells.
+        The learning rate is that of then too, unless a schedule tells, and so are the numbers of
+        the model that may be set at any time, such as beta: change them after it.
 
         Parameters
         ----------
@@ -388,7 +389,10 @@ class Trainer:
         except Exception:  # each kind of damage has its own
             raise InputError(f"{path}: its rng is no state of a {type(rng).__name__}") from None
         targets = {name: params[name].value for name in params.names}
-        fill(targets | {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}, arrays, path)
+        targets |= {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}
+        checkpoint.require_fit(targets, arrays, path)
+        self.model.take_options(values.get("model", {}), path)
+        checkpoint.fill(targets, arrays, path)
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
         self.metrics = list(values["metrics"])
@@ -422,7 +426,7 @@ class Trainer:
         """Return a SHA-256 of what a step changes: parameters, optimizer's and random state."""
         arrays = {"params": self.model.params.value, **self.optimizer.state}
         rng = self.model.rng.bit_generator.state
-        return digest(arrays, repr((self.epoch, self.batch, self.optimizer.steps, rng)))
+        return checkpoint.digest(arrays, repr((self.epoch, self.batch, self.optimizer.steps, rng)))
 
     def _finish_epoch(self) -> dict[str, float]:
         metrics: dict[str, float] = {"epoch": self.epoch + 1}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import gaussian
-from .backend import Array, Backend, RandomSource, get_backend, get_dtype, namespace
+from .backend import Array, Backend, RandomSource, get_backend, get_dtype, get_rng, namespace
 from .errors import InputError, check_each, check_number, check_size
 from .free_bits import kl_free_bits, kl_free_bits_backward
 from .layers import Layer, backward_parameters
@@ -131,7 +131,7 @@ class Autoencoder(Model):
         kind = get_network(network)
         hidden = check_each("hidden", kind.hidden if hidden is None else hidden, check_size)
         self.backend, self.dtype = get_backend(backend), get_dtype(dtype)
-        self.rng = np.random.default_rng(rng)
+        self.rng = get_rng(rng)
         self.likelihood = get_likelihood(likelihood, data_dim, variance, self.backend, self.dtype)
         widths = self.widths()
         own = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
@@ -257,6 +257,7 @@ class VAE(Autoencoder):
     """
 
     kind = "vae"
+    free: tuple[str, ...] = ("beta", "free_bits")
     has_posterior = True
     beta: float
 
@@ -282,7 +283,7 @@ class VAE(Autoencoder):
         decoder: Layer | None = None,
     ) -> None:
         self.free_bits = check_number("free_bits", free_bits)
-        rng = np.random.default_rng(rng)
+        rng = get_rng(rng)
         self.prior = get_prior(prior, latent_dim, components, rng)
         self.set_beta(beta)
         super().__init__(
@@ -368,7 +369,7 @@ class VAE(Autoencoder):
 
         The draws come from `rng`, or from the model's own generator if it is None.
         """
-        rng = self.rng if rng is None else np.random.default_rng(rng)
+        rng = self.rng if rng is None else get_rng(rng)
         return self.decode(self.draw_prior(check_size("n", n), rng))
 
     def encode(self, x: Any) -> tuple[Array, Array]:

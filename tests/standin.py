@@ -8,6 +8,7 @@ be launched there; see `counting`.
 """
 
 import contextlib
+import functools
 import operator
 import types
 import warnings
@@ -60,13 +61,13 @@ def counting():
         setattr(taken, name, getattr(_counts, name) - count)
 
 
-# What gives a new view of the same memory, if it can, and what gives memory that nothing is in.
+# What gives a new view of the same memory, if it can; what gives memory that nothing is in, or no
+# array.
 _VIEWS = {
     "asarray", "ascontiguousarray", "atleast_1d", "atleast_2d", "broadcast_to", "diagonal",
     "expand_dims", "moveaxis", "ravel", "reshape", "squeeze", "swapaxes", "transpose", "view",
 }  # fmt: skip
-_ALLOCATING = {"empty", "empty_like"}
-_NUMBERS = {"finfo", "iinfo", "result_type", "dtype"}  # not of arrays
+_NO_LAUNCH = {"empty", "empty_like"} | {"finfo", "iinfo", "result_type", "dtype"}
 
 
 def _launch(name, args, result):
@@ -75,7 +76,7 @@ def _launch(name, args, result):
     The product of two vectors is two, of the numbers and of their sum: CuPy does not ask cuBLAS. At
     least so many: some of CuPy's functions, such as `var`, are several kernels.
     """
-    if name in _ALLOCATING | _NUMBERS:
+    if name in _NO_LAUNCH:
         return
     if name in _VIEWS and np.may_share_memory(_unwrapped(result), _unwrapped(args[0])):
         return
@@ -167,6 +168,11 @@ class DeviceArray:
         return _on_device(found, _method_check(name), name, self)
 
 
+# What is read most often is not looked up in the record each time.
+for _name in ("dtype", "flags", "nbytes", "ndim", "shape", "size", "strides"):
+    setattr(DeviceArray, _name, property(operator.attrgetter(f"_hidden.{_name}")))
+
+
 def _has_array(index):
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, DeviceArray | list) for part in parts)
@@ -218,7 +224,8 @@ def _on_device(function, check=lambda *args, **kwargs: None, name="", *owner):
 
     def call(*args, **kwargs):
         check(*args, **kwargs)
-        kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
+        if kwargs:
+            kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
         result = _wrapped(function(*_unwrapped(args), **kwargs))
         _launch(name, [*owner, *args], result)
         return result
@@ -263,9 +270,15 @@ def _check_of(name, recorded, skip=0):
 
         return check
     signature = cupy_record.signature(recorded)
-    return lambda *args, **kwargs: signature.bind(*[None] * skip, *args, **kwargs)
+
+    @functools.cache
+    def check_names(n, names):
+        signature.bind(*[None] * (skip + n), **dict.fromkeys(names))
+
+    return lambda *args, **kwargs: check_names(len(args), tuple(kwargs))
 
 
+@functools.cache
 def _method_check(name):
     """Take the arguments of a method from the function of the same name, which calls it."""
     recorded = RECORD["cupy"].get(name)
@@ -310,6 +323,10 @@ class Namespace(types.ModuleType):
         found = getattr(self._numpy, name)
         if not callable(found) or isinstance(found, type):
             return found
+        vars(self)[name] = self._counted(name, found)  # it is looked up more often than made
+        return vars(self)[name]
+
+    def _counted(self, name, found):
         call = _on_device(found, _check_of(name, RECORD[self.__name__][name]), name)
 
         def counted(*args, **kwargs):

@@ -296,3 +296,25 @@ def test_what_holds_no_real_numbers_is_refused(x, message):
         with pytest.raises(sv.InputError, match=f"^{message}"):
             use(x)
     model.loss_and_grad([[0, 1, 1, 0], [True, 0.5, 0, 0]])
+
+
+@pytest.mark.parametrize("rng", [-1, "a", 1.5])
+def test_what_is_no_source_of_random_numbers_is_one_sentence(rng):
+    model, x = sv.VAE(3, (4,), 2), np.full((2, 3), 0.5)
+    for use in (
+        lambda: sv.VAE(3, (4,), 2, rng=rng),
+        lambda: sv.Linear(3, 4, rng=rng),
+        lambda: sv.Conv2D(1, 2, 3, rng=rng),
+        lambda: sv.MixturePrior(2, 3, rng=rng),
+        lambda: sv.layers.dense([2, 3], rng=rng),
+        lambda: model.sample(3, rng=rng),
+        lambda: sv.ConditionalVAE(3, (4,), 2, classes=2).sample(3, rng=rng),
+        lambda: sv.evaluation.elbo(model, [x], rng=rng),
+        lambda: sv.evaluation.importance_weighted_bound(model, [x], 2, rng=rng),
+    ):
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == (
+            f"rng is {rng!r}: expected a seed, an integer of 0 or more, a numpy.random.Generator "
+            "or None"
+        )

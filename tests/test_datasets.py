@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import standin
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -828,3 +829,14 @@ def test_what_is_no_array_is_refused_in_one_sentence():
         lambda: Dataset.from_arrays(x, test=(x, [0] * 4, x)),
         "test has 3 parts: expected an array, or a pair (x_test, y_test)",
     )
+
+
+def test_arrays_on_a_device_are_taken_over(monkeypatch, rng):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    x, y = rng.random((10, 4)), rng.integers(0, 3, 10)
+    there = standin.cupy.asarray(x), standin.cupy.asarray(y)
+    found = Dataset.from_arrays(*there, test=there)
+    np.testing.assert_array_equal(found.train, x)
+    np.testing.assert_array_equal(found.test, x)
+    np.testing.assert_array_equal(found.train_labels, y)
+    np.testing.assert_array_equal(found.test_labels, y)

@@ -81,19 +81,6 @@ def test_what_is_launched_is_counted(rng):
         assert count.launches == launches
 
 
-class Module(cuda_on_host.HostModule):
-    """CuPy's RawModule for the stand-in's arrays."""
-
-    def get_function(self, name):
-        launch = super().get_function(name)
-
-        def on_device(grid, threads, args):
-            standin._counts.launches += 1
-            launch(grid, threads, standin._unwrapped(args))
-
-        return on_device
-
-
 @pytest.fixture
 def launched(monkeypatch, rng):
     """The kernels of scratchvae on the stand-in; gives the list of what they launch."""
@@ -102,7 +89,7 @@ def launched(monkeypatch, rng):
     host = cuda_on_host.HostModule
     host.launched, host.rng, host.extra = [], rng, ()
     monkeypatch.setattr(standin.cupy, "ndarray", standin.DeviceArray)
-    monkeypatch.setattr(standin.cupy, "RawModule", Module, raising=False)
+    monkeypatch.setattr(standin.cupy, "RawModule", cuda_on_host.DeviceModule, raising=False)
     monkeypatch.setattr(kernels, "_cuda", lambda: cuda)
     for name in ("_module", "_function"):
         monkeypatch.setattr(cuda, name, functools.cache(getattr(cuda, name).__wrapped__))

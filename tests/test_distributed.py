@@ -143,7 +143,8 @@ def test_a_model_whose_batches_are_no_sums_of_parts_is_refused(dataset, seed, si
         "the batches of this model cannot be shared out: the loss and gradient of a batch are not "
         "the sums of those of its parts, as where a layer normalises over the batch or draws "
         "random numbers of its own, or the gradient is clipped, or it holds what cannot be copied, "
-        "such as an open file; train it in one process, without shards"
+        "such as an open file, or its loss_and_grad takes no batch_size; train it in one process, "
+        "without shards"
     ]
 
 

@@ -12,6 +12,7 @@ from scipy import special, stats
 
 import scratchvae as sv
 from scratchvae import evaluation
+from scratchvae.backend import asnumpy
 from scratchvae.gaussian import kl_per_dimension
 
 
@@ -146,7 +147,67 @@ def test_the_bound_encodes_once_and_decodes_many_rows_at_once(monkeypatch, rng, 
     x = model.backend.asarray(rng.random((1000, 3)))
     evaluation.importance_weighted_bound(model, [x], samples=250, rng=2)
     assert encoded == [1000]
-    assert decoded == [*[most] * (250_000 // most), *([50_000] if backend == "cupy" else [])]
+    assert decoded == [1, *[most] * (250_000 // most), *([50_000] if backend == "cupy" else [])]
+
+
+def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
+    """So 10,000 rows of MNIST's size are the most that is held at a time, whatever the model."""
+    wide = sv.layers.dense([2, 3 * 784, 4], rng=1)
+    model = sv.VAE(4, latent_dim=2, rng=1, decoder=wide)
+    decoded, forward = [], wide.forward
+
+    def count(h):
+        decoded.append(len(h))
+        return forward(h)
+
+    monkeypatch.setattr(wide, "forward", count)
+    evaluation.importance_weighted_bound(model, [rng.random((1, 4))], samples=7000, rng=2)
+    assert decoded == [1, 3333, 3333, 334]
+    pixels = sv.VAE(2 * 784, (3,), 2, rng=1)
+    assert evaluation._rows_at_once(pixels) == 5000
+
+
+@pytest.mark.parametrize("kind", [sv.VAE, sv.ConditionalVAE])
+def test_the_bound_takes_what_the_model_takes(monkeypatch, rng, kind):
+    """Lists, and on a device NumPy arrays, as `elbo` does."""
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    x, eps = rng.random((5, 6)), rng.standard_normal((3, 5, 2))
+    for backend in "numpy", "cupy":
+        options = {"classes": 3} if kind is sv.ConditionalVAE else {}
+        model = kind(6, (4,), 2, rng=1, backend=backend, **options)
+        rows = asnumpy(model.rows(x, np.arange(5) % 3))
+        seed = int(rng.integers(2**31))
+
+        def bound(batch, model=model, seed=seed):
+            return evaluation.importance_weighted_bound(model, [batch], samples=4, rng=seed)
+
+        expected = bound(model.backend.asarray(rows))
+        np.testing.assert_array_equal(bound(rows), expected)
+        np.testing.assert_array_equal(bound(rows.tolist()), expected)
+        eps_there = model.backend.asarray(eps, dtype="float32")
+        weights = [
+            asnumpy(evaluation.log_importance_weights(model, given, eps_there))
+            for given in (model.backend.asarray(rows), rows, rows.tolist())
+        ]
+        np.testing.assert_array_equal(weights[1], weights[0])
+        np.testing.assert_array_equal(weights[2], weights[0])
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        evaluation.elbo,
+        evaluation.kl_of_dimensions,
+        evaluation.active_units,
+        lambda model, batches: evaluation.importance_weighted_bound(model, batches, 2),
+    ],
+)
+@pytest.mark.parametrize("batches", [None, 3, sv.datasets.load("digits")])
+def test_what_holds_no_batches_is_refused(measure, batches):
+    with pytest.raises(sv.InputError) as error:
+        measure(sv.VAE(64, (4,), 2), batches)
+    expected = "expected an iterable of arrays (B, D), such as [x]"
+    assert str(error.value) == f"batches is {batches!r}: {expected}"
 
 
 @pytest.mark.proves("log-sum-exp")

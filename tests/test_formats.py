@@ -53,12 +53,11 @@ def test_bytes_of_0_and_1_are_black_and_white(rng):
     np.testing.assert_array_equal(datasets.binarize(values, "threshold", rng), x[:45])
 
 
-def test_one_larger_byte_anywhere_makes_them_grey(rng):
-    for part in "x", "test":
-        arrays = {k: rng.integers(2, size=(50, 12)).astype(np.uint8) for k in ("x", "test")}
-        arrays[part][rng.integers(50), rng.integers(12)] = 2
-        data = Dataset.from_arrays(**arrays)
-        assert (data.scale, data.is_binary) == (255, False)
+def test_one_larger_byte_makes_them_grey(rng):
+    x, test = (rng.integers(2, size=(50, 12)).astype(np.uint8) for _ in range(2))
+    x[rng.integers(50), rng.integers(12)] = 2
+    data = Dataset.from_arrays(x, test=test)
+    assert (data.scale, data.is_binary) == (255, False)
 
 
 def test_train_says_that_bytes_of_0_and_1_are_black_and_white(tmp_path, rng, capsys):
@@ -112,6 +111,23 @@ def test_an_npz_as_keras_has_it(names, test, tmp_path, rng):
     np.testing.assert_array_equal(data.test_labels, y_test)
 
 
+def test_bits_beside_greys_are_refused(tmp_path, rng):
+    """The greys would make a scale of 255 for both."""
+    bits, greys = rng.integers(0, 2, (30, 6), np.uint8), rng.integers(2, 255, (5, 6), np.uint8)
+    greys[0, 0] = 254
+    np.savez(tmp_path / "a.npz", x=bits, x_test=greys)
+    refused(
+        lambda: load(tmp_path / "a.npz"),
+        "x of",
+        "holds 0 and 1 only, and array x_test of",
+        "numbers up to 254: expected both in one unit",
+    )
+    np.savez(tmp_path / "b.npz", x=greys, x_test=bits)  # greys may all be dark
+    assert load(tmp_path / "b.npz").scale == 255
+    np.savez(tmp_path / "c.npz", x=np.concatenate([bits, greys]))  # and one array has one unit
+    assert load(tmp_path / "c.npz").scale == 255
+
+
 def test_an_npz_as_scikit_learn_has_it(tmp_path, rng):
     x = rng.random((20, 5))
     np.savez(tmp_path / "a.npz", data=x, target=np.arange(20))
@@ -144,6 +160,8 @@ def test_an_npz_as_scikit_learn_has_it(tmp_path, rng):
         ("\r\n\na;b;c\n1;2;3\n4;5;6.5\n", ("a", "b", "c")),
         ("\na,b,c\n\n1,2,3\n4,5,6.5\n\n", ("a", "b", "c")),
         ('a,"b, in\nkm",c\n1,2,3\n4,5,6.5\n', ("a", r"b, in\nkm", "c")),
+        ("\n  \na,b,c\n1,2,3\n \n\n4,5,6.5\n   \n", ("a", "b", "c")),  # lines of spaces
+        ("1 2 3\n   \n4 5 6.5\n", ("1", "2", "3")),
     ],
 )
 def test_a_table(text, names, table):
@@ -189,6 +207,8 @@ def test_a_table_of_a_square_number_of_columns_is_no_image(table):
         ("\n1,2\n\n3,1e999\n", ["column '2' holds '1e999' in line 4", "a finite number in"]),
         ("a,b\n1,2\n", ["(1, 2)", "at least 2"]),
         ("some text\nand more\n", ["column 'some' holds 'and' in line 2"]),
+        ("a\tb\n1\t2\n\t\n3\t4\n", ["column 'a' is empty in line 3"]),
+        (" \na,b\n1,x\n", ["column 'b' holds 'x' in line 3"]),
         ("\0a,b\n1,2\n", ["starts with", ".npy, .npz, IDX or CSV file"]),
     ],
 )
@@ -280,6 +300,11 @@ def test_a_folder_of_images(shape, suffix, tmp_path, rng):
     if suffix != "jpg":
         assert sorted(map(bytes, found)) == sorted(map(bytes, x))
     assert [*map(bytes, found)] != [*map(bytes, x)]  # shuffled: equal once in 20!
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
+    refused(lambda: load(tmp_path), f"{tmp_path / 'a.png'} cannot be read (No such file")
 
 
 def test_folders_of_images_are_classes(tmp_path, rng):

@@ -1101,3 +1101,18 @@ def test_a_small_column_does_not_hide_behind_a_less_small_one(factor, rng):
             rng=rng,
         )
     assert caught.value.report.verdict == "wrong"
+
+
+@pytest.mark.parametrize("what", [VAE, Linear(2, 3, dtype="float64"), None])
+def test_what_is_no_model_is_not_checked_as_one(what):
+    with pytest.raises(InputError) as error:
+        check_model(what, np.ones((3, 2)))
+    assert str(error.value) == (
+        f"model is {what!r}: expected one such as sv.VAE(784, dtype='float64'); a layer or a "
+        "function is checked with check"
+    )
+
+
+def test_a_models_data_may_be_a_list(rng):
+    model = VAE(6, (4,), 2, activation="tanh", dtype="float64", rng=rng)
+    assert check_model(model, rng.random((5, 6)).tolist()).ok

@@ -492,6 +492,19 @@ def test_a_kl_that_the_loss_would_not_use_is_refused(name):
         model.loss_and_grad(np.full((3, 6), 0.5))
 
 
+def test_a_prior_that_only_the_bound_would_use_is_refused():
+    class Laplace(sv.IWAE):
+        def log_prior(self, z):
+            return -np.abs(z).sum(axis=-1) - 2 * np.log(2)
+
+    with pytest.raises(sv.InputError) as error:
+        Laplace(6, (5,), 2, samples=2)
+    assert str(error.value) == (
+        "the model replaces VAE.log_prior, and the weights are those of the prior, with the "
+        "backward of its density: hand in one of your own, as prior="
+    )
+
+
 class LogSigma(sv.IWAE):
     """The encoder's second half is log sigma: a draw from another q than that of the weights."""
 

@@ -721,6 +721,42 @@ def test_what_is_no_part_is_refused_in_a_sentence(part, value, message, use, x):
     assert str(error.value).startswith(message)
 
 
+def test_a_part_that_is_set_too_late_is_named():
+    class Late(sv.VAE):
+        parts = (*sv.VAE.parts, "flow")
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.flow = sv.Linear(2, 2, dtype="float64")
+
+    with pytest.raises(sv.InputError) as error:
+        Late(6, (5,), **OPTIONS)
+    assert str(error.value) == (
+        "the model has no flow yet, one of its `parts`: set it before super().__init__(...), which "
+        "gathers the parameters"
+    )
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 5, 4), (5, 4)])
+def test_noise_without_an_axis_of_examples_is_refused(shape, x):
+    class Own(sv.VAE):
+        def noise_shape(self, n):
+            return shape
+
+    model = Own(6, (5,), **OPTIONS)
+    message = (
+        f"noise_shape gives {shape} for 4 examples: expected theirs as the last axis but one, such "
+        "as (4, 2)"
+    )
+    for use in (
+        lambda: model.loss_and_grad(x),
+        lambda: Trainer(model, sv.Adam(model.params), np.tile(x, (5, 1)), batch_size=4).run(1),
+    ):
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == message
+
+
 def test_a_variance_is_written_as_a_float():
     model = sv.VAE(6, likelihood="gaussian", variance=2, **OPTIONS)
     assert type(model.config()["variance"]) is float

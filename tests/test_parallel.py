@@ -469,6 +469,23 @@ class Counts(sv.likelihoods.Bernoulli):
         return super().nll(x, output)
 
 
+def test_a_loss_and_grad_that_takes_no_batch_size_is_not_shared_out(rng, seed):
+    class Own(sv.VAE):
+        def loss_and_grad(self, x, eps=None):
+            return super().loss_and_grad(x, eps)
+
+    class Passes(sv.VAE):
+        def loss_and_grad(self, *args, **named):
+            return super().loss_and_grad(*args, **named)
+
+    assert parallel.adds_up(Own(6, (4,), 2, rng=seed)) is False
+    assert parallel.adds_up(Passes(6, (4,), 2, rng=seed)) is True
+    model = Own(6, (4,), 2, rng=seed)
+    trainer = Trainer(model, sv.Adam(model.params), rng.random((20, 6)), shards=2)
+    with pytest.raises(sv.InputError, match="or its loss_and_grad takes no batch_size"):
+        trainer.run(1)
+
+
 def test_a_model_that_refuses_the_numbers_of_the_probe_is_told_from_one_that_mixes(seed):
     model = a_model(sv.VAE, seed, likelihood=Counts(12))
     assert parallel.adds_up(model) is None

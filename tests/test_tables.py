@@ -1,5 +1,7 @@
 """Figures of tables: which columns are drawn, where they stand, and how much memory that takes."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,11 @@ def test_the_fourth_channel_is_transparency(rng):
     (ax,) = plots.samples(rng.random((1, 24)), (2, 3, 4)).axes
     (image,) = ax.get_images()
     assert image.get_array().shape == (2, 3, 4)
+
+
+def test_letters_that_the_font_lacks_are_drawn_as_boxes_without_a_warning(rng, tmp_path):
+    x = rng.standard_normal((7, 2))
+    figure = tables.samples(x, tables.columns(x, ("é", "日")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.save(figure, tmp_path / "a.png")

@@ -585,6 +585,57 @@ def test_a_rate_set_by_hand_is_gone_on_with(rng, seed):
     assert scheduled.optimizer.lr == 0.01  # until its schedule says what
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "changed"),
+    [
+        (sv.VAE, {}, {"beta": 0.25, "free_bits": 0.5}),
+        (sv.IWAE, {"samples": 2}, {"samples": 3, "gradient": "dreg"}),
+    ],
+)
+def test_what_is_set_by_hand_in_the_model_is_gone_on_with(rng, seed, kind, options, changed):
+    dataset = make_dataset(rng)
+
+    def build():
+        model = kind(6, (8,), 2, rng=seed, **options)
+        return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
+
+    whole, stopped, resumed = build(), build(), build()
+    for trainer in whole, stopped:
+        trainer.run(1)
+        for name, value in changed.items():
+            setattr(trainer.model, name, value)
+    resumed.restore(*stopped.state(), "here")
+    assert {name: getattr(resumed.model, name) for name in changed} == changed
+    for trainer in whole, resumed:
+        trainer.run(3)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+
+
+@pytest.mark.parametrize("beta", [None, "x", -1.0, [0.1]])
+def test_a_beta_that_is_none_is_refused_with_the_state(rng, seed, beta):
+    dataset = make_dataset(rng)
+    arrays, values = make_trainer(dataset, seed).state()
+    trainer = make_trainer(dataset, seed)
+    trainer.model.beta = 0.5
+    values["model"]["beta"] = beta
+    before = trainer.model.params.value.copy()
+    with pytest.raises(sv.InputError, match=r"^here: not the state of a run: beta is .*: expected"):
+        trainer.restore(arrays, values, "here")
+    assert trainer.model.beta == 0.5
+    np.testing.assert_array_equal(trainer.model.params.value, before)
+
+
+def test_a_state_that_does_not_fit_leaves_the_models_options(rng, seed):
+    dataset = make_dataset(rng)
+    arrays, values = make_trainer(dataset, seed).state()
+    trainer = make_trainer(dataset, seed)
+    trainer.model.beta = 0.5
+    arrays["encoder.0.W"][0] = np.nan
+    with pytest.raises(sv.InputError, match=r"encoder\.0\.W holds NaN or infinity"):
+        trainer.restore(arrays, values, "here")
+    assert trainer.model.beta == 0.5
+
+
 @pytest.mark.parametrize("lr", [None, "x", -1.0, [0.1]])
 def test_a_rate_that_is_none_is_refused_with_the_state(rng, seed, lr):
     dataset = make_dataset(rng)

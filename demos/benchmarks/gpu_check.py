@@ -703,8 +703,14 @@ def put_in_place(rehearse: bool) -> None:
     """Put the stand-in of the tests in the place of CuPy, for a rehearsal."""
     if rehearse:
         sys.path.append(str(ROOT / "tests"))
+        import cuda_on_host
         import standin
 
+        if cuda_on_host.COMPILER:  # the kernels run as host code; without it nothing is launched
+            cuda_on_host.HostModule.launched = []
+            cuda_on_host.HostModule.rng = np.random.default_rng()
+            standin.cupy.ndarray = standin.DeviceArray
+            standin.cupy.RawModule = cuda_on_host.DeviceModule
         sys.modules |= {"cupy": standin.cupy, "cupyx": standin.cupyx}
         with contextlib.suppress(ImportError):  # one thread, as in the workers of a rehearsal
             import threadpoolctl

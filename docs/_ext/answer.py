@@ -17,6 +17,8 @@ import functools
 import io
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,7 +79,20 @@ def trained(name: str, folder: Path) -> Path:
 @functools.cache
 def load_model(name: str, folder: Path) -> Any:
     """Return the trained model of `RUNS` with this name."""
+    if _training is not None:
+        _training.wait()  # what it has not trained is trained here
     return sv.load(trained(name, folder))
+
+
+_training: subprocess.Popen[bytes] | None = None
+
+
+def _train_meanwhile(app: Any, env: Any, docnames: list[str]) -> None:
+    """Read the answer page last, and train its models on another core until then."""
+    global _training
+    if "answer" in docnames:
+        docnames.sort(key="answer".__eq__)
+        _training = subprocess.Popen([sys.executable, __file__, str(Figure.folder)])
 
 
 # ---- the numbers ---------------------------------------------------------------------------------
@@ -417,6 +432,12 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_role("value", Value())
     app.add_directive("answer-figure", Figure)
     app.connect("config-inited", _share_files)
+    app.connect("env-before-read-docs", _train_meanwhile)
     app.connect("html-page-context", _add_script)
     app.connect("build-finished", _write_explorer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for one in RUNS:
+        trained(one, Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchvae.backend import Array, RandomSource, asnumpy, get_backend, namespace
+from scratchvae.backend import Array, RandomSource, asnumpy, get_backend, get_rng, namespace
 from scratchvae.errors import InputError
 
 from .comparison import TOLERANCE, Comparison, GradientError, Report, Settings
@@ -245,7 +245,12 @@ def prepared(
 @contextmanager
 def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) -> Iterator[Case]:
     """Do the same for a model's `loss_and_grad`."""
-    params = model.params
+    if isinstance(model, type) or not hasattr(model, "try_formulas"):
+        raise InputError(
+            f"model is {model!r}: expected one such as sv.VAE(784, dtype='float64'); a layer or a "
+            "function is checked with check"
+        )
+    params, x = model.params, model.backend.asarray(x)
     _check_float64(f"the model {settings.name}", params.value)
     model.try_formulas()
     if eps is None:
@@ -582,4 +587,4 @@ def seed_of(rng: RandomSource) -> int:
     """Return `rng` if it is a seed, else draw one from it."""
     if isinstance(rng, int | np.integer):
         return int(rng)
-    return int(np.random.default_rng(rng).integers(2**32))
+    return int(get_rng(rng).integers(2**32))
