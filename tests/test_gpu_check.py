@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -43,8 +44,11 @@ def gpu_check(monkeypatch):
     return gpu_check
 
 
-def run(*arguments, cwd, env=None):
-    command = [sys.executable, str(FOLDER / "gpu_check.py"), *arguments]
+def run(*arguments, cwd, root=ROOT, path=""):
+    """Run a check in a process of its own, with the kernels, which conftest has switched off."""
+    command = [sys.executable, str(root / "demos/benchmarks/gpu_check.py"), *arguments]
+    env = {k: v for k, v in os.environ.items() if k != "SCRATCHVAE_COMPILED"}
+    env |= {"PYTHONPATH": path} if path else {}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 
 
@@ -75,6 +79,51 @@ def test_a_whole_rehearsal(tmp_path, gpu_check):
     assert len(rows) == 8  # with and without kernels, float32 and TF32; the time, and how long busy
 
 
+PLANTED = [
+    (
+        "parity",
+        "kernels/kernels.cu",
+        "dz[i] + (real)dkl * code[mu]",
+        "dz[i] - (real)dkl * code[mu]",
+        "code_gradient",
+    ),
+    (
+        "float32",
+        "kernels/kernels.cu",
+        "dz[i] + (real)dkl * code[mu]",
+        "dz[i] - (real)dkl * code[mu]",
+        "as it is trained",
+    ),
+    (
+        "waits",
+        "fused.py",
+        "batch_means(nll, kl, model.beta, n)",
+        "batch_means(nll, kl, float(model.beta + 0 * nll[0]), n)",
+        "DeviceSynchronized",
+    ),
+    ("resume", "training.py", 'self.optimizer.steps = values["step"]', "pass", "parameters differ"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not cuda_on_host.COMPILER, reason="no C++ compiler")
+@pytest.mark.parametrize(("check", "file", "old", "new", "said"), PLANTED)
+def test_a_rehearsal_finds_an_error_in_what_a_gpu_runs(check, file, old, new, said, tmp_path):
+    for folder in "scratchvae", "demos/benchmarks":
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "tests").mkdir()
+    for name in "cuda_on_host.py", "cupy_record.json", "cupy_record.py", "standin.py":
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
+    text = (tmp_path / "scratchvae" / file).read_text()
+    assert text.count(old) == 1
+    (tmp_path / "scratchvae" / file).write_text(text.replace(old, new))
+    arguments = "--rehearse", "--out", str(tmp_path), "--only", check
+    done = run(*arguments, cwd=tmp_path, root=tmp_path, path=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    assert f"{check}: **failed**" in done.stderr
+    assert said in done.stderr
+
+
 HIDDEN = ("jax", "matplotlib", "nvmath", "pooch", "safetensors", "scipy", "threadpoolctl")
 HIDDEN += ("torch", "tqdm")
 ONLY_NUMPY = f"""
@@ -96,7 +145,7 @@ def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
     names = ["parity", "float32", "noise", "resume", "beside the CPU", "draws", "MNIST"]
     names += ["speed 128 float32"]
     arguments = ["--rehearse", "--out", str(tmp_path), "--only", *names]
-    done = run(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = run(*arguments, cwd=tmp_path, path=str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert results.keys() == {"machine", *names}

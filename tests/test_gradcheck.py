@@ -1116,3 +1116,15 @@ def test_what_is_no_model_is_not_checked_as_one(what):
 def test_a_models_data_may_be_a_list(rng):
     model = VAE(6, (4,), 2, activation="tanh", dtype="float64", rng=rng)
     assert check_model(model, rng.random((5, 6)).tolist()).ok
+
+
+def test_a_wide_relu_network_may_be_undecided():
+    """But it is not called wrong, and the advice names the cause and a way out that works."""
+    x, seed = np.random.default_rng(0).random((5, 64)), 1
+    model = VAE(64, (100, 100), 2, dtype="float64", rng=seed)
+    with pytest.raises(GradientError) as error:
+        check_model(model, x, rng=0)
+    assert error.value.report.verdict == "cannot tell"
+    assert "ReLU" in str(error.value)
+    smooth = VAE(64, (100, 100), 2, activation="tanh", dtype="float64", rng=seed)
+    assert check_model(smooth, x, rng=0).ok

@@ -10,6 +10,7 @@ that fails does not keep the next from running. When the time is over, the one t
     python demos/benchmarks/gpu_check.py [--minutes 6.5] [--only NAME ...] [--rehearse]
 
 With --rehearse it runs without a GPU, small, on the stand-in of the tests: to see that it will run.
+The kernels are compiled for the host then, if there is a C++ compiler.
 """
 
 from __future__ import annotations

@@ -483,9 +483,11 @@ _ADVICE = {
     "along {0}, and so may an error in a few entries. Check at other arguments.",
     "rounding": "Rounding hides it: moving {0} as little as needed changes the result by too few "
     "of its digits. Take arguments and results of about unit size, or a larger step=; near a kink "
-    "or a jump, other arguments.",
+    "or a jump, other arguments; near many kinks, as in a network of a hundred ReLU units, fewer "
+    "units or a smooth activation.",
     "zero": "Both are 0 as far as rounding shows. If {0} has no effect on the result, as a bias "
-    "has none where the mean is subtracted next, leave it out: numbers cannot tell 0 from little.",
+    "has none where the mean is subtracted next, or a weight in front of a ReLU that no example "
+    "opens, leave it out or take other arguments: numbers cannot tell 0 from little.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "
