@@ -11,7 +11,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -85,6 +85,24 @@ def _is_cupys(x: Any) -> bool:
     # A pandas frame has a method `get` as well, a tensor of PyTorch the interface. The type is
     # asked, since a tensor that requires a gradient raises an error of its own.
     return hasattr(type(x), "__cuda_array_interface__") and hasattr(x, "get")
+
+
+def on_host(x: Any) -> np.ndarray[Any, Any]:
+    """Return data that somebody hands in as a NumPy array, wherever they lie.
+
+    Raises
+    ------
+    InputError
+        If they are an array of another library that cannot be taken over.
+    """
+    if _is_cupys(x):
+        return asnumpy(x)
+    if isinstance(x, np.ndarray | np.generic) or not hasattr(x, "__dlpack__"):
+        return np.asarray(x)
+    on_device = False
+    with suppress(Exception):  # which is told below
+        on_device = x.__dlpack_device__()[0] == 2  # kDLCUDA
+    return asnumpy(get_backend("cupy" if on_device else "numpy")._from_dlpack(x))
 
 
 def blocks(vector: Array) -> list[slice]:

@@ -675,7 +675,11 @@ def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | N
             import csv
 
             tables = {name: a.reshape(len(a), -1) for name, a in arrays.items()}
-            header = [f"{name}_{j}" for name, a in tables.items() for j in range(a.shape[1])]
+            header = [
+                f"{name}_{j}" if arrays[name].ndim > 1 else name
+                for name, a in tables.items()
+                for j in range(a.shape[1])
+            ]
             with open(file, "w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream, lineterminator="\n").writerow(columns or header)
                 np.savetxt(stream, np.hstack(list(tables.values())), "%.9g", ",")
@@ -961,7 +965,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
     sub.add_argument("--data", dest="data_option", metavar="PATH",
-                     help="with --resume: where the data of the run are now")  # fmt: skip
+                     help="as DATA; with --resume: where the data of the run are now")  # fmt: skip
     sub.add_argument("--other-data", action="store_true",
                      help="with --resume: go on although the data are others")  # fmt: skip
     option("shards", "parts of a batch that are added in order, for bitwise the same parameters on "

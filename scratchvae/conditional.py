@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, RandomSource, asnumpy, get_rng, namespace
+from .backend import Array, Backend, RandomSource, get_rng, namespace, on_host
 from .errors import InputError, check_labels, check_size
 from .layers import Layer
 from .likelihoods import Likelihood
@@ -171,5 +171,5 @@ class ConditionalVAE(VAE):
 
 
 def _on_host(labels: Any) -> Any:
-    """Return labels that are on a device as an array of the host, and others as they are."""
-    return asnumpy(labels) if hasattr(type(labels), "__cuda_array_interface__") else labels
+    """Return labels that are an array, on a device perhaps, as NumPy's, and others as they are."""
+    return on_host(labels) if hasattr(labels, "__dlpack__") else labels

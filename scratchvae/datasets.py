@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, asnumpy, get_backend, namespace
+from .backend import Array, Backend, asnumpy, get_backend, namespace, on_host
 from .errors import InputError, check_labels, require_unmasked
 from .formats import Content, is_frame, one_sentence, parse_idx, read, read_frame, unpacked
 from .kernels import compiled
@@ -111,7 +111,9 @@ class Dataset:
                 content.columns = content.columns or frame.columns
             elif a is not None:
                 try:
-                    content.arrays[key] = asnumpy(a)
+                    content.arrays[key] = on_host(a)
+                except InputError:
+                    raise
                 except ValueError as error:
                     what = str(error).split(". ")[0]
                     raise InputError(

@@ -939,7 +939,8 @@ def _data_of(
         try:
             dataset = datasets.load(place)
         except InputError as error:
-            sentence, known = str(error), place in datasets.BUILT_IN or os.path.exists(place)
+            sentence = str(error)
+            known = data is not None or place in datasets.BUILT_IN or os.path.exists(place)
             continue
         if saved is None or saved["sha256"] == dataset.fingerprint():
             return place, dataset, True  # a checkpoint that does not say is taken at its word

@@ -35,7 +35,6 @@ from .errors import (
 )
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state, slower
-from .formats import is_frame
 from .notebook import table
 from .optimizers import Optimizer
 from .parallel import LossAndGrad, noise_of
@@ -162,8 +161,7 @@ class Trainer:
             raise InputError("an autoencoder's loss has no KL term, and so no beta to schedule")
         check_seed("seed", seed)
         if not isinstance(dataset, Dataset):
-            known = is_frame(dataset) or np.ma.isMaskedArray(dataset)
-            dataset = Dataset.from_arrays(dataset if known else asnumpy(dataset))
+            dataset = Dataset.from_arrays(dataset)
         require_fit(dataset, model, binarize)
         self.ranks = Ranks(comm, shards)  # this process alone, if there is no comm
         self.ranks.require_rows(len(dataset.train))

@@ -1453,6 +1453,9 @@ def test_data_that_have_moved_are_named_or_found(run, stopped, tmp_path, monkeyp
     err = refused(run("train", "--resume", "--out", "../r"))
     assert "my.npy cannot be read" in err
     assert "if the data have moved, --data says where to" in err
+    err = refused(run("train", "--resume", "--out", "../r", "--data", "nowhere.npy"))
+    assert "nowhere.npy cannot be read" in err
+    assert "--data" not in err
     monkeypatch.chdir(tmp_path)
     assert run(*RESUME, "--data", "./moved.npy")[0] == 0
     a, b = (checkpoint.load(f"{out}/checkpoint.safetensors")[0] for out in ("r", "whole"))
@@ -1573,7 +1576,7 @@ def test_samples_and_codes_as_arrays(run, finished, suffix):
             np.testing.assert_array_equal(codes["y"], digits.test_labels)
     else:
         np.testing.assert_allclose(np.loadtxt("s.csv", delimiter=",", skiprows=1), x, rtol=1e-6)
-        assert Path("c.csv").read_text().startswith("mu_0,mu_1,logvar_0,logvar_1,y_0\n")
+        assert Path("c.csv").read_text().startswith("mu_0,mu_1,logvar_0,logvar_1,y\n")
         table = np.loadtxt("c.csv", delimiter=",", skiprows=1)
         np.testing.assert_array_equal(table[:, 4], digits.test_labels)
 

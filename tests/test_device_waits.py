@@ -130,6 +130,14 @@ def test_a_training_step_never_waits(rng, options):
     np.testing.assert_array_equal(waits, expected)
 
 
+def test_a_short_last_batch_waits_for_nothing(rng):
+    trainer = make_trainer(rng, 100)
+    trainer.batch_size, trainer.check_every, waits = 33, 5, []
+    trainer.run(1, lambda terms: waits.append(standin._counts.waits))
+    assert len(waits) == 4
+    assert len(set(waits)) == 1
+
+
 def test_two_hundred_steps_of_adam_between_two_checks_wait_for_nothing(rng):
     trainer = make_trainer(rng, 400)
     trainer.check_every = 300

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import ctypes
 import functools
+import itertools
 import json
 import math
 import os
@@ -275,18 +276,19 @@ def beside_the_cpu(small: bool) -> dict:
 def noise(small: bool) -> dict:
     """Noise of the device: new at each draw, the same from the same seed, N(0, 1) and [0, 1)."""
     backend, n = get_backend("cupy", noise="device"), 1_000_000
+    shapes = (n,), (10_001, 100), (51, 201, 101)  # of a vector, and as training draws it
     found = {}
     # The second to fourth moment of N(0, 1), and of the uniform distribution about its middle.
     for name, draw, middle, moments in (
         ("normal", backend.standard_normal, 0.0, (1, 0, 3)),
         ("uniform", backend.uniform, 0.5, (1 / 12, 0, 1 / 80)),
     ):
-        for dtype in ("float32", "float64"):
+        for dtype, shape in itertools.product(("float32", "float64"), shapes):
             rng, like = np.random.default_rng(5), np.random.default_rng(5)
             first, second, again = (
-                asnumpy(draw(r, (n,), dtype)).astype(np.float64) for r in (rng, rng, like)
+                asnumpy(draw(r, shape, dtype)).astype(np.float64) for r in (rng, rng, like)
             )
-            what = f"{name} noise in {dtype}"
+            what = f"{name} noise in {dtype}" + f" of shape {shape}" * (len(shape) > 1)
             require(np.array_equal(first, again), f"{what}: one seed gives different noise")
             if name == "uniform":
                 require(first.min() >= 0 and first.max() < 1, f"{what} lies outside of [0, 1)")
@@ -295,14 +297,21 @@ def noise(small: bool) -> dict:
                 "mean": (x, 0.0),
                 **{f"moment {k}": (x**k, m) for k, m in zip((2, 3, 4), moments, strict=True)},
                 "correlation of two draws": (x * y, 0.0),
-                "correlation of a draw's halves": (x[: n // 2] * x[n // 2 :], 0.0),
             }
+            for axis, length in enumerate(shape):
+                one, other = np.split(np.delete(x, length - 1, axis) if length % 2 else x, 2, axis)
+                where = "a draw's halves" if len(shape) == 1 else f"the halves of axis {axis}"
+                values[f"correlation of {where}"] = one * other, 0.0
+                if len(shape) > 1:
+                    one, other = (np.delete(x, at, axis) for at in (0, length - 1))
+                    values[f"correlation along axis {axis}"] = one * other, 0.0
             for value, (terms, expected) in values.items():
                 off = float(terms.mean()) - expected
                 # Seven standard deviations of the mean; and a constant, which has none, is off.
-                most = 7 * max(float(terms.std()), 1e-6) / math.sqrt(len(terms))
+                most = 7 * max(float(terms.std()), 1e-6) / math.sqrt(terms.size)
                 require(abs(off) < most, f"{what}: the {value} is off by {off:.4f}")
-            found[what] = float((x * y).mean())
+            if len(shape) == 1:
+                found[what] = float((x * y).mean())
     return {"draws": n, "correlation of two draws": found}
 
 
@@ -324,10 +333,13 @@ def resume(small: bool) -> dict:
 
 
 def waits(small: bool) -> dict:
-    """Only one step in 50 waits for the GPU, to read the loss: CuPy forbids it to the others."""
+    """Only one step in 50 waits for the GPU, to read the loss: CuPy forbids it to the others.
+
+    The last of them has the rest of the data, a smaller batch.
+    """
     import cupyx
 
-    t, guard, step = trainer("cupy", "float32", n=128 * 101), contextlib.ExitStack(), 0
+    t, guard, step = trainer("cupy", "float32", n=128 * 99 + 40), contextlib.ExitStack(), 0
 
     def on_step(terms: object) -> None:
         nonlocal step
@@ -762,6 +774,8 @@ def main() -> None:
     parser.add_argument("--work", choices=list(ON_A_GPU), help=argparse.SUPPRESS)
     args = parser.parse_args()
     put_in_place(args.rehearse)
+    if args.rehearse and not args.work:
+        print("A rehearsal on a stand-in: nothing is measured on a GPU.", file=sys.stderr)
     if args.work:
         work(args.work)
         return

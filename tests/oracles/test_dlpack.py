@@ -47,3 +47,39 @@ def test_a_tensor_that_requires_a_gradient_is_refused_in_one_sentence():
 def test_a_tensor_without_data_is_refused_in_one_sentence():
     with pytest.raises(sv.InputError, match=r"torch\.Tensor cannot be taken over through DLPack"):
         get_backend("numpy").asarray(torch.empty(2, device="meta"))
+
+
+def test_tensors_serve_as_data_and_labels(rng):
+    x, y = rng.uniform(size=(20, 6)).astype(np.float32), rng.integers(0, 3, 20)
+    given = sv.datasets.Dataset.from_arrays(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_array_equal(given.train, x[:18])
+    np.testing.assert_array_equal(given.test_labels, y[18:])
+    model = sv.ConditionalVAE(6, (4,), 2, classes=3, rng=1)
+    mu, _ = model.encode(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_array_equal(mu, model.encode(x, y)[0])
+    plain = sv.VAE(6, (4,), 2, rng=1)
+    assert sv.Trainer(plain, sv.Adam(plain.params), torch.from_numpy(x)).dataset.data_dim == 6
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(20, 6, requires_grad=True),
+        lambda: torch.empty(20, 6, device="meta"),
+        lambda: torch.ones(20, 6).bfloat16(),
+    ],
+)
+def test_data_that_cannot_be_taken_over_are_refused_in_one_sentence(make):
+    model = sv.VAE(6, (4,), 2, rng=1)
+    conditional = sv.ConditionalVAE(6, (4,), 2, classes=3, rng=1)
+    for use in (
+        lambda: sv.datasets.Dataset.from_arrays(make()),
+        lambda: sv.datasets.Dataset.from_arrays(np.ones((20, 6)), test=make()),
+        lambda: sv.datasets.Dataset.from_arrays(np.ones((20, 6)), make()),
+        lambda: sv.Trainer(model, sv.Adam(model.params), make()),
+        lambda: conditional.encode(np.ones((20, 6)), make()),
+    ):
+        with pytest.raises(sv.InputError) as raised:
+            use()
+        assert "torch.Tensor cannot be taken over through DLPack" in str(raised.value)
+        assert "\n" not in str(raised.value)
