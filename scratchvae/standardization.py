@@ -19,6 +19,7 @@ from .layers import Sequential, belongs_to
 from .likelihoods import Likelihood
 
 LARGE = 100.0  # Networks start with weights for values of about 1.
+FAR = 1e4  # standard deviations: an outlier may be so many hundreds away
 
 
 @np.errstate(over="ignore", invalid="ignore")  # `standardize` refuses what is not finite
@@ -163,14 +164,27 @@ class Standardized:
 
 
 def advice(dataset: Any, model: Any) -> str | None:
-    """Return a sentence that says to standardise the columns, or None if that is not needed.
+    """Return a sentence on columns that no learning rate is right for, or None.
 
-    A thousand rows are looked at, or fewer if they are very long.
+    They should be standardised or, where they are, the test part has other values than the training
+    part. A thousand rows are looked at, or fewer if they are very long.
     """
-    if model.likelihood.binary or model.standardization is not None:
+    if model.likelihood.binary:
         return None
     x = dataset.train
     rows = max(2, min(1000, 2**22 // x.shape[1]))
+    if model.standardization is not None:
+        mean, std = map(np.asarray, model.standardization)
+        away = abs(asnumpy(dataset.test[:rows]) / dataset.scale - mean).max(axis=0) / std  # (D,)
+        j = int(away.argmax())
+        if away[j] <= FAR:
+            return None
+        name = dataset.columns[j] if dataset.columns else j + 1
+        return (
+            f"the column {name} of {dataset.name} has a test value that is {away[j]:.2g} standard "
+            "deviations away from the training part: leave the column out if it hardly varies "
+            "there, or mix the rows"
+        )
     mean, std = mean_and_std(x[:: max(1, len(x) // rows)][:rows], dataset.scale)
     size = np.maximum(abs(mean), std)  # (D,)
     j = int(size.argmax())

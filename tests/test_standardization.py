@@ -9,7 +9,7 @@ import pytest
 import standin
 
 import scratchvae as sv
-from scratchvae import cli
+from scratchvae import cli, standardization
 from scratchvae.backend import asnumpy
 from scratchvae.run import Options
 from scratchvae.standardization import mean_and_std
@@ -295,3 +295,17 @@ def test_a_checkpoint_with_other_numbers_is_refused(run, change):
     sv.checkpoint.save(path, arrays, values)
     with pytest.raises(sv.InputError, match=r"checkpoint.safetensors: "):
         sv.run.open("r")
+
+
+def test_a_test_part_far_away_from_the_training_part_is_named(rng):
+    x, test = rng.standard_normal((50, 3)), rng.standard_normal((5, 3))
+    x[:, 1], test[:, 1] = 2, 3e5  # a column that does not vary in training
+    dataset = sv.datasets.Dataset.from_arrays(x, test=test)
+    model = sv.VAE(3, (4,), 2, likelihood="gaussian", rng=rng)
+    sv.standardize(model, *standardization.mean_and_std(dataset.train))
+    assert standardization.advice(dataset, model) == (
+        "the column 2 of your array has a test value that is 3e+05 standard deviations away from "
+        "the training part: leave the column out if it hardly varies there, or mix the rows"
+    )
+    dataset.test[:, 1] = 9000.0  # an outlier
+    assert standardization.advice(dataset, model) is None
