@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,10 @@ def importance_weighted_bound(
 
 def _rows_at_once(model: VAE) -> int:
     """Return how many codes go through the decoder at once, from the width of its widest layer."""
-    width = model.widths()["decoder"][0]
-    _, cache = model.decoder.forward(model.backend.xp.zeros((1, width), dtype=model.dtype))
+    code = model.backend.xp.zeros((1, model.widths()["decoder"][0]), dtype=model.dtype)
+    cache: Any = None
+    with np.errstate(all="ignore"), suppress(Exception):  # a norm may divide by 0, or refuse it
+        _, cache = model.decoder.forward(code)
     widest = max(model.likelihood.output_dim, _largest(cache))
     rows = ROWS_AT_ONCE if model.backend.name == "numpy" else 10 * ROWS_AT_ONCE
     return max(1, rows * WIDTH // max(WIDTH, widest))

@@ -4,6 +4,7 @@ That they are bounds, and how close: test_ground_truth.py.
 """
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -165,6 +166,23 @@ def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
     assert decoded == [1, 3333, 3333, 334]
     pixels = sv.VAE(2 * 784, (3,), 2, rng=1)
     assert evaluation._rows_at_once(pixels) == 5000
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_decoder_that_cannot_take_the_code_that_its_width_is_asked_with(raises, rng):
+    def on_the_circle(h):
+        norm = np.linalg.norm(h, axis=1, keepdims=True)
+        if raises and not norm.all():
+            raise ValueError("a code is 0")
+        return np.concatenate([h / norm] * 2, axis=1), (h, norm)
+
+    model = sv.VAE(4, (3,), 2, dtype="float64", rng=1)
+    model.decoder.forward = on_the_circle
+    x = rng.random((5, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bound = evaluation.importance_weighted_bound(model, [x], 10, rng=rng)
+    assert np.isfinite(bound).all()
 
 
 @pytest.mark.parametrize("kind", [sv.VAE, sv.ConditionalVAE])
