@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -173,6 +174,8 @@ class Backend:
             x = self._from_dlpack(x)
         if not hasattr(type(x), "__cuda_array_interface__"):
             x = _numbers(x)
+        elif getattr(x.dtype, "kind", "") == "c":
+            raise InputError(f"found an array of {x.dtype}: expected real numbers")
         try:
             if self.name == "cupy" and isinstance(x, np.ndarray) and x.nbytes > PIECE:
                 return self._in_pieces(x, dtype)
@@ -216,13 +219,15 @@ class Backend:
         """Return draws from N(0, 1), by `rng` or, on the device, from a key that `rng` draws."""
         if self.noise == "host":
             return self.xp.asarray(rng.standard_normal(shape, dtype=np.dtype(dtype).type))
-        return _keyed(self.xp, rng).standard_normal(shape, dtype=dtype)
+        with _keyed(self.xp, rng) as generator:
+            return generator.standard_normal(shape, dtype=dtype)
 
     def uniform(self, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
         """Return draws from the uniform distribution on [0, 1), in the same way."""
         if self.noise == "host":
             return self.xp.asarray(rng.random(shape, dtype=np.dtype(dtype).type))
-        return _keyed(self.xp, rng).random_sample(shape, dtype=dtype)
+        with _keyed(self.xp, rng) as generator:
+            return generator.random_sample(shape, dtype=dtype)
 
 
 def _numbers(x: Any) -> Any:
@@ -237,14 +242,20 @@ def _numbers(x: Any) -> Any:
     return x
 
 
-def _keyed(xp: Any, rng: np.random.Generator) -> Any:
-    """Return the device's generator at the start of a stream that one number of `rng` chooses.
+_drawing = threading.Lock()
 
-    So `rng` holds all of the state, and a run that is resumed repeats its noise.
+
+@contextmanager
+def _keyed(xp: Any, rng: np.random.Generator) -> Iterator[Any]:
+    """Yield the device's generator at the start of a stream that one number of `rng` chooses.
+
+    So `rng` holds all of the state, and a run that is resumed repeats its noise. Other threads wait
+    for their turn.
     """
     generator = _device_generator(xp)
-    generator.seed(int(rng.integers(2**64, dtype=np.uint64)))
-    return generator
+    with _drawing:
+        generator.seed(int(rng.integers(2**64, dtype=np.uint64)))
+        yield generator
 
 
 @functools.cache

@@ -47,8 +47,9 @@ def elbo(
     totals, n = xp.zeros(3), 0  # on the device until the end: reading a number waits for a GPU
     for x in batches:
         for _ in range(samples):
-            terms, _ = model.forward(x, model.draw_eps(len(x), rng))  # (B,) each
-            model.require_terms(terms, len(x))
+            found = model.forward(x, model.draw_eps(len(x), rng))
+            model.require_terms(found, len(x))
+            terms, _ = found  # (B,) each
             totals += xp.stack([t.sum(dtype=np.float64) for t in terms])  # (3,)
             n += len(x)
     _require_examples(n)

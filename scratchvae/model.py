@@ -275,23 +275,29 @@ class Model:
             raise InputError(f"{name} has shape {x.shape}: expected (batch size, {width})")
         return x
 
-    def require_terms(self, terms: Any, n: int | None = None) -> None:
-        """Raise InputError unless each of the terms that `forward` gave is one for each example.
+    def require_terms(self, found: Any, n: int | None = None) -> None:
+        """Raise InputError unless `forward` gave (terms, cache), each term one for each example.
 
         If their number n is not given, it is that of the losses.
         """
+        if type(found) is not tuple or len(found) != 2:
+            raise InputError(
+                f"forward gives a {type(found).__name__}: expected a pair, (terms, cache)"
+            )
+        terms = found[0]
         if getattr(terms, "_fields", None) != ("loss", "reconstruction", "kl"):
             raise InputError(
                 f"forward gives a {type(terms).__name__} for the terms: expected (terms, cache), "
                 "with terms = sv.Terms(loss, reconstruction, kl)"
             )
-        n = (terms.loss.shape or (0,))[-1] if n is None else n
+        n = (getattr(terms.loss, "shape", ()) or (0,))[-1] if n is None else n
         of = f"{n} examples" if n else "a batch"
         for name, term in terms._asdict().items():
-            if term.shape != (n,):
+            shape = getattr(term, "shape", None)
+            if shape != (n,):
+                what = f"{term!r} as {name}" if shape is None else f"a {name} of shape {shape}"
                 raise InputError(
-                    f"forward gives a {name} of shape {term.shape} for {of}: expected one number "
-                    "for each example"
+                    f"forward gives {what} for {of}: expected one number for each example"
                 )
 
     # --- rows of data: what a model is trained on, for each example
@@ -356,7 +362,8 @@ class Model:
     def follow(self, model: Self) -> None:
         """Take over the numbers, such as beta, of the model that this one is a twin of.
 
-        Arrays of numbers and None too, and that an attribute is gone; not what a layer holds.
+        Arrays and lists of numbers and None too, and that an attribute is gone; not what a layer
+        holds.
         """
         if model.params.value is not self.params.value:
             raise InputError(
@@ -366,7 +373,7 @@ class Model:
         for name in [name for name in vars(self) if name not in vars(model)]:
             delattr(self, name)
         for name, value in vars(model).items():
-            if isinstance(value, NUMBERS):
+            if is_numbers(value):
                 setattr(self, name, value)
 
     def config(self) -> dict[str, Any]:
@@ -472,6 +479,13 @@ def _within(layer: Any) -> Iterator[Any]:
     yield layer
     for _, inner in layer.named_layers() if hasattr(layer, "named_layers") else ():
         yield from _within(inner)
+
+
+def is_numbers(value: Any) -> bool:
+    """Return whether a twin takes this over from its model: numbers, and lists of them."""
+    if isinstance(value, tuple | list):
+        return all(map(is_numbers, value))
+    return isinstance(value, NUMBERS)
 
 
 def _ids(layers: list[Any]) -> list[int]:

@@ -21,7 +21,8 @@ import numpy as np
 
 from . import fused, kernels
 from .backend import Array, asnumpy
-from .model import NUMBERS
+from .errors import InputError
+from .model import is_numbers
 from .vae import Autoencoder, Terms
 
 ROWS = 256  # with fewer examples a thread costs more than it saves
@@ -36,7 +37,17 @@ def part_of(n: int, i: int, parts: int) -> slice:
 
 def noise_of(eps: Array | None, rows: slice) -> Array | None:
     """Return the noise of some rows of a batch."""
-    return None if eps is None else eps[..., rows, :]  # (B, Z) or (K, B, Z)
+    if eps is None:
+        return None
+    if getattr(eps, "ndim", 0) < 2:
+        found = (
+            f"an array of shape {eps.shape}" if hasattr(eps, "shape") else f"a {type(eps).__name__}"
+        )
+        raise InputError(
+            f"draw_eps gives {found}: expected an array whose last axis but one is that of the "
+            "examples, (B, Z) or (K, B, Z)"
+        )
+    return eps[..., rows, :]  # (B, Z) or (K, B, Z)
 
 
 def share(
@@ -70,24 +81,30 @@ def adds_up(model: Autoencoder) -> bool | None:
     draws random numbers of its own, where a backward adds something that has no factor dloss, as a
     penalty once for each part, or where the gradient is clipped. Nor are they where a layer cannot
     be copied, or reaches a parameter in another way than through its attributes, as a function
-    that was made around one does: the copy's gradient is then added to the model's.
+    that was made around one does: the copy's gradient is then added to the model's. The model's own
+    numbers are moved, too: a schedule or a callback may change the weight of a term that is 0 now.
     """
     parameters = inspect.signature(model.loss_and_grad).parameters.values()
     if not any(p.name == "batch_size" or p.kind is p.VAR_KEYWORD for p in parameters):
         return False  # it cannot be told the size of the whole
-    found = _adds_up(model, 0)
+    now = _surely(model, moved=False)
+    return False if now and _surely(model, moved=True) is False else now
+
+
+def _surely(model: Autoencoder, moved: bool) -> bool | None:
+    found = _adds_up(model, 0, moved)
     if found is False:  # a rounding error may open or close a ReLU, once in a thousand draws
-        return all(_adds_up(model, seed) for seed in (1, 2))
+        return all(_adds_up(model, seed, moved) for seed in (1, 2))
     return found
 
 
 def identity(model: Autoencoder) -> tuple[Any, ...]:
     """Return what differs where `adds_up` is to be asked again: parameters, layers and numbers."""
-    numbers = {k: repr(v) for k, v in vars(model).items() if isinstance(v, NUMBERS)}
+    numbers = {k: repr(v) for k, v in vars(model).items() if is_numbers(v)}
     return id(model.params), tuple(map(id, model._all_layers())), numbers
 
 
-def _adds_up(model: Autoencoder, seed: int) -> bool | None:
+def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
     model.params.forget_gradient()
     model.params.complete_gradient()
     rng, n = np.random.default_rng(seed), 16
@@ -99,6 +116,8 @@ def _adds_up(model: Autoencoder, seed: int) -> bool | None:
         change = rng.uniform(-0.01, 0.01, probe.params.value.shape)
         # So that nothing hides behind a factor of 0.
         probe.params.value += probe.backend.asarray(change, dtype=probe.dtype)
+        if moved:
+            _move_numbers(probe, rng)
         x = probe.rows(rng.random((n, probe.data_dim)), np.zeros(n, int))
         eps = probe.draw_eps(n, rng)
 
@@ -129,6 +148,17 @@ def _adds_up(model: Autoencoder, seed: int) -> bool | None:
     return all(near) and not bool(model.params.grad.any())
 
 
+def _move_numbers(model: Autoencoder, rng: np.random.Generator) -> None:
+    """Change the numbers that the model itself holds, such as beta, where it takes others."""
+    for name, value in list(vars(model).items()):
+        if isinstance(value, float | np.floating):
+            setattr(model, name, value + rng.uniform(0.25, 0.5))
+            try:
+                model.check_parts()
+            except InputError:  # IWAE's beta is 1
+                setattr(model, name, value)
+
+
 @contextmanager
 def in_parts(
     model: Autoencoder, batch_size: int, may_divide: Callable[[Autoencoder], bool | None] = adds_up
@@ -142,9 +172,9 @@ def in_parts(
     rounding; they are the same at every call with n threads. Where parts would differ from the
     whole by more, which `may_divide` tells, it is the method again.
 
-    What changes in the model meanwhile reaches the twins if it is a parameter, or a number or an
-    array of numbers that the model itself holds, such as beta. What changes in a layer, such as a
-    flag of its own, does not.
+    What changes in the model meanwhile reaches the twins if it is a parameter, or a number, an
+    array, a tuple or a list of numbers that the model itself holds, such as beta. What changes in a
+    layer, such as a flag of its own, does not.
     """
     if kernels.find("code_gradient", model.params.value):  # there is none for the CPU
         yield functools.partial(fused.loss_and_grad, model)

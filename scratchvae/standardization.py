@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, asnumpy
+from .backend import Array, Backend, asnumpy, on_host
 from .errors import InputError, InputWarning
 from .layers import Sequential, belongs_to
 from .likelihoods import Likelihood
@@ -76,7 +76,7 @@ def standardize(model: Any, mean: Any, std: Any) -> None:
         )
     if model.standardization is not None:
         raise InputError("the model standardises already: expected one that does not")
-    mean, std = (np.asarray(a, dtype=np.float64) for a in (mean, std))
+    mean, std = (on_host(a).astype(np.float64) for a in (mean, std))
     for name, a in ("mean", mean), ("std", std):
         if a.shape != (model.data_dim,):
             raise InputError(

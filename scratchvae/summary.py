@@ -35,6 +35,10 @@ def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
     for part in (*model.parts, "prior"):  # a subclass may have parts of its own
         if part not in model.widths() and (size := _size(owner := getattr(model, part))):
             rows.append((part, type(owner).__name__, "", f"{size:,}"))
+    parts = {*model.parts, "prior"}
+    for name, p in model.named_parameters():  # a subclass may name some of its own
+        if name.partition(".")[0] not in parts:
+            rows.append((name, "Parameter", str(p.shape), f"{p.value.size:,}"))
     return rows
 
 

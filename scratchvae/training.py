@@ -275,6 +275,9 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
         start, before = time.perf_counter(), self.seconds
+        if self.beta_schedule and self.batch < self.batches_per_epoch:
+            # Before it is asked whether a batch may be divided, which may depend on beta.
+            self.model.set_beta(self.beta_schedule(self._now()))
         with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
             while self.batch < self.batches_per_epoch and not self._stopped():
                 rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
@@ -286,18 +289,26 @@ class Trainer:
         self.check()
         self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
 
+    def _now(self) -> float:
+        """Return the time in epochs."""
+        return self.epoch + self.batch / self.batches_per_epoch
+
     def _step(self, rows: Array, loss_and_grad: LossAndGrad) -> Terms:
         model, optimizer = self.model, self.optimizer
         _require_own(optimizer, model)
-        now = self.epoch + self.batch / self.batches_per_epoch
         if self.schedule:
-            optimizer.lr = self.schedule(now)
+            optimizer.lr = self.schedule(self._now())
         if self.beta_schedule:
-            model.set_beta(self.beta_schedule(now))
+            model.set_beta(self.beta_schedule(self._now()))
         mine = self.ranks.rows(len(rows))  # all of them, unless other machines take a share
         x = self._batch(rows, mine)  # (B, D)
         eps = noise_of(model.draw_eps(len(rows), model.rng), mine)
         terms = loss_and_grad(x, eps, len(rows))
+        if getattr(terms, "_fields", None) != Terms._fields:
+            raise InputError(
+                f"loss_and_grad gives a {type(terms).__name__}: expected sv.Terms(loss, "
+                "reconstruction, kl), as that of VAE returns"
+            )
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)

@@ -222,8 +222,10 @@ class Autoencoder(Model):
             Float64 scalars. They are not checked to be finite.
         """
         self.check_parts()
-        terms, cache = self.forward(x, eps)  # (B,) each
-        self.require_terms(terms)
+        if batch_size is not None:
+            check_number("batch_size", batch_size, positive=True)
+        self.require_terms(found := self.forward(x, eps))
+        terms, cache = found  # (B,) each
         xp, n = self.backend.xp, batch_size or len(terms.loss)
         self.params.forget_gradient()
         # [batch-mean]

@@ -1,6 +1,8 @@
 """Noise drawn on the device: keyed by the host's generator, so that a run can be repeated."""
 
 import sys
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -136,6 +138,26 @@ def test_the_command_line_keeps_the_choice_with_the_run():
     assert (parameters("cpu")[name] != parameters("device")[name]).any()
 
 
+def test_two_threads_draw_what_each_draws_alone(monkeypatch):
+    """They share one generator, which is given a key and drawn from in two calls."""
+    seed = standin.RandomState.seed
+
+    def slowly(self, key):
+        seed(self, key)
+        time.sleep(0.01)  # another thread may have its turn
+
+    monkeypatch.setattr(standin.RandomState, "seed", slowly)
+    there = get_backend("cupy", noise="device")
+
+    def drawn(start):
+        rng = np.random.default_rng(start)
+        return [float(there.standard_normal(rng, (2,), "float32")[0]) for _ in range(10)]
+
+    alone = [drawn(1), drawn(2)]
+    with futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(drawn, [1, 2])) == alone
+
+
 def test_the_generator_is_philox_and_its_keys_have_64_bits(monkeypatch, rng):
     """Another generator builds a long state for every key; shorter keys come again in a run."""
     generator = backend._device_generator(standin.cupy)
@@ -143,7 +165,8 @@ def test_the_generator_is_philox_and_its_keys_have_64_bits(monkeypatch, rng):
     keys = []
     monkeypatch.setattr(standin.RandomState, "seed", lambda self, seed: keys.append(seed))
     for _ in range(100):
-        backend._keyed(standin.cupy, rng)
+        with backend._keyed(standin.cupy, rng):
+            pass
     # All below 2^63 with a probability of 2^-100; the lowest bit likewise.
     assert max(keys) >= 2**63
     assert any(key % 2 for key in keys)

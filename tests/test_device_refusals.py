@@ -193,3 +193,10 @@ def test_what_cannot_come_in_is_one_sentence(rng, name, place, error, expected):
     assert message.startswith(start)
     assert message.endswith(f"): expected a plain array in the memory {expected}")
     assert f"({str(error).rstrip('.')})" in message
+
+
+def test_complex_numbers_on_the_device_are_refused_as_others_are(rng):
+    model = sv.VAE(6, (4,), 2, rng=1, backend="cupy")
+    x = standin.cupy.asarray(rng.random((5, 6)) + 1j)
+    with pytest.raises(sv.InputError, match=r"^found an array of complex128: expected real numb"):
+        model.encode(x)

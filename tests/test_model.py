@@ -1284,6 +1284,52 @@ def test_terms_of_no_examples_are_named(x):
         Own(6, (5,), **OPTIONS).loss_and_grad(x)
 
 
+@pytest.mark.parametrize("term", [0.0, None, [1, 2]])
+def test_a_term_that_is_no_array_is_named(term, x):
+    class Own(sv.VAE):
+        def forward(self, x, eps=None):
+            terms, cache = super().forward(x, eps)
+            return terms._replace(kl=term), cache
+
+    model = Own(6, (5,), **OPTIONS)
+    for use in lambda: model.loss_and_grad(x), lambda: sv.evaluation.elbo(model, [x]):
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == (
+            f"forward gives {term!r} as kl for 4 examples: expected one number for each example"
+        )
+
+
+def test_a_forward_that_forgets_the_cache_is_named(x):
+    class Own(sv.VAE):
+        def forward(self, x, eps=None):
+            return super().forward(x, eps)[0]
+
+    model = Own(6, (5,), **OPTIONS)
+    for use in lambda: model.loss_and_grad(x), lambda: sv.evaluation.elbo(model, [x]):
+        with pytest.raises(sv.InputError) as error:
+            use()
+        assert str(error.value) == "forward gives a Terms: expected a pair, (terms, cache)"
+
+
+def test_a_loss_and_grad_without_a_return_is_named(x):
+    class Own(sv.VAE):
+        def loss_and_grad(self, x, eps=None, batch_size=None):
+            super().loss_and_grad(x, eps, batch_size)
+
+    model = Own(6, (5,), **OPTIONS)
+    with pytest.raises(sv.InputError, match=r"^loss_and_grad gives a NoneType: expected sv\.Terms"):
+        Trainer(model, sv.Adam(model.params), x).run(1)
+    with pytest.raises(sv.InputError, match=r"^Own's loss_and_grad gives a NoneType: .* missing"):
+        sv.gradcheck.check_model(model, x)
+
+
+@pytest.mark.parametrize("size", [-8, 0, "a", np.arange(4)])
+def test_a_size_of_the_batch_that_is_none_is_refused(size, x):
+    with pytest.raises(sv.InputError, match=r"^batch_size is .*: expected a finite number larger"):
+        sv.VAE(6, (5,), **OPTIONS).loss_and_grad(x, None, size)
+
+
 def test_terms_that_are_none_are_named(x):
     class Own(sv.VAE):
         def forward(self, x, eps=None):
@@ -1600,6 +1646,22 @@ def test_the_summary_counts_a_part_that_a_subclass_adds():
     assert ["head", "Linear", "9"] in rows
     sizes = [int(row[-1].replace(",", "")) for row in rows[3:-2]]
     assert sum(sizes) == len(model.params.value)
+
+
+def test_the_summary_counts_a_parameter_that_a_subclass_names():
+    class Tempered(sv.VAE):
+        def __init__(self, *args, **options):
+            self.temperature = sv.Parameter(np.ones(3))
+            super().__init__(*args, **options)
+
+        def named_parameters(self):
+            yield from super().named_parameters()
+            yield "temperature", self.temperature
+
+    model = Tempered(6, (5,), **OPTIONS)
+    rows = [line.split() for line in model.summary().splitlines()]
+    assert ["temperature", "Parameter", "(3,)", "3"] in rows
+    assert sum(int(row[-1].replace(",", "")) for row in rows[3:-2]) == len(model.params.value)
 
 
 def test_in_a_notebook_a_model_is_the_table_of_its_layers():

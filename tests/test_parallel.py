@@ -544,10 +544,12 @@ def test_whether_a_batch_may_be_divided_is_asked_again(change, expected, when, r
 
 def test_a_draw_that_rounding_decides_is_no_reason(seed, monkeypatch):
     model = a_model(sv.VAE, seed)
-    for answers, expected in (([True], True), ([False, True, True], True),
-                              ([False, False], False), ([False, True, False], False)):  # fmt: skip
+    for answers, expected in (([True, True], True), ([False, True, True, True], True),
+                              ([False, False], False), ([False, True, False], False),
+                              ([True, None], True), ([None], None), ([True, False, False], False),
+                              ([True, False, True, True], True)):  # fmt: skip
         rest = iter(answers)
-        monkeypatch.setattr(parallel, "_adds_up", lambda model, seed, rest=rest: next(rest))
+        monkeypatch.setattr(parallel, "_adds_up", lambda model, seed, moved, rest=rest: next(rest))
         assert parallel.adds_up(model) == expected
         assert list(rest) == []  # each was asked for
 
@@ -596,3 +598,65 @@ def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):
         stopped.stop = False
         stopped.run(3, on_step=stop)
     np.testing.assert_array_equal(stopped.model.params.value, whole.model.params.value)
+
+
+class BatchVariance(sv.VAE):
+    """Adds a term that mixes the examples of a batch, with a weight that is 0 for beta = 1."""
+
+    weight = 0.0
+
+    def nll(self, x, output):
+        n, cache = super().nll(x, output)
+        d, w = output - output.mean(axis=-2, keepdims=True), self.beta - 1 + self.weight
+        return n + w * (d * d).mean(axis=-2).sum(), (cache, d, w)
+
+    def nll_backward(self, dnll, cache):
+        cache, d, w = cache
+        return super().nll_backward(dnll, cache) + 2 * w * d / d.shape[-2] * dnll.sum()
+
+
+def test_a_term_that_weighs_nothing_yet_is_told(rng, seed):
+    """A schedule or a callback will change beta, or the number of the model that is its weight."""
+    model = BatchVariance(6, (4,), 2, activation="tanh", rng=seed)
+    assert parallel.adds_up(model) is False
+    assert parallel.adds_up(sv.VAE(6, (4,), 2, beta=0, rng=seed)) is True
+    assert parallel.adds_up(sv.IWAE(6, (4,), 2, samples=2, rng=seed)) is True
+
+
+def test_beta_is_the_schedules_before_it_is_asked_whether_a_batch_may_be_divided(rng, seed):
+    asked = []
+
+    class Asked(sv.VAE):
+        def __deepcopy__(self, memo):
+            asked.append(self.beta)
+            raise TypeError("it cannot be copied")
+
+    model = Asked(6, (4,), 2, rng=seed)
+    x = rng.random((20, 6))
+    trainer = Trainer(model, sv.Adam(model.params), x, shards=2, beta_schedule=lambda t: 3.0)
+    with pytest.raises(sv.InputError, match="cannot be shared out"):
+        trainer.run(1)
+    assert set(asked) == {3.0}
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_list_of_numbers_reaches_the_twins(kind, rng, seed):
+    model = sv.VAE(6, (4,), 2, rng=seed)
+    model.weights = kind([1.0, 2.0])
+    twin = model.twin()
+    model.weights = kind([3.0, (4, 5.0)])
+    twin.follow(model)
+    assert twin.weights == model.weights
+
+
+@pytest.mark.parametrize(
+    ("eps", "found"), [(([1], [2]), "a tuple"), (np.ones(4), r"an array of shape \(4,\)")]
+)
+def test_noise_that_is_no_array_of_examples_is_named(eps, found, rng, seed):
+    class Own(sv.VAE):
+        def draw_eps(self, n, rng):
+            return eps
+
+    model = Own(6, (4,), 2, rng=seed)
+    with pytest.raises(sv.InputError, match=f"^draw_eps gives {found}: expected an array whose l"):
+        Trainer(model, sv.Adam(model.params), rng.random((20, 6))).run(1)

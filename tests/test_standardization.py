@@ -309,3 +309,11 @@ def test_a_test_part_far_away_from_the_training_part_is_named(rng):
     )
     dataset.test[:, 1] = 9000.0  # an outlier
     assert standardization.advice(dataset, model) is None
+
+
+def test_mean_and_std_may_be_on_the_device(monkeypatch, rng):
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    model = sv.VAE(3, (4,), 2, likelihood="gaussian", backend="cupy", rng=rng)
+    x = rng.standard_normal((50, 3))
+    sv.standardize(model, standin.cupy.asarray(x.mean(axis=0)), standin.cupy.asarray(x.std(axis=0)))
+    assert model.standardization == [x.mean(axis=0).tolist(), x.std(axis=0).tolist()]

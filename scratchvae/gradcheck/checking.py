@@ -259,11 +259,21 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
     xp = namespace(value)
     watched = [("x", x), ("eps", eps), ("params.value", params.value)]
     found = []
+
+    def evaluate() -> Any:
+        terms = model.loss_and_grad(x, eps)
+        if not hasattr(terms, "loss"):
+            raise InputError(
+                f"{settings.name}'s loss_and_grad gives a {type(terms).__name__}: expected terms "
+                "with a loss; is its `return` missing?"
+            )
+        return terms.loss
+
     try:
         for _ in range(2):  # each on top of other numbers
             params.grad[...] = xp.asarray(settings.rng.standard_normal(value.shape))
             with _unchanged(settings, "loss_and_grad", watched):
-                loss = model.loss_and_grad(x, eps).loss
+                loss = evaluate()
             found.append((xp.array(loss), params.grad.copy()))
         params.check_views()
         (loss, grad), (loss2, grad2) = found
@@ -275,8 +285,8 @@ def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) 
         sizes |= {"the code's": eps.shape[-1]} if eps is not None else {}
         dy = xp.ones_like(loss)
         known = [x, eps, params.value, params.grad]
-        unchecked = unnamed(model, known, lambda: model.loss_and_grad(x, eps).loss, PATIENCE)
-        yield Case([blocks], lambda: model.loss_and_grad(x, eps).loss, dy, sizes, {}, unchecked)
+        unchecked = unnamed(model, known, evaluate, PATIENCE)
+        yield Case([blocks], evaluate, dy, sizes, {}, unchecked)
     finally:
         params.complete_gradient()  # where a backward broke off; what it raised is to be seen
         params.value[...], params.grad[...] = value, old_grad
