@@ -308,6 +308,13 @@ def test_what_is_broken_fails_the_build(site, name):
     assert sentence in said.partition(str(site.root))[0], output  # before the next message, if any
 
 
+def test_a_doctest_that_ends_its_process_fails_the_build(site):
+    site.replace(PAGE, ">>> square(3)\n", ">>> import os; os._exit(3)\n")
+    succeeded, output = site.build()
+    assert not succeeded, output
+    assert "The process that executes the doctests failed." in output
+
+
 # Functions and what is wrong with their docstrings, by the code that numpydoc has for it.
 DOCSTRINGS = {
     "GL06": '''\
