@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -1128,3 +1129,12 @@ def test_a_wide_relu_network_may_be_undecided():
     assert "ReLU" in str(error.value)
     smooth = VAE(64, (100, 100), 2, activation="tanh", dtype="float64", rng=seed)
     assert check_model(smooth, x, rng=0).ok
+
+
+def test_a_model_needs_no_more_than_is_promised(rng):
+    """`loss_and_grad`, `params` and, where no noise is handed in, `draw_eps`."""
+    inner = VAE(6, (4,), 2, activation="tanh", dtype="float64", rng=rng)
+    bare = SimpleNamespace(
+        params=inner.params, loss_and_grad=inner.loss_and_grad, draw_eps=inner.draw_eps
+    )
+    assert check_model(bare, rng.random((5, 6)), name="bare").ok

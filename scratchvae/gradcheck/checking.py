@@ -245,14 +245,17 @@ def prepared(
 @contextmanager
 def prepared_model(settings: Settings, model: Any, x: Array, eps: Array | None) -> Iterator[Case]:
     """Do the same for a model's `loss_and_grad`."""
-    if isinstance(model, type) or not hasattr(model, "try_formulas"):
+    if isinstance(model, type) or not hasattr(model, "loss_and_grad"):
         raise InputError(
             f"model is {model!r}: expected one such as sv.VAE(784, dtype='float64'); a layer or a "
             "function is checked with check"
         )
-    params, x = model.params, model.backend.asarray(x)
+    params = model.params
     _check_float64(f"the model {settings.name}", params.value)
-    model.try_formulas()
+    if hasattr(model, "backend"):  # as one of this package takes it, a list too
+        x = model.backend.asarray(x)
+    if hasattr(model, "try_formulas"):
+        model.try_formulas()
     if eps is None:
         eps = model.draw_eps(len(x), settings.rng)  # None, (B, Z) or (K, B, Z)
     value, old_grad = params.value.copy(), params.grad.copy()
