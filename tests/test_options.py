@@ -390,7 +390,8 @@ def noise(do):
 def shards(do):
     """Each part is a call of its own."""
     for n, rows in (0, [16, 16, 4]), (2, [8, 8, 8, 8, 2, 2]):
-        asked = [16, 8, 8, 16, 16] if n else []  # before, whether a batch may be divided
+        # Before, whether a batch may be divided: as the model is, and with other numbers.
+        asked = 2 * [16, 8, 8, 16, 16] if n else []
         assert [len(step.x) for step in do.train("--shards", n).steps] == [*asked, *rows]
 
 
