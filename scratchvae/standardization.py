@@ -173,15 +173,19 @@ def advice(dataset: Any, model: Any) -> str | None:
         return None
     x = dataset.train
     rows = max(2, min(1000, 2**22 // x.shape[1]))
+
+    def column(j: int) -> str:
+        name = dataset.columns[j] if dataset.columns else j + 1
+        return f"the column {name} of {dataset.name}"
+
     if model.standardization is not None:
         mean, std = map(np.asarray, model.standardization)
         away = abs(asnumpy(dataset.test[:rows]) / dataset.scale - mean).max(axis=0) / std  # (D,)
         j = int(away.argmax())
         if away[j] <= FAR:
             return None
-        name = dataset.columns[j] if dataset.columns else j + 1
         return (
-            f"the column {name} of {dataset.name} has a test value that is {away[j]:.2g} standard "
+            f"{column(j)} has a test value that is {away[j]:.2g} standard "
             "deviations away from the training part: leave the column out if it hardly varies "
             "there, or mix the rows"
         )
@@ -190,8 +194,7 @@ def advice(dataset: Any, model: Any) -> str | None:
     j = int(size.argmax())
     if size[j] <= LARGE:
         return None
-    name = dataset.columns[j] if dataset.columns else j + 1
     return (
-        f"the column {name} of {dataset.name} has values of about {size[j]:.2g}: standardise the "
+        f"{column(j)} has values of about {size[j]:.2g}: standardise the "
         "columns, with --standardize or sv.standardize"
     )

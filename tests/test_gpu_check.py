@@ -442,23 +442,19 @@ def repeated(x, ndim, axis):
     return np.take(x, [0] * x.shape[axis], axis) if x.ndim == ndim else x
 
 
-def mirrored(x, ndim, axis):
-    """Make every second slice minus the one before: the mean stays what it is."""
+def opposed(x, ndim, axis, *, halves):
+    """Make the second half minus the first, or every second slice minus the one before.
+
+    The mean stays what it is.
+    """
     if x.ndim != ndim:
         return x
     x = np.moveaxis(x.copy(), axis, 0)
     n = len(x) // 2
-    x[1 : 2 * n : 2] = -x[0 : 2 * n : 2]
-    return np.moveaxis(x, 0, axis)
-
-
-def turned(x, ndim, axis):
-    """Make the second half minus the first."""
-    if x.ndim != ndim:
-        return x
-    x = np.moveaxis(x.copy(), axis, 0)
-    n = len(x) // 2
-    x[n : 2 * n] = -x[:n]
+    first, second = (
+        (slice(n), slice(n, 2 * n)) if halves else (slice(0, 2 * n, 2), slice(1, 2 * n, 2))
+    )
+    x[second] = -x[first]
     return np.moveaxis(x, 0, axis)
 
 
@@ -476,10 +472,26 @@ UNLIKE = itertools.cycle([1, 0.999, 0.998])  # factors: no draw is like the one 
         ("standard_normal", lambda x: repeated(x, 2, 0), "of shape (10001, 100): the"),
         ("standard_normal", lambda x: repeated(x, 2, 1), "of shape (10001, 100): the"),
         ("standard_normal", lambda x: repeated(x, 3, 0), "of shape (51, 201, 101): the"),
-        ("standard_normal", lambda x: mirrored(x, 2, 0), "correlation along axis 0 is off by"),
-        ("standard_normal", lambda x: mirrored(x, 3, 2), "correlation along axis 2 is off by"),
-        ("standard_normal", lambda x: turned(x, 2, 0), "correlation of the halves of axis 0 is"),
-        ("standard_normal", lambda x: turned(x, 3, 1), "correlation of the halves of axis 1 is"),
+        (
+            "standard_normal",
+            lambda x: opposed(x, 2, 0, halves=False),
+            "correlation along axis 0 is off by",
+        ),
+        (
+            "standard_normal",
+            lambda x: opposed(x, 3, 2, halves=False),
+            "correlation along axis 2 is off by",
+        ),
+        (
+            "standard_normal",
+            lambda x: opposed(x, 2, 0, halves=True),
+            "correlation of the halves of axis 0 is",
+        ),
+        (
+            "standard_normal",
+            lambda x: opposed(x, 3, 1, halves=True),
+            "correlation of the halves of axis 1 is",
+        ),
         ("standard_normal", lambda x: 1.01 * x, "the moment 2 is off by"),
         ("standard_normal", lambda x: x * (x.dtype == "float32"), "noise in float64: the moment 2"),
         ("standard_normal", lambda x: np.abs(x), "the mean is off by"),

@@ -603,11 +603,9 @@ def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):
 class BatchVariance(sv.VAE):
     """Adds a term that mixes the examples of a batch, with a weight that is 0 for beta = 1."""
 
-    weight = 0.0
-
     def nll(self, x, output):
         n, cache = super().nll(x, output)
-        d, w = output - output.mean(axis=-2, keepdims=True), self.beta - 1 + self.weight
+        d, w = output - output.mean(axis=-2, keepdims=True), self.beta - 1
         return n + w * (d * d).mean(axis=-2).sum(), (cache, d, w)
 
     def nll_backward(self, dnll, cache):
@@ -616,7 +614,7 @@ class BatchVariance(sv.VAE):
 
 
 def test_a_term_that_weighs_nothing_yet_is_told(rng, seed):
-    """A schedule or a callback will change beta, or the number of the model that is its weight."""
+    """A schedule or a callback may change beta."""
     model = BatchVariance(6, (4,), 2, activation="tanh", rng=seed)
     assert parallel.adds_up(model) is False
     assert parallel.adds_up(sv.VAE(6, (4,), 2, beta=0, rng=seed)) is True
