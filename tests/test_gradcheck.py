@@ -1090,6 +1090,33 @@ def test_details_far_smaller_than_the_argument_are_not_accused(forward, backward
     assert "wrong" not in found
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("x", [[-1.5732571], [0.3], [0.3, -1.5732571, 1.2]])
+def test_a_rounded_result_decides_nothing_where_small_steps_do_not_move_it(x, sign, rng):
+    """At -1.57 the sine has its minimum: no step finds a slope there, the small ones no change."""
+    backward = lambda dy, x: sign * dy * np.cos(x)  # noqa: E731
+    with pytest.raises(GradientError, match="moves by leaps near x") as caught:
+        check(lambda x: (np.round(np.sin(x), 4), x), backward, [np.array(x)], rng=rng)
+    assert (caught.value.report.verdict, caught.value.report.cause) == ("cannot tell", "leaps")
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: (np.sign(x) * np.maximum(abs(x) - 0.5, 0), x),
+        lambda x: (np.where(x > 0.5, x, 0), x),
+        lambda x: (np.where(x < 0.5, 0, np.nan), x),
+        lambda x: (np.minimum(x, -1), x),
+        lambda x: (np.round(x), x),
+    ],
+    ids=["soft threshold", "a leap, then a slope", "a domain left", "a far kink", "whole numbers"],
+)
+def test_where_the_result_stands_still_for_another_reason_a_slope_is_wrong(forward, rng):
+    with pytest.raises(GradientError) as caught:
+        check(forward, lambda dy, x: dy * np.ones_like(x), [np.array([0.4])], rng=rng)
+    assert caught.value.report.verdict == "wrong"
+
+
 @pytest.mark.parametrize("factor", [-1, 2])
 def test_a_small_column_does_not_hide_behind_a_less_small_one(factor, rng):
     """Beside a column of 1e10 both are small."""

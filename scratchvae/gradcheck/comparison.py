@@ -135,7 +135,7 @@ class Judged(NamedTuple):
     moves: Moves
     verdict: str
     slope: Slope | None  # None: the forward pass is defined at no step
-    reason: str  # what keeps it from being decided: "kink", "rounding", "curvature", "domain"
+    reason: str  # what keeps it from being decided, a key of _ADVICE
 
 
 class Line:
@@ -182,6 +182,8 @@ class Line:
         best = min(self.seen.values(), key=lambda s: s.width)
         if self._agrees(best, RESOLVED * self.tolerance, self.floor):
             return self._confirmed(best)
+        if not best.row.any() and self.ladder.climbs_stairs():
+            return self._judged(best, "cannot tell", "leaps")
         visible = best.row.any() or abs(self.g) * self.moves.unit > self.ladder.forward.tiny
         if math.isfinite(self.g) and visible and self._excluded():
             return self._judged(best, "wrong")
@@ -488,6 +490,8 @@ _ADVICE = {
     "zero": "Both are 0 as far as rounding shows. If {0} has no effect on the result, as a bias "
     "has none where the mean is subtracted next, or a weight in front of a ReLU that no example "
     "opens, leave it out or take other arguments: numbers cannot tell 0 from little.",
+    "leaps": "The forward pass moves by leaps near {0}, as what is rounded does: it stands still, "
+    "leaps and stands still again. Check the function without the rounding.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "

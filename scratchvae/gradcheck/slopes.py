@@ -338,6 +338,32 @@ class Ladder:
             surely.append(secant - 4 * (float(dy @ noise) + self.slack) / h)
         return max(surely, default=0.0) > 3 * max(steepness, default=math.inf)
 
+    def climbs_stairs(self) -> bool:
+        """Tell whether y leaps where it first moves, by less than 1%, and then stands still again.
+
+        So does what is rounded. What begins to move at a kink, or goes on from a leap, does not;
+        and whole numbers are no rounding error.
+        """
+        still = 0.0
+        for h, up, down in self.taken(COARSEST):
+            if up.any() or down.any():
+                side = 1 if up.any() else -1
+                break
+            still = h
+        else:
+            return False
+        for _ in range(50):  # to the last digits of the place
+            middle = (still + h) / 2
+            change = self.forward.change([self.moves], side * middle)
+            if change is None:
+                return False
+            still, h = (still, middle) if change.any() else (middle, h)
+        landed, later = (self.forward.change([self.moves], side * k * h) for k in (1, 1.01))
+        if landed is None or later is None:
+            return False
+        flat_and_low = (landed == later) & (np.abs(landed) <= 0.01 * np.abs(self.forward.y))
+        return bool(flat_and_low[landed != 0].all())
+
     def never_moves(self) -> bool:
         """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
         moved = any(up.any() or down.any() for _, up, down in self.taken())
