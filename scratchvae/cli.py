@@ -125,7 +125,9 @@ def _main(argv: Sequence[str] | None) -> int:
         complain(error.spelled(_flag))
     except (InputError, NonFiniteError, RanksDifferError) as error:
         complain(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not _interrupted(error):
+            raise
         complain("stopped")
         return 130
     except BrokenPipeError:
@@ -313,7 +315,9 @@ def _train(run: Run, args: argparse.Namespace) -> int:
         try:
             signals.nothing_to_save()
             figures = run.draw()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if not _interrupted(error):
+                raise
             _say_last(
                 "Stopped before all figures were drawn; all epochs are saved. Draw the rest with: "
                 f"{resume} (or scratchvae figures {as_word(run.out)})"
@@ -330,6 +334,14 @@ def _train(run: Run, args: argparse.Namespace) -> int:
 def _say_last(sentence: str) -> None:
     with suppress(OSError):  # after SIGHUP there is no terminal
         print(on_one_line(sentence), file=sys.stderr)
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Tell whether it is Ctrl-C, or what Python 3.11 makes of it where a class is being made.
+
+    There a RuntimeError "calling __set_name__" takes its place, as in an import of matplotlib.
+    """
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
 
 
 class _Signals:

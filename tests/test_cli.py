@@ -1785,13 +1785,22 @@ def test_a_signal_while_figures_are_drawn_says_that_all_is_saved(run, tmp_path, 
     assert (tmp_path / "my r/figures/samples.png").exists()
 
 
+# In text that is executed CPython remembers the interrupt and acts on that; while a class is made,
+# Python 3.11 raises another error. Both happen in an import of matplotlib.
+HEARD_WHERE = {
+    "executed text": "import os, signal; os.kill(os.getpid(), signal.{}); x = [0] * 10**7",
+    "a class": "import signal\nclass Name:\n    def __set_name__(self, *args): "
+    "signal.raise_signal(signal.{})\nclass Named:\n    name = Name()",
+}
+
+
+@pytest.mark.parametrize("where", HEARD_WHERE)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_signal_in_text_that_is_executed_has_its_own_exit_code(run, tmp_path, name):
-    """As in an import of matplotlib. CPython remembers the interrupt of it, and acts on that."""
+def test_a_signal_has_its_own_exit_code_wherever_python_hears_it(run, tmp_path, name, where):
     assert run("train", "--epochs", "1", "--hidden", "8", "--out", "r")[0] == 0
-    text = f"import os, signal; os.kill(os.getpid(), signal.{name}); x = [0] * 10**7"
+    text = HEARD_WHERE[where].format(name)
     (tmp_path / "sitecustomize.py").write_text(
-        f"import scratchvae.run\nscratchvae.run.Run.draw = lambda *args: exec({text!r})\n"
+        f"import scratchvae.run\nscratchvae.run.Run.draw = lambda *args: exec({text!r}, {{}})\n"
     )
     argv = [*COMMAND[:3], "train", "--resume", "--out", "r"]
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -1800,6 +1809,22 @@ def test_a_signal_in_text_that_is_executed_has_its_own_exit_code(run, tmp_path, 
         _, err = process.communicate()
     assert err.startswith("Stopped before all figures were drawn; all epochs are saved.")
     assert process.returncode == 128 + getattr(signal, name)
+
+
+def test_ctrl_c_while_a_class_is_made_stops_any_command(run, monkeypatch):
+    """Python 3.11 raises a RuntimeError then; another one is not taken for it."""
+    error = RuntimeError("Error calling __set_name__")
+    error.__cause__ = KeyboardInterrupt()
+
+    def draw(*args):
+        raise error
+
+    assert run("train", "--epochs", "1", "--hidden", "8", "--out", "r")[0] == 0
+    monkeypatch.setattr("scratchvae.run.Run.draw", draw)
+    assert run("figures", "r") == (130, "", "scratchvae figures: stopped\n")
+    error.__cause__ = None
+    with pytest.raises(RuntimeError, match="__set_name__"):
+        run("figures", "r")
 
 
 def test_nohup_is_left_alone(tmp_path):
