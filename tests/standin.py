@@ -159,16 +159,28 @@ class DeviceArray:
             raise AttributeError(name)
         if name not in RECORD["cupy.ndarray"]:
             raise AttributeError(f"CuPy's arrays have no {name!r}")
-        _wait(name in _WAITING_METHODS)
-        found = getattr(self._hidden, name)
-        if name in ("tolist", "item"):
-            return found
-        if not callable(found):
-            return _wrapped(found)
-        return _on_device(found, _method_check(name), name, self)
+        # It is looked up in the record once.
+        setattr(DeviceArray, name, _attribute(name))
+        return getattr(self, name)
 
 
-# What is read most often is not looked up in the record each time.
+def _attribute(name):
+    """Return a method of DeviceArray, or a property, that does what NumPy's does."""
+    found = getattr(np.ndarray, name)
+    if not callable(found):
+        return property(lambda self: _wrapped(getattr(self._hidden, name)))
+    if name in ("tolist", "item"):
+        return _waiting(name)
+    method = _on_device(found, _method_check(name), name)
+
+    def waiting(self, *args, **kwargs):
+        _wait()
+        return method(self, *args, **kwargs)
+
+    return waiting if name in _WAITING_METHODS else method
+
+
+# These are no arrays, and are asked for most.
 for _name in ("dtype", "flags", "nbytes", "ndim", "shape", "size", "strides"):
     setattr(DeviceArray, _name, property(operator.attrgetter(f"_hidden.{_name}")))
 
@@ -190,9 +202,9 @@ def _of_bools(x):
 
 
 def _waiting(name):
-    def call(self):
+    def call(self, *args):
         _wait()
-        return getattr(self._hidden, name)()
+        return getattr(self._hidden, name)(*args)
 
     return call
 
@@ -202,32 +214,33 @@ for _name in ("__float__", "__int__", "__bool__", "__index__", "__complex__"):
 
 
 def _unwrapped(x):
-    if isinstance(x, DeviceArray):
+    if type(x) is DeviceArray:
         return x._hidden
     if isinstance(x, np.ndarray):
         raise TypeError("a NumPy array among device arrays")
-    if isinstance(x, tuple | list):
-        return (list if isinstance(x, list) else tuple)(_unwrapped(item) for item in x)
+    if isinstance(x, (tuple, list)):
+        return (list if isinstance(x, list) else tuple)([_unwrapped(item) for item in x])
     return x
 
 
 def _wrapped(x):
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, (np.ndarray, np.generic)):
         return DeviceArray(np.asarray(x))
-    if isinstance(x, tuple | list):
-        return type(x)(_wrapped(item) for item in x)
+    if isinstance(x, (tuple, list)):
+        return type(x)([_wrapped(item) for item in x])
     return x
 
 
-def _on_device(function, check=lambda *args, **kwargs: None, name="", *owner):
-    """Return the function for device arrays; `owner` is the array whose method it is."""
+def _on_device(function, check=None, name=""):
+    """Return the function, or the method of NumPy's arrays, for device arrays."""
 
     def call(*args, **kwargs):
-        check(*args, **kwargs)
+        if check is not None:
+            check(*args, **kwargs)
         if kwargs:
             kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
-        result = _wrapped(function(*_unwrapped(args), **kwargs))
-        _launch(name, [*owner, *args], result)
+        result = _wrapped(function(*[_unwrapped(arg) for arg in args], **kwargs))
+        _launch(name, args, result)
         return result
 
     return call
@@ -254,13 +267,13 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "invert"):
 # --- What CuPy takes -----------------------------------------------------------------------------
 
 
-def _check_of(name, recorded, skip=0):
+def _check_of(name, recorded):
     """Return a function that raises TypeError for arguments that CuPy's function refuses.
 
-    `recorded` is what the record says of it; `skip` counts the arguments that are there anyway.
+    `recorded` is what the record says of it; where that is nothing, None is returned.
     """
     if recorded is None:
-        return lambda *args, **kwargs: None
+        return None
     if recorded == "ufunc":
         allowed = {"out", "dtype", "casting"}
 
@@ -273,19 +286,18 @@ def _check_of(name, recorded, skip=0):
 
     @functools.cache
     def check_names(n, names):
-        signature.bind(*[None] * (skip + n), **dict.fromkeys(names))
+        signature.bind(*[None] * n, **dict.fromkeys(names))
 
     return lambda *args, **kwargs: check_names(len(args), tuple(kwargs))
 
 
-@functools.cache
 def _method_check(name):
     """Take the arguments of a method from the function of the same name, which calls it."""
     recorded = RECORD["cupy"].get(name)
     # The methods of the last two take the axes one by one as well.
     if recorded == "ufunc" or name in ("transpose", "reshape"):
         recorded = None
-    return _check_of(name, recorded, skip=1)
+    return _check_of(name, recorded)
 
 
 # Functions whose result has a size that depends on numbers, or that look at one: those of which

@@ -159,9 +159,33 @@ def test_it_runs_from_the_source_tree_with_numpy_alone(tmp_path):
 def test_a_check_in_another_process_finds_what_the_callers_path_leads_to(
     gpu_check, monkeypatch, tmp_path
 ):
-    (tmp_path / "only_there.py").write_text("print('found')")
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['FOUND'] = 'there'")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert gpu_check.run_python(["-c", "import gpu_check, only_there"], {}).stdout == "found\n"
+    assert gpu_check.answer(gpu_check.start("os.environ['FOUND']", True, {})) == "there"
+
+
+def test_in_a_rehearsal_the_gradients_are_checked_beside_the_rest(
+    gpu_check, monkeypatch, tmp_path, capsys
+):
+    """Nothing is timed then. An error of that process is the check's."""
+    started = []
+
+    def start(call, small, extra):
+        started.append(call)
+        return beside("no_such_function()", small, extra)
+
+    beside = gpu_check.start
+    monkeypatch.setattr(gpu_check, "start", start)
+    checks = {name: gpu_check.CHECKS[name] for name in ("gradients", "capture")}
+    monkeypatch.setattr(gpu_check, "CHECKS", checks)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--rehearse", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="Failed: gradients"):
+        gpu_check.main()
+    assert started == ["gradients(True)"]
+    told = capsys.readouterr().err
+    assert told.index("capture: ") < told.index("gradients: **failed**")
+    assert "no_such_function" in told
+    assert gpu_check.started[-1].poll() is not None
 
 
 def test_a_check_that_lacks_a_library_says_so_and_has_not_failed(
@@ -347,12 +371,9 @@ def test_products_that_are_exact_are_not_called_tf32(gpu_check, monkeypatch, err
     """Else the times under that name would be those of float32."""
     asked = []
 
-    def run_python(arguments, extra):
-        asked.append(extra)
-        line = json.dumps({"largest relative difference": {"as it is trained": error}})
-        return subprocess.CompletedProcess(arguments, 0, stdout=line, stderr="")
-
-    monkeypatch.setattr(gpu_check, "run_python", run_python)
+    found = {"largest relative difference": {"as it is trained": error}}
+    monkeypatch.setattr(gpu_check, "start", lambda call, small, extra: asked.append(extra))
+    monkeypatch.setattr(gpu_check, "answer", lambda process: found)
     with pytest.raises(gpu_check.Absent, match=said) if said else contextlib.nullcontext():
         gpu_check.tf32_model(False)
     assert asked == [gpu_check.PRECISIONS["TF32"]]
