@@ -8,9 +8,11 @@ one of equivalent.toml, with the proof that it computes the same; an explanation
 is an error too.
 
 Each row of the table ends in a digest of the texts on which its verdict rests, see `of_error` and
-`of_file`. Where it is still that of the present texts the row is kept and nothing is run.
+`of_file`. Where it is still that of the present texts the row is kept and nothing is run. With the
+names of files, such as vae.py, mutmut's mutants of these alone are judged, and all other rows kept.
 
     python tests/mutation/run.py [--all] [--rounds 3] [--workers N] [--only semantic|tool]
+    python tests/mutation/run.py [--rounds 3] [--workers N] FILE ...
     python tests/mutation/run.py --check    tell whether docs/mutants.md is of the present texts
 """
 
@@ -86,18 +88,22 @@ def of_file(name: str) -> str:
     return digest("\n".join(known), {name, f"tests/test_{Path(name).name}"})
 
 
+def rows() -> dict[str, list[str]]:
+    """Return the cells of the table's rows by the first one."""
+    lines = TABLE.read_text("utf-8").splitlines() if TABLE.exists() else []
+    return {cells[0]: cells for x in lines if len(cells := x[2:-2].split(" | ")) == 5}
+
+
 def unchanged() -> tuple[dict[str, list[str]], dict[str, int]]:
     """Return what the table tells of present texts: who found an error, a file's mutants."""
-    lines = TABLE.read_text("utf-8").splitlines() if TABLE.exists() else []
-    rows = {cells[0]: cells for x in lines if len(cells := x[2:-2].split(" | ")) == 5}
-    found, count = {}, {}
+    found, count, there = {}, {}, rows()
     for m in semantic.load():
-        if row := rows.get(cell(m.name)):
+        if row := there.get(cell(m.name)):
             tests = re.findall(r"`(.+?)`", row[3])
             if row[4] == code(of_error(m, tests)):
                 found[m.name] = tests
     for name in mutated_files():
-        if (row := rows.get(code(Path(name).name))) and row[4] == code(of_file(name)):
+        if (row := there.get(code(Path(name).name))) and row[4] == code(of_file(name)):
             count[Path(name).name] = int(row[1])
     return found, count
 
@@ -219,8 +225,11 @@ def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def write(rounds: int, found: dict[str, list[str]], count: dict[str, int]) -> None:
-    """Write the table; the mutants that are left are those that are explained."""
-    why = explanations()
+    """Write the table; the mutants that are left are those that are explained.
+
+    A planted error that is not in `found` keeps the row that it has, with the digest of its texts.
+    """
+    why, there = explanations(), rows()
     alive = {c for c in why if c.file in count}
     same = Counter(change.file for change in alive)
     files = [name.removeprefix("scratchvae/") for name in mutated_files()]
@@ -233,8 +242,11 @@ def write(rounds: int, found: dict[str, list[str]], count: dict[str, int]) -> No
     missing = f"Not judged since they changed: {', '.join(waiting)}.\n\n" if waiting else ""
     total = sum(count.values())
     by_file.append(("all", total, total - len(alive), len(alive), ""))
-    planted = []
+    planted: list[tuple[object, ...]] = []
     for m in semantic.load():
+        if m.name not in found:
+            planted += [tuple(row)] if (row := there.get(cell(m.name))) else []
+            continue
         places = "<br>".join(f"`{file}`" for file in dict.fromkeys(e.file for e in m.edits))
         tests = "<br>".join(f"`{test}`" for test in found[m.name])
         state = code(of_error(m, found[m.name]))
@@ -288,11 +300,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=("semantic", "tool"), help="judge these, write nothing")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="of one of these alone")
     args = parser.parse_args()
     start, failed = time.monotonic(), False
     found, count = ({}, {}) if args.all else unchanged()
     mutants = [m for m in semantic.load() if m.name not in found]
     files = [f for f in mutated_files() if Path(f).name not in count]
+    if args.files:
+        if unknown := set(args.files) - {Path(f).name for f in mutated_files()}:
+            parser.error(f"not mutated: {', '.join(sorted(unknown))}")
+        mutants, files = [], [f for f in files if Path(f).name in args.files]
     if args.check:
         if stale := [m.name for m in mutants] + files:
             sys.exit("docs/mutants.md is of other texts for:\n" + "\n".join(stale))
@@ -308,7 +325,8 @@ def main() -> None:
         judged, alive = judge_tool(files, args.rounds, args.workers)
         count |= judged
         # Also those of a file that is not mutated at all.
-        known = [c for c in explanations() if c.file in judged or c.file not in count]
+        mutated = {Path(f).name for f in mutated_files()}
+        known = [c for c in explanations() if c.file in judged or c.file not in mutated]
         survivors = [f"{change}\n  ({alive[change]})" for change in alive if change not in known]
         gone = [str(change) for change in known if change not in alive]
         if survivors:

@@ -117,3 +117,26 @@ def test_only_what_has_changed_is_run_and_all_of_it_on_request(tree, monkeypatch
     expected = {A.name: ["test_c.py::test_new"], B.name: tree[1][B.name]}
     assert run.unchanged() == (expected, {"a.py": 5, "b.py": 9})
     assert make_mutants("--all") == [A.name, B.name, "scratchvae/a.py", "scratchvae/b.py"]
+
+
+def test_of_named_files_the_mutants_alone_are_judged_and_all_rows_kept(tree, monkeypatch, capsys):
+    def judge_tool(files, rounds, workers):
+        assert files == ["scratchvae/b.py"]
+        return {"b.py": 4}, {}
+
+    def make_mutants(*argv):
+        monkeypatch.setattr(sys, "argv", ["run.py", *argv])
+        run.main()
+
+    monkeypatch.setattr(run, "judge_tool", judge_tool)
+    for name in "a.py", "b.py":
+        (tree[0] / "scratchvae" / name).write_text("x >= 0")
+    planted = [row for row in run.rows().values() if row[0] in (run.cell(A.name), B.name)]
+    make_mutants("b.py")
+    assert [row for row in run.rows().values() if row[0] in (run.cell(A.name), B.name)] == planted
+    assert len(planted) == 2
+    assert run.unchanged() == ({}, {"b.py": 4})  # the planted errors are of other texts, and say so
+    assert "Not judged since they changed: `a.py`." in run.TABLE.read_text()
+    with pytest.raises(SystemExit):
+        make_mutants("c.py")
+    assert "not mutated: c.py" in capsys.readouterr().err
