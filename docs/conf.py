@@ -47,6 +47,7 @@ math_eqref_format = "Eq.\N{NO-BREAK SPACE}{number}"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings give shapes, which say more than Array
+autodoc_use_type_comments = False  # there are none, and to look for them takes time
 autodoc_preserve_defaults = True
 autosummary_generate = False
 numpydoc_show_class_members = False

@@ -23,6 +23,7 @@ import io
 import re
 import runpy
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -560,15 +561,33 @@ def read_public_names(app: Any) -> None:
     }
 
 
-def source_pages(app: Any) -> Iterable[tuple[str, dict[str, Any], str]]:
-    """Yield a page for every source of the package and of the tests."""
-    formatter = HtmlFormatter(linenos="inline", linespans="L", wrapcode=True)
-    config = app.config
-    for folder in (config.derivations_package, config.derivations_tests):
-        for path, text in labels.sources(app.env.labels_root, folder):
+class Sources:
+    """The pages of all sources of the package and of the tests.
+
+    A second process colours them while the other pages are read.
+    """
+
+    def start(self, app: Any) -> None:
+        config, self.pool = app.config, ProcessPoolExecutor(1)
+        self.coloured = [
+            (path, self.pool.submit(coloured, text))
+            for folder in (config.derivations_package, config.derivations_tests)
+            for path, text in labels.sources(app.env.labels_root, folder)
+        ]
+
+    def pages(self, app: Any) -> Iterable[tuple[str, dict[str, Any], str]]:
+        for path, code in self.coloured:
             head = re.sub(r"([/_])", r"\1<wbr>", path)
-            body = f"<h1>{head}</h1>\n" + highlight(text, PythonLexer(), formatter)
+            body = f"<h1>{head}</h1>\n{code.result()}"
             yield f"source/{path}", {"title": path, "body": body, "parents": []}, "page.html"
+
+    def finish(self, app: Any, exception: Exception | None) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+def coloured(text: str) -> str:
+    formatter = HtmlFormatter(linenos="inline", linespans="L", wrapcode=True)
+    return highlight(text, PythonLexer(), formatter)
 
 
 def visit_box(translator: Any, node: Box) -> None:
@@ -624,5 +643,8 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("html-page-context", link_labels)
     app.connect("html-page-context", contents_beside)
     app.connect("html-page-context", break_title)
-    app.connect("html-collect-pages", source_pages)
+    sources = Sources()
+    app.connect("builder-inited", sources.start)
+    app.connect("html-collect-pages", sources.pages)
+    app.connect("build-finished", sources.finish)
     return {"parallel_read_safe": False, "parallel_write_safe": True, "env_version": 2}
