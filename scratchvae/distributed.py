@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from . import parallel
 from .backend import Array, asnumpy
 from .errors import InputError, RanksDifferError, check_count
-from .parallel import LossAndGrad, adds_up, identity, in_parts, part_of, share
+from .parallel import LossAndGrad, adds_up, identity, in_parts, part_of, share, switches
 from .vae import Autoencoder, Terms
 
 
@@ -153,6 +154,11 @@ class Ranks:
             # What the key names by its id is held, so that nothing new can have that id.
             self._asked = key, adds_up(model), (model.params, model._all_layers())
         return self._asked[1]
+
+    def asked_about(self, model: Autoencoder, batch_size: int) -> Any:
+        """Return what the answer to `adds_up` hangs on besides numbers that it tries, if asked."""
+        divided = self.shards or self.size > 1 or batch_size >= 2 * parallel.ROWS
+        return switches(model) if divided else None
 
     @contextmanager
     def in_parts(self, model: Autoencoder, batch_size: int) -> Iterator[LossAndGrad]:

@@ -165,6 +165,7 @@ class IWAE(VAE):
             )
             dcode = dcode + namespace(mu).concatenate(d, axis=1)  # (B, 2Z)
         backward_parameters(self.encoder, dcode, encoder_cache)
+        self.params.complete_gradient()
 
     def _again(self, log_w: Array, *args: Array) -> Any:
         """Return the cache of draws that go through the decoder again, to the same weights."""

@@ -7,6 +7,7 @@ length plus a step count, and a checkpoint holds both.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from .backend import Array, blocks, flush_subnormals, namespace
 from .errors import InputError, check_each, check_number
@@ -54,6 +55,26 @@ class Optimizer:
     def check_options(self) -> None:
         """Raise InputError if a number, which may be set by hand, is one that has no meaning."""
         self.lr = check_number("lr", self.lr)
+
+    def options(self) -> dict[str, Any]:
+        """Return the numbers that it was built with besides the rate, such as Adam's betas."""
+        own = {k: v for k, v in vars(self).items() if k not in ("params", "lr", "steps", "state")}
+        numbers = {k: v if isinstance(v, tuple) else (v,) for k, v in own.items()}
+        plain = int | float | str  # what a file can hold
+        return {k: own[k] for k, v in numbers.items() if all(isinstance(x, plain) for x in v)}
+
+    def take_options(self, saved: dict[str, Any]) -> None:
+        """Set what `options` told; InputError if one has no meaning, and then none is set."""
+        before = vars(self).copy()
+        for name, now in self.options().items():
+            if name in saved:  # a file holds lists
+                is_list = isinstance(saved[name], list) and isinstance(now, tuple)
+                setattr(self, name, tuple(saved[name]) if is_list else saved[name])
+        try:
+            self.check_options()
+        except InputError:
+            vars(self).update(before)
+            raise
 
     def _move(self) -> None:
         raise NotImplementedError(

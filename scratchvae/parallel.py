@@ -104,6 +104,16 @@ def identity(model: Autoencoder) -> tuple[Any, ...]:
     return id(model.params), tuple(map(id, model._all_layers())), numbers
 
 
+def switches(model: Autoencoder) -> tuple[list[Any], dict[str, str | None]]:
+    """Return what `adds_up` does not try with other values: the layers, flags and whole numbers.
+
+    Of a float there is the name, which a callback may add.
+    """
+    held = {k: v for k, v in vars(model).items() if is_numbers(v)}
+    numbers = {k: None if _is_moved(v) else repr(v) for k, v in held.items()}
+    return [] if model._layers is None else model._all_layers(), numbers
+
+
 def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
     model.params.forget_gradient()
     model.params.complete_gradient()
@@ -151,12 +161,16 @@ def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
 def _move_numbers(model: Autoencoder, rng: np.random.Generator) -> None:
     """Change the numbers that the model itself holds, such as beta, where it takes others."""
     for name, value in list(vars(model).items()):
-        if isinstance(value, float | np.floating):
+        if _is_moved(value):
             setattr(model, name, value + rng.uniform(0.25, 0.5))
             try:
                 model.check_parts()
             except InputError:  # IWAE's beta is 1
                 setattr(model, name, value)
+
+
+def _is_moved(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isfinite(value))
 
 
 @contextmanager

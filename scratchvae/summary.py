@@ -44,7 +44,8 @@ def rows_of(model: Model) -> list[tuple[str, str, str, str]]:
 
 def total_of(model: Model) -> str:
     """Return how many parameters a model has, of which type, and where."""
-    return f"{len(model.params.value):,} parameters, {model.dtype} on {model.backend.device}"
+    n = sum(p.value.size for _, p in model.named_parameters())
+    return f"{n:,} parameters, {model.dtype} on {model.backend.device}"
 
 
 def summarize(model: Model) -> Text:

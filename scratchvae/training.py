@@ -68,7 +68,9 @@ class _Course(TypedDict, total=False):  # what older checkpoints do not say
     examples: Count
     seed: int
     shards: Count
+    binarize: str
     model: dict[str, Any]
+    optimizer: dict[str, Any]
 
 
 class Progress(_Course):
@@ -278,16 +280,27 @@ class Trainer:
         if self.beta_schedule and self.batch < self.batches_per_epoch:
             # Before it is asked whether a batch may be divided, which may depend on beta.
             self.model.set_beta(self.beta_schedule(self._now()))
-        with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
-            while self.batch < self.batches_per_epoch and not self._stopped():
-                rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
-                terms = self._step(rows, loss_and_grad)
-                self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
-                self.batch += 1
-                self.seconds = before + time.perf_counter() - start
-                on_step(terms)
+        while self._goes_on():
+            with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
+                asked = self.ranks.asked_about(self.model, self.batch_size)
+                changed = False
+                while not changed and self._goes_on():
+                    rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
+                    terms = self._step(rows, loss_and_grad)
+                    self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
+                    self.batch += 1
+                    self.seconds = before + time.perf_counter() - start
+                    on_step(terms)
+                    # A callback may exchange a layer, or set a flag that mixes the examples.
+                    changed = self.ranks.any(
+                        asked != self.ranks.asked_about(self.model, self.batch_size)
+                    )
         self.check()
         self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
+
+    def _goes_on(self) -> bool:
+        """Return whether the epoch has another batch, and nobody has stopped it."""
+        return self.batch < self.batches_per_epoch and not self._stopped()
 
     def _now(self) -> float:
         """Return the time in epochs."""
@@ -344,13 +357,15 @@ class Trainer:
         values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
         values |= self._course() | {"model": self.model.config(), "lr": optimizer.lr}
+        values |= {"optimizer": optimizer.options()}
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
         """Go back to where `state` was taken, from a trainer with the same model and data.
 
-        The learning rate is that of then too, unless a schedule tells, and so are the numbers of
-        the model that may be set at any time, such as beta: change them after it.
+        The learning rate is that of then too, unless a schedule tells, and so are the optimizer's
+        other numbers, such as Adam's betas, and those of the model that may be set at any time,
+        such as beta: change them after it.
 
         Parameters
         ----------
@@ -400,7 +415,16 @@ class Trainer:
         targets = {name: params[name].value for name in params.names}
         targets |= {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}
         checkpoint.require_fit(targets, arrays, path)
-        self.model.take_options(values.get("model", {}), path)
+        before = self.optimizer.options()
+        try:
+            self.optimizer.take_options(values.get("optimizer", {}))
+        except InputError as error:
+            raise InputError(f"{path}: not the state of a run: {error}") from None
+        try:
+            self.model.take_options(values.get("model", {}), path)
+        except InputError:
+            self.optimizer.take_options(before)
+            raise
         checkpoint.fill(targets, arrays, path)
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
@@ -411,10 +435,10 @@ class Trainer:
             self.optimizer.lr = lr
         self.model.rng.bit_generator.state = values["rng"]
 
-    def _course(self) -> dict[str, int]:
+    def _course(self) -> dict[str, Any]:
         """Return what decides, with the random state, which batch comes next."""
         course = {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
-        return course | {"shards": self.ranks.shards}
+        return course | {"shards": self.ranks.shards, "binarize": self.binarize}
 
     def _stopped(self) -> bool:
         stopped = self.ranks.any(self.stop)
@@ -424,7 +448,7 @@ class Trainer:
 
     def _of_all_ranks(self, epochs: int) -> dict[str, Any]:
         """Return by name what has to be the same on every rank when training begins."""
-        values: dict[str, Any] = self._course() | {"epochs": epochs, "binarize": self.binarize}
+        values = self._course() | {"epochs": epochs}
         model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
         values |= {"model": model, "data": self.dataset.fingerprint()}
         lr = self.schedule(self.epoch) if self.schedule else self.optimizer.lr

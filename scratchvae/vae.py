@@ -202,6 +202,7 @@ class Autoencoder(Model):
         doutput = self.nll_backward(dloss, nll_cache)  # (B, output_dim)
         dz = self.decoder_input_backward(self.decoder.backward(doutput, decoder_cache))  # (B, Z)
         backward_parameters(self.encoder, dz, encoder_cache)
+        self.params.complete_gradient()
 
     def loss_and_grad(self, x: Any, eps: Any = None, batch_size: int | None = None) -> Terms:
         """Return the batch's loss in nats and leave its gradient in ``params.grad``.
@@ -419,6 +420,7 @@ class VAE(Autoencoder):
         dmu_kl, dlogvar_kl = kl_backward(self.beta * dloss, kl_cache)  # (B, Z) each
         dcode = namespace(dz).concatenate([dmu_z + dmu_kl, dlogvar_z + dlogvar_kl], axis=1)
         backward_parameters(self.encoder, dcode, encoder_cache)  # dcode (B, 2Z)
+        self.params.complete_gradient()
 
     def split(self, code: Array) -> tuple[Array, Array]:
         """Return the two halves of the encoder's output (B, 2Z): mu and logvar, (B, Z) each."""

@@ -1664,6 +1664,14 @@ def test_the_summary_counts_a_parameter_that_a_subclass_names():
     assert sum(int(row[-1].replace(",", "")) for row in rows[3:-2]) == len(model.params.value)
 
 
+def test_the_summary_of_a_part_that_was_changed_adds_up():
+    model = sv.VAE(6, (5,), **OPTIONS)
+    model.encoder = sv.Linear(6, 2 * model.latent_dim, dtype=model.dtype)
+    rows = [line.split() for line in model.summary().splitlines()]
+    total = sum(int(row[-1].replace(",", "")) for row in rows[3:-2])
+    assert rows[-1][0] == f"{total:,}"
+
+
 def test_in_a_notebook_a_model_is_the_table_of_its_layers():
     model = sv.VAE(6, (5,), 2, likelihood="gaussian", variance="shared")
     html = model._repr_html_()

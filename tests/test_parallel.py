@@ -506,19 +506,34 @@ class Seen:
 
 class Limited(Clipped):
     limit = np.inf
+    mixes = None  # a switch
+
+    def nll(self, x, output):
+        n, cache = super().nll(x, output)
+        d = output - output.mean(axis=-2, keepdims=True)
+        return n + (d * d).mean(axis=-2).sum() if self.mixes else n, (cache, d)
+
+    def nll_backward(self, dnll, cache):
+        cache, d = cache
+        dx = super().nll_backward(dnll, cache)
+        return dx + 2 * d / d.shape[-2] * dnll.sum() if self.mixes else dx
 
 
 def clip(model):
     model.limit = 1e-3
 
 
+def mix(model):
+    model.mixes = True
+
+
 def normalise(model):
     model.encoder.layers[2] = BatchNorm()
 
 
-@pytest.mark.parametrize("when", ["between two runs", "in a run"])
+@pytest.mark.parametrize("when", ["between two runs", "in a run", "in an epoch"])
 @pytest.mark.parametrize(
-    ("change", "expected"), [(clip, 20), (normalise, 20), (lambda model: None, 10)]
+    ("change", "expected"), [(clip, 20), (mix, 20), (normalise, 20), (lambda model: None, 10)]
 )
 def test_whether_a_batch_may_be_divided_is_asked_again(change, expected, when, rng, seed, cores):
     cores(2)
@@ -532,7 +547,9 @@ def test_whether_a_batch_may_be_divided_is_asked_again(change, expected, when, r
         change(model)
         Seen.sizes.clear()
 
-    if when == "in a run":
+    if when == "in an epoch":
+        trainer.run(1, on_step=lambda _: trainer.batch == 1 and then())
+    elif when == "in a run":
         trainer.run(2, on_epoch=lambda _: trainer.epoch == 1 and then())
     else:
         trainer.run(1)
@@ -598,6 +615,50 @@ def test_a_run_in_parts_goes_on_bitwise_after_a_stop(rng, seed, cores):
         stopped.stop = False
         stopped.run(3, on_step=stop)
     np.testing.assert_array_equal(stopped.model.params.value, whole.model.params.value)
+
+
+def test_a_layer_exchanged_in_an_epoch_is_exchanged_in_every_part(rng, seed, cores):
+    """And a switch that a callback sets then: a run that was stopped there goes on as it did."""
+    data = Dataset.from_arrays(rng.random((60, 12)), test=rng.random((5, 12)))
+
+    def trained(n, stop=False):
+        cores(n)
+        model = a_model(Limited, seed, activation="tanh")
+        trainer = Trainer(model, sv.Adam(model.params), data, batch_size=20)
+        losses = []
+
+        def on_step(terms):
+            losses.append(float(terms.loss))
+            if len(losses) == 1:
+                model.encoder.layers[1] = sv.Activation("silu")
+            if len(losses) == 2:
+                model.mixes = 1
+                trainer.stop = stop
+
+        while trainer.epoch < 2:
+            trainer.stop = False
+            trainer.run(2, on_step)
+        return losses, model.params.value
+
+    (losses, values), (expected, _) = trained(2), trained(1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)  # rounding of sums of float64 numbers
+    np.testing.assert_array_equal(trained(2, stop=True)[1], values)
+
+
+def test_a_weight_that_changes_at_each_step_is_not_asked_about(rng, seed, cores, monkeypatch):
+    """It is among the numbers that are tried, and to ask takes as long as a few steps."""
+    cores(2)
+    asked = []
+    monkeypatch.setattr("scratchvae.distributed.adds_up", lambda model: asked.append(1) or True)
+    model = a_model(sv.VAE, seed)
+    trainer = Trainer(model, sv.Adam(model.params), rng.random((60, 12)), batch_size=20)
+
+    def anneal(terms):
+        model.beta = trainer.optimizer.steps / 10
+
+    trainer.run(1, on_step=anneal)
+    assert trainer.optimizer.steps > 2
+    assert len(asked) == 1
 
 
 class BatchVariance(sv.VAE):

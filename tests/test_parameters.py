@@ -220,6 +220,52 @@ def test_what_is_added_to_the_flat_gradient_is_never_lost_in_silence(rng):
     )
 
 
+class Skipped:
+    """A layer with a shortcut, which every third batch takes."""
+
+    def __init__(self, layer):
+        self.layer, self.batches = layer, 0
+
+    def forward(self, x):
+        self.batches += 1
+        if self.batches % 3 == 0:
+            return x, None
+        y, cache = self.layer.forward(x)
+        return x + y, cache
+
+    def backward(self, dy, cache):
+        return dy if cache is None else dy + self.layer.backward(dy, cache)
+
+    def named_parameters(self):
+        return self.layer.named_parameters()
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize(
+    ("base", "options"), [(sv.Autoencoder, {}), (sv.VAE, {}), (sv.IWAE, {"samples": 2})]
+)
+def test_what_is_added_to_a_gradient_that_no_layer_wrote_counts(base, options, each, rng):
+    class Decay(base):
+        def backward(self, dloss, cache):
+            super().backward(dloss, cache)
+            if each:
+                for name in self.params.names:
+                    self.params[name].grad += 0.2 * self.params[name].value * dloss.sum()
+            else:
+                self.params.grad += 0.2 * self.params.value * dloss.sum()
+
+    width = 2 if base is sv.Autoencoder else 4
+    own = {"dtype": "float64", "rng": rng}
+    encoder = sv.Sequential([sv.Linear(6, width, **own), Skipped(sv.Linear(width, width, **own))])
+    model = Decay(6, latent_dim=2, encoder=encoder, **own, **options)
+    name, skipped = "encoder.1.W", 0
+    for _ in range(6):
+        model.loss_and_grad(rng.random((5, 6)))
+        decay = 0.2 * model.params[name].value
+        skipped += np.allclose(model.params[name].grad, decay, rtol=1e-12)  # of rounding alone
+    assert skipped == 2
+
+
 class Step:
     """A batch's backward, which writes to w in one of several ways; b is left alone."""
 

@@ -411,7 +411,7 @@ def test_what_is_no_model_is_refused(rng, seed):
         Trainer(None, sv.Adam(model.params), make_dataset(rng))
 
 
-@pytest.mark.parametrize("other", ["batch_size", "seed", "examples"])
+@pytest.mark.parametrize("other", ["batch_size", "seed", "binarize", "examples"])
 def test_a_state_is_not_restored_where_the_next_batch_would_be_another(rng, seed, other):
     """With larger batches the epoch might never end, with other ones it would be a mixture."""
     dataset = make_dataset(rng)
@@ -421,6 +421,8 @@ def test_a_state_is_not_restored_where_the_next_batch_would_be_another(rng, seed
     resumed = make_trainer(dataset, seed, seed=1 if other == "seed" else 0)
     if other == "batch_size":
         resumed.batch_size = 100
+    if other == "binarize":
+        resumed.binarize = "dynamic"
     if other == "examples":
         resumed = make_trainer(Dataset.from_arrays(dataset.train[:40]), seed)
     with pytest.raises(sv.InputError, match=f"^here: made with another configuration: {other} was"):
@@ -503,7 +505,7 @@ def test_a_state_of_the_first_version_is_restored(rng, seed):
     stopped, resumed = make_trainer(dataset, seed), make_trainer(dataset, seed)
     stopped.run(1)
     arrays, values = stopped.state()
-    for name in "batch_size", "examples", "seed", "model":
+    for name in "batch_size", "examples", "seed", "binarize", "model", "optimizer":
         del values[name]
     resumed.restore(arrays, values, "here")
     np.testing.assert_array_equal(resumed.model.params.value, stopped.model.params.value)
@@ -611,6 +613,63 @@ def test_what_is_set_by_hand_in_the_model_is_gone_on_with(rng, seed, kind, optio
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
 
 
+class Signed(sv.optimizers.Optimizer):
+    """Steps of one length, by the sign of the gradient."""
+
+    def __init__(self, params, lr, every=1):
+        super().__init__(params, lr, ())
+        self.every, self.mask, self.pair = every, np.ones(2), (np.ones(2),)
+
+    def _move(self):
+        if self.steps % self.every == 0:
+            self.params.value -= self.lr * np.sign(self.params.grad)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        (sv.Adam, {"betas": (0.5, 0.9), "eps": 1e-3}),
+        (sv.SGD, {"momentum": 0.5}),
+        (Signed, {"every": 2}),
+    ],
+)
+def test_what_is_set_by_hand_in_the_optimizer_is_gone_on_with(rng, seed, kind, changed, tmp_path):
+    dataset = make_dataset(rng)
+
+    def build():
+        model = sv.VAE(6, (8,), 2, rng=seed)
+        return Trainer(model, kind(model.params, 0.001), dataset, batch_size=16)
+
+    whole, stopped, resumed = build(), build(), build()
+    for trainer in whole, stopped:
+        trainer.run(1)
+        vars(trainer.optimizer).update(changed)
+    path = tmp_path / "state.safetensors"
+    checkpoint.save(path, *stopped.state())
+    resumed.restore(*checkpoint.load(path), path)
+    assert {name: getattr(resumed.optimizer, name) for name in changed} == changed
+    for trainer in whole, resumed:
+        trainer.run(3)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"betas": [2.0, 0.9]}, {"betas": None}, {"eps": "x"}, {"betas": [0.5, 0.5], "eps": 0}],
+)
+def test_numbers_of_the_optimizer_that_are_none_are_refused_with_the_state(rng, seed, options):
+    dataset = make_dataset(rng)
+    arrays, values = make_trainer(dataset, seed).state()
+    trainer = make_trainer(dataset, seed)
+    before = trainer.model.params.value.copy()
+    with pytest.raises(
+        sv.InputError, match=r"^here: not the state of a run: (betas|eps) is .*: exp"
+    ):
+        trainer.restore(arrays, values | {"optimizer": options}, "here")
+    assert (trainer.optimizer.betas, trainer.optimizer.eps) == ((0.9, 0.999), 1e-8)
+    np.testing.assert_array_equal(trainer.model.params.value, before)
+
+
 @pytest.mark.parametrize("beta", [None, "x", -1.0, [0.1]])
 def test_a_beta_that_is_none_is_refused_with_the_state(rng, seed, beta):
     dataset = make_dataset(rng)
@@ -618,10 +677,11 @@ def test_a_beta_that_is_none_is_refused_with_the_state(rng, seed, beta):
     trainer = make_trainer(dataset, seed)
     trainer.model.beta = 0.5
     values["model"]["beta"] = beta
+    values["optimizer"]["eps"] = 0.5
     before = trainer.model.params.value.copy()
     with pytest.raises(sv.InputError, match=r"^here: not the state of a run: beta is .*: expected"):
         trainer.restore(arrays, values, "here")
-    assert trainer.model.beta == 0.5
+    assert (trainer.model.beta, trainer.optimizer.eps) == (0.5, 1e-8)
     np.testing.assert_array_equal(trainer.model.params.value, before)
 
 
