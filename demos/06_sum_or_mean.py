@@ -8,8 +8,9 @@ matter of the learning rate, and Adam hardly sees it.
 So each way to average trains a VAE with some other beta, which nobody chose and which changes with
 the size of the images, of the code or of the batch.
 
-Claim: five common ways to average mean beta = 1/Z, D, D/Z, B and 1/B; above 1 the codes collapse,
-with no active unit left, below 1 all units are active, and each has a worse bound than beta = 1.
+Claim: five common ways of averaging amount to beta = 1/Z, D, D/Z, B and 1/B; above 1 the codes
+collapse, with no active unit left, below 1 all units are active, and each has a worse bound than
+beta = 1.
 
 Time: 5 s quick, 20 s full
 """

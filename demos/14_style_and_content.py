@@ -6,9 +6,9 @@ decoder knows anyway, z need not say, and every nat that it spends on saying it 
 what is left, the style: how far a digit leans, how wide and how heavy it is. One code with ten
 labels is ten digits by one hand, and "a seven, please" is a label.
 
-Claim: from the codes of a conditional VAE the digit can hardly be told, where those of a VAE tell
-it; images are recognised as the label that they were asked for; and a code that leans one digit
-leans most of the others the same way.
+Claim: the digit can hardly be read off the codes of a conditional VAE, whereas those of a plain VAE
+reveal it; images are recognised as the label that they were asked for; and a code that leans one
+digit leans most of the others the same way.
 
 Time: 5 s quick, 9 s full
 """

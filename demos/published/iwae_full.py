@@ -4,8 +4,8 @@ Source: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencod
 one stochastic layer; and their code, yburda/iwae.
 
 Protocol: as the four stages, with all eight, 3,280 epochs, and -log p(x) of all 10,000 test images
-by 5,000 samples each. With k = 1 the VAE and the IWAE of the table are the same. Its VAE with 5 and
-with 50 draws, which averages the ELBO of several codes, is not among our models.
+by 5,000 samples each. With k = 1 the VAE and the IWAE of the table are the same. The table's
+VAE with 5 and with 50 draws, which averages the ELBO of several codes, is not among our models.
 """
 
 import iwae
