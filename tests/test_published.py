@@ -1,4 +1,4 @@
-"""The scripts that repeat published figures: each one runs, and no wrong number is met."""
+"""The scripts that repeat published figures with a band: each one runs, and no wrong number is met."""
 
 import json
 import math
@@ -183,7 +183,7 @@ def test_the_table_of_a_hand_made_file_of_results(published):
     assert row[3:] == ["", "not measured yet"]
     judged = [c for n in published.NAMES for c in published.script(n).CLAIMS if c.low is not None]
     others = f"{len(judged) - 8} not measured yet"
-    assert table.startswith(f"Of {len(judged)} figures: 5 met, 3 not met, {others}. ")
+    assert table.startswith(f"Of {len(judged)} figures with a band: 5 met, 3 not met, {others}. ")
     assert "`--full` took 2 minutes." in table  # twice 7 seconds, and 60 + 61
     assert "Measured on another day; 60 (60 to 61 in 2 runs) seconds of one core a run." in table
     assert table.count("Not measured yet; ") == len(published.NAMES) - 2

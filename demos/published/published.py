@@ -182,8 +182,8 @@ def table(results):
     counts = ", ".join(f"{found.count(v)} {v}" for v in ("met", "not met", MISSING))
     seconds = [sum(figures(results, n, "seconds")) for n in NAMES if not full(n)]
     parts = [
-        f"Of {len(found)} figures with a band: {counts}. One after the other, on one core, the runs "
-        f"without `--full` took {sum(seconds) / 60:.0f} minutes.",
+        f"Of {len(found)} figures with a band: {counts}. One after the other, on one core, the "
+        f"runs without `--full` took {sum(seconds) / 60:.0f} minutes.",
         "",
     ]
     return "\n".join([*parts, *itertools.chain(*(section(n, results) for n in NAMES))])
