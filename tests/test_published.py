@@ -1,4 +1,4 @@
-"""The scripts that repeat published figures with a band: each one runs, and no wrong number is met."""
+"""The scripts that repeat published figures: each one runs, and no wrong number is met."""
 
 import json
 import math
