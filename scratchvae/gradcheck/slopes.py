@@ -277,9 +277,6 @@ class Ladder:
             return None
         h = np.array([r[0] for r in rungs])[:, None]
         up, down = (np.array([r[k] for r in rungs]) for k in (1, 2))  # (3, y.size) each
-        # [finite-differences-interval]
-        row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
-        gap, gap_error = extrapolate((up + down) / h, RATIO)
         still, ends = self.still(), np.maximum(np.abs(up), np.abs(down)).max(axis=0)
         finest, noise = self.forward.noise_within(self.forward.step * RATIO**-i)
         # What never moves has no part in the slope, whatever it does where others move.
@@ -287,8 +284,11 @@ class Ladder:
         noise, finest = np.where(moves, noise, 0), np.where(moves, finest, self.forward.rounding)
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
         step = np.where(still >= h[0], still, h[2])
-        rounding, noise = finest / step, noise / step
+        # [finite-differences-interval]
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
+        row, curvature = extrapolate((up - down) / (2 * h), RATIO**2)
+        gap, gap_error = extrapolate((up + down) / h, RATIO)
+        rounding, noise = finest / step, noise / step
         kink = np.where(np.abs(gap) > gap_error + 6 * rounding, 0.505 * np.abs(gap) + gap_error, 0)
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         parts = [float((weights * part).sum()) for part in (curvature, rounding, kink, noise)]
