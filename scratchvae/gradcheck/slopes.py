@@ -341,8 +341,8 @@ class Ladder:
     def climbs_stairs(self) -> bool:
         """Tell whether y leaps where it first moves, by less than 1%, and then stands still again.
 
-        So does what is rounded. What begins to move at a kink, or goes on from a leap, does not;
-        and whole numbers are no rounding error.
+        So does what is rounded, to fewer digits than a float64 has. What begins to move at a kink,
+        or goes on from a leap, does not; and whole numbers are no rounding error.
         """
         still = 0.0
         for h, up, down in self.taken(COARSEST):
@@ -361,8 +361,9 @@ class Ladder:
         landed, later = (self.forward.change([self.moves], side * k * h) for k in (1, 1.01))
         if landed is None or later is None:
             return False
-        flat_and_low = (landed == later) & (np.abs(landed) <= 0.01 * np.abs(self.forward.y))
-        return bool(flat_and_low[landed != 0].all())
+        leaps, y = np.abs(landed), np.abs(self.forward.y)
+        stairs = (landed == later) & (leaps <= 0.01 * y) & (leaps > 100 * self.forward.rounding)
+        return bool(stairs[landed != 0].all())
 
     def never_moves(self) -> bool:
         """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
