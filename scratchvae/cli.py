@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +73,7 @@ from .training import Trainer
 from .vae import Terms
 
 OPTIONS = tuple(field.name for field in fields(Options))
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +127,7 @@ def _main(argv: Sequence[str] | None) -> int:
         complain(error.spelled(_flag))
     except (InputError, NonFiniteError, RanksDifferError) as error:
         complain(error)
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, RuntimeError, ImportError) as error:
         if not _interrupted(error):
             raise
         complain("stopped")
@@ -314,8 +316,9 @@ def _train(run: Run, args: argparse.Namespace) -> int:
             return 0
         try:
             signals.nothing_to_save()
+            _plots()
             figures = run.draw()
-        except (KeyboardInterrupt, RuntimeError) as error:
+        except (KeyboardInterrupt, RuntimeError, ImportError) as error:
             if not _interrupted(error):
                 raise
             _say_last(
@@ -336,12 +339,37 @@ def _say_last(sentence: str) -> None:
         print(on_one_line(sentence), file=sys.stderr)
 
 
-def _interrupted(error: BaseException) -> bool:
+def _plots() -> Any:
+    """Return `scratchvae.plots`; a signal waits until it is imported, with matplotlib.
+
+    Its modules in C++ make classes while they are imported. An exception there ends Python.
+    """
+    came: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = (getattr(signal, name, None) for name in SIGNALS)
+        found = {n: signal.getsignal(n) for n in numbers if n is not None}
+        handlers = {n: handler for n, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        from . import plots
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            handlers[number](number, None)
+    return plots
+
+
+def _interrupted(error: BaseException | None) -> bool:
     """Tell whether it is Ctrl-C, or what Python 3.11 makes of it where a class is being made.
 
-    There a RuntimeError "calling __set_name__" takes its place, as in an import of matplotlib.
+    There a RuntimeError "calling __set_name__" takes its place, as may be in any import.
     """
-    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 class _Signals:
@@ -355,8 +383,7 @@ class _Signals:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.first, self.at = trainer, 0, -math.inf  # the first's number and time
         self.saved = False
-        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
-        self.numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        self.numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
             self.numbers.remove(signal.SIGHUP)  # nohup wants it to stay ignored
 
@@ -617,8 +644,7 @@ def _with_bar(batches: Iterator[Any], n: int) -> Iterator[Any]:
 def sample(args: argparse.Namespace) -> int:
     """Draw codes from the prior and decode them, to one picture of them all or to an array."""
     if args.out.suffix not in ARRAYS:
-        from . import plots
-
+        plots = _plots()
         if args.out.suffix.lower() not in plots.METADATA:
             expected = ", ".join((*plots.METADATA, *ARRAYS))
             raise InputError(f"--out {args.out}: expected a name that ends in {expected}")
@@ -701,6 +727,7 @@ def _write_arrays(path: Path, arrays: dict[str, Any], columns: Sequence[str] | N
 
 def figures(args: argparse.Namespace) -> int:
     """Draw the figures of a checkpoint, also of a run that was interrupted or still goes on."""
+    _plots()
     for path in _opened(args).draw(args.out):
         print(f"Wrote {path}")
     return 0
@@ -809,8 +836,7 @@ def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
         return Unchecked(item.name, f"it raised {type(error).__name__}: {error}")
     if args.taylor is not None:
         result = taylor(*item.functions, item.args, wrt=item.wrt, **how)
-        from . import plots
-
+        plots = _plots()
         plots.save(plots.taylor(result), args.taylor)
         if not args.json:
             print(f"{result}\nWrote {args.taylor}")

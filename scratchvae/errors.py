@@ -71,7 +71,7 @@ def check_seed(name: str, n: object) -> int:
 def check_number(name: str, x: object, *, below: float = math.inf, positive: bool = False) -> float:
     """Return `x`; raise InputError unless it is a number in [0, below), or in (0, below)."""
     try:
-        number = float(x) if isinstance(x, Real) else math.nan
+        number = float(x) if isinstance(x, Real) and not isinstance(x, bool) else math.nan
     except OverflowError:  # an integer above 10^308
         number = math.inf
     if not 0 <= number < below or (positive and number == 0):

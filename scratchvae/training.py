@@ -431,8 +431,7 @@ class Trainer:
         self.metrics = list(values["metrics"])
         self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
         self.optimizer.steps = values["step"]
-        if not self.schedule:  # which would tell
-            self.optimizer.lr = lr
+        self.optimizer.lr = lr
         self.model.rng.bit_generator.state = values["rng"]
 
     def _course(self) -> dict[str, Any]:

@@ -1811,6 +1811,48 @@ def test_a_signal_has_its_own_exit_code_wherever_python_hears_it(run, tmp_path, 
     assert process.returncode == 128 + getattr(signal, name)
 
 
+# matplotlib.ft2font makes its enumerations in C++. The first signal comes while it is imported.
+IN_AN_IMPORT = """
+import enum, signal
+create = enum.EnumType._create_
+
+def heard(cls, name, *args, **options):
+    if name == "LoadFlags":
+        signal.raise_signal(signal.{})
+    return create(cls, name, *args, **options)
+
+enum.EnumType._create_ = heard
+"""
+DRAWING = {
+    "train": ("train", "--resume", "--out", "r"),
+    "figures": ("figures", "r"),
+    "sample": ("sample", "r", "-n", "4", "--out", "s.png"),
+    "gradcheck": ("gradcheck", "pair.py", "--taylor", "t.png"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [*((c, "SIGINT") for c in DRAWING), ("train", "SIGTERM")]
+)
+def test_a_signal_waits_for_the_import_of_matplotlib(run, tmp_path, command, name):
+    """An exception in it would end Python: "Fatal Python error", exit code 134."""
+    assert run("train", "--epochs", "1", "--hidden", "8", "--out", "r")[0] == 0
+    (tmp_path / "pair.py").write_text(
+        "import numpy as np\ndef f(x):\n    return x**2, x\n"
+        "def f_backward(dy, x):\n    return 2 * dy * x\nf_args = [np.ones(3)]\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(IN_AN_IMPORT.format(name))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    options = {**PIPES, "env": {**os.environ, "PYTHONPATH": path}}
+    argv = [*COMMAND[:3], *DRAWING[command]]
+    with subprocess.Popen(argv, preexec_fn=hears_sighup, **options) as process:
+        _, err = process.communicate()
+    assert process.returncode == 128 + getattr(signal, name), err
+    assert err.count("\n") == 1
+    if command == "train":
+        assert err.startswith("Stopped before all figures were drawn; all epochs are saved.")
+
+
 def test_ctrl_c_while_a_class_is_made_stops_any_command(run, monkeypatch):
     """Python 3.11 raises a RuntimeError then; another one is not taken for it."""
     error = RuntimeError("Error calling __set_name__")

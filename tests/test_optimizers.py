@@ -179,6 +179,7 @@ def test_unusable_settings_are_named(make, message):
     [
         (SGD, "lr", "x", "lr is 'x': expected a finite number, 0 or larger"),
         (SGD, "lr", -1, "lr is -1: expected a finite number, 0 or larger"),
+        (SGD, "lr", True, "lr is True: expected a finite number, 0 or larger"),
         (SGD, "momentum", 1, "momentum is 1: expected a number in [0, 1)"),
         (Adam, "lr", np.nan, "lr is nan: expected a finite number, 0 or larger"),
         (Adam, "betas", (0.9, 2), "betas is 2: expected a number in [0, 1)"),

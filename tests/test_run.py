@@ -312,6 +312,17 @@ def test_open_looks_at_a_run_that_is_finished():
     assert [p.name for p in again.draw()] == [p.name for p in run.draw()]
 
 
+def test_a_run_that_is_finished_is_saved_again_as_it_was():
+    run = sv.run.new(sv.run.Options(hidden=(8,), epochs=2, schedule="cosine"), "r")
+    run.train()
+    arrays, values = checkpoint.load("r/checkpoint.safetensors")
+    sv.run.open("r").train()
+    again, values_again = checkpoint.load("r/checkpoint.safetensors")
+    assert values_again == values
+    assert arrays.keys() == again.keys()
+    assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
+
+
 def test_a_run_killed_between_its_first_two_files_goes_on(monkeypatch, seed):
     """Only best.safetensors is there then, which is the state of the last epoch as well."""
     options, save = Options(**QUICK, seed=seed), checkpoint.save

@@ -584,7 +584,7 @@ def test_a_rate_set_by_hand_is_gone_on_with(rng, seed):
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
     scheduled = make_trainer(dataset, seed, schedule=sv.constant(0.5))
     scheduled.restore(*stopped.state(), "here")
-    assert scheduled.optimizer.lr == 0.01  # until its schedule says what
+    assert scheduled.optimizer.lr == 1e-3  # until its schedule says what
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,13 @@ def test_what_is_set_by_hand_in_the_optimizer_is_gone_on_with(rng, seed, kind, c
 
 @pytest.mark.parametrize(
     "options",
-    [{"betas": [2.0, 0.9]}, {"betas": None}, {"eps": "x"}, {"betas": [0.5, 0.5], "eps": 0}],
+    [
+        {"betas": [2.0, 0.9]},
+        {"betas": None},
+        {"eps": True},
+        {"eps": "x"},
+        {"betas": [0.5, 0.5], "eps": 0},
+    ],
 )
 def test_numbers_of_the_optimizer_that_are_none_are_refused_with_the_state(rng, seed, options):
     dataset = make_dataset(rng)
