@@ -127,15 +127,16 @@ def _main(argv: Sequence[str] | None) -> int:
         complain(error.spelled(_flag))
     except (InputError, NonFiniteError, RanksDifferError) as error:
         complain(error)
-    except (KeyboardInterrupt, RuntimeError, ImportError) as error:
-        if not _interrupted(error):
-            raise
+    except KeyboardInterrupt:
         complain("stopped")
         return 130
     except BrokenPipeError:
         _silence()  # who read our output has seen enough
         return 141  # what the shell makes of SIGPIPE
     except Exception as error:
+        if _interrupted(error):
+            complain("stopped")
+            return 130
         sentence = cuda_error(error) or _refusal(error)
         if sentence is None:
             raise
@@ -318,7 +319,7 @@ def _train(run: Run, args: argparse.Namespace) -> int:
             signals.nothing_to_save()
             _plots()
             figures = run.draw()
-        except (KeyboardInterrupt, RuntimeError, ImportError) as error:
+        except (KeyboardInterrupt, Exception) as error:
             if not _interrupted(error):
                 raise
             _say_last(

@@ -82,9 +82,9 @@ class Ranks:
         """Return the values of all ranks, in their order."""
         return [value] if self.size == 1 else list(self.comm.allgather(value))
 
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is set on any rank."""
-        return flag if self.size == 1 else any(self._gather(flag))
+    def any(self, *flags: bool) -> list[bool]:
+        """Return of each flag whether it is set on any rank."""
+        return [any(of_all) for of_all in zip(*self._gather(flags), strict=True)]
 
     def require_rows(self, n: int) -> None:
         """Raise InputError if there are more ranks than the n examples."""
@@ -173,7 +173,7 @@ class Ranks:
             If a batch of the model cannot be shared out, see `parallel.adds_up`.
         """
         # Where it cannot be told, go on: what is not finite the trainer will name.
-        if (self.shards or self.size > 1) and self.any(self._adds_up(model) is False):
+        if (self.shards or self.size > 1) and self.any(self._adds_up(model) is False)[0]:
             raise AgreedError(
                 "the batches of this model cannot be shared out: the loss and gradient of a batch "
                 "are not the sums of those of its parts, as where a layer normalises over the "

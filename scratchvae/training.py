@@ -280,11 +280,10 @@ class Trainer:
         if self.beta_schedule and self.batch < self.batches_per_epoch:
             # Before it is asked whether a batch may be divided, which may depend on beta.
             self.model.set_beta(self.beta_schedule(self._now()))
-        while self._goes_on():
+        while self.batch < self.batches_per_epoch and not self._stopped():
             with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
-                asked = self.ranks.asked_about(self.model, self.batch_size)
-                changed = False
-                while not changed and self._goes_on():
+                asked, going = self.ranks.asked_about(self.model, self.batch_size), True
+                while going:
                     rows = order[self.batch * self.batch_size :][: self.batch_size]  # (B,)
                     terms = self._step(rows, loss_and_grad)
                     self.totals += len(rows) * self.model.backend.xp.stack(terms)  # (3,)
@@ -292,15 +291,10 @@ class Trainer:
                     self.seconds = before + time.perf_counter() - start
                     on_step(terms)
                     # A callback may exchange a layer, or set a flag that mixes the examples.
-                    changed = self.ranks.any(
-                        asked != self.ranks.asked_about(self.model, self.batch_size)
-                    )
+                    changed = asked != self.ranks.asked_about(self.model, self.batch_size)
+                    going = self.batch < self.batches_per_epoch and not self._stopped(changed)
         self.check()
         self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
-
-    def _goes_on(self) -> bool:
-        """Return whether the epoch has another batch, and nobody has stopped it."""
-        return self.batch < self.batches_per_epoch and not self._stopped()
 
     def _now(self) -> float:
         """Return the time in epochs."""
@@ -439,11 +433,12 @@ class Trainer:
         course = {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
         return course | {"shards": self.ranks.shards, "binarize": self.binarize}
 
-    def _stopped(self) -> bool:
-        stopped = self.ranks.any(self.stop)
+    def _stopped(self, changed: bool = False) -> bool:
+        """Return whether any rank was told to stop, or has something changed."""
+        stopped, changed = self.ranks.any(self.stop, changed)
         if stopped:  # a signal may come in between, and must not be forgotten
             self.stop = True
-        return stopped
+        return stopped or changed
 
     def _of_all_ranks(self, epochs: int) -> dict[str, Any]:
         """Return by name what has to be the same on every rank when training begins."""

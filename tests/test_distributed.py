@@ -222,8 +222,8 @@ def test_a_signal_that_comes_while_the_ranks_are_asked_is_not_forgotten(dataset,
     t = trainer(dataset, seed)
     asked = t.ranks.any
 
-    def ask(flag):
-        answer = asked(flag)
+    def ask(*flags):
+        answer = asked(*flags)
         t.stop = True  # as a handler does, at any moment
         return answer
 
