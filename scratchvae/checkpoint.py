@@ -106,6 +106,22 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether it is a number or a word that a file can hold, or a tuple or list of them."""
+    if isinstance(value, tuple | list):
+        return all(map(is_plain, value))
+    if isinstance(value, float | np.floating):
+        return bool(np.isfinite(value))
+    return isinstance(value, int | str | np.integer | np.bool_)
+
+
+def as_it_was(saved: Any, now: Any) -> Any:
+    """Return a saved value as its owner had it: JSON knows lists and Python's own numbers alone."""
+    if isinstance(now, np.generic) and isinstance(saved, int | float):
+        return now.dtype.type(saved)
+    return tuple(saved) if isinstance(now, tuple) and isinstance(saved, list) else saved
+
+
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays and values that `save` wrote.
 

@@ -1,7 +1,8 @@
 """Layers: what owns parameters, and what chains them.
 
-A layer keeps nothing between its forward and its backward but in the cache, so it may be called
-twice before its backward. A parameter's gradient is added to, an input's is returned.
+A layer keeps nothing between its forward and its backward but in the cache, and gives a new array
+at each call, so it may be called twice before its backward. A parameter's gradient is added to, an
+input's is returned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from .activations import ACTIVATIONS
 from .backend import Array, Backend, RandomSource, get_backend, get_dtype, get_rng
-from .errors import InputError, check_size
+from .errors import InputError, check_size, short
 from .parameters import Parameter
 
 
@@ -104,6 +105,10 @@ class Activation:
         self.name, self._pair = name, pair
         self.forward, self.backward = self._pair
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield nothing: there is nothing to learn."""
+        yield from ()
+
     def __repr__(self) -> str:
         changed = "" if (self.forward, self.backward) == self._pair else ", changed"
         return f"Activation({self.name!r}{changed})"
@@ -112,9 +117,10 @@ class Activation:
 class Sequential:
     """Layers one after the other: the chain rule as a loop."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        if not isinstance(layers, Iterable):
-            raise InputError(f"layers is {layers!r}: expected a sequence of layers, such as a list")
+    def __init__(self, layers: Sequence[Layer], *others: Layer) -> None:
+        if others or not isinstance(layers, Iterable):
+            found = f"{1 + len(others)} arguments" if others else short(layers)
+            raise InputError(f"layers is {found}: expected a sequence of layers, such as a list")
         self.layers = list(layers)
         for i, layer in enumerate(self.layers):
             require_layer(f"layer {i} of the Sequential", layer)
@@ -244,4 +250,5 @@ def require_layer(what: str, layer: Any) -> None:
         raise InputError(f"{what} is the class {layer.__name__}: expected an object of it")
     for method in ("forward", "backward"):
         if not callable(getattr(layer, method, None)):
-            raise InputError(f"{what} is {in_words(layer)}, which has no {method}: {contract}")
+            found = short(layer) if hasattr(layer, "shape") else in_words(layer)
+            raise InputError(f"{what} is {found}, which has no {method}: {contract}")

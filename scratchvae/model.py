@@ -193,9 +193,13 @@ class Model:
 
         Three rows of numbers from 0 to 1 go forward, and zeros come back, which change no gradient.
         The rows must stay as they are, and others with numbers from -3 to 3: those of training may
-        be the user's own data.
+        be the user's own data. All this is tried in a copy, where there can be one, so that what a
+        layer keeps, such as running means or a generator, knows of training alone.
         """
         require_layer(f"the {part}", layer)
+        own = layer
+        with suppress(Exception):
+            layer = copy.deepcopy(layer)
         given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
         rows = self.backend.asarray(given, dtype=self.dtype)
         before = rows.copy()
@@ -215,8 +219,10 @@ class Model:
                 f"the {part} turns an array of shape {rows.shape} into one of shape {shape}: "
                 f"expected (3, {n_out})"
             )
+        if len(_parameters_of(layer)) > len(_parameters_of(own)):  # made when it sees data first
+            own.forward(rows)
         try:
-            dx = layer.backward(self.backend.xp.zeros_like(y), cache)
+            dx, lost = self._backward_twice(layer, rows, self.backend.xp.zeros_like(y), cache)
         except OSError:
             raise
         except Exception as error:
@@ -226,16 +232,54 @@ class Model:
             ) from error
         if getattr(dx, "shape", None) != rows.shape:
             raise wrong_dx(f"the {part}", dx, rows.shape)
+        if lost:
+            raise InputError(
+                f"the {part} has a backward that writes over the gradient of {lost}, and so loses "
+                f"what was added to it before: expected of {text} to add, with `.grad += d` or "
+                "`.add(d)`"
+            )
         changed = not bool((rows == before).all())
         rows = self.backend.asarray(6 * given - 3, dtype=self.dtype)  # as codes and other data are
-        before = rows.copy()
+        before, first = rows.copy(), y.copy()
         with suppress(Exception):  # which may lie outside of what it takes
             layer.forward(rows)
+        if not bool(((y == first) | (y != y)).all()):
+            raise InputError(
+                f"the {part} writes over the array that its last call gave: expected of {text} a "
+                "new one at each call"
+            )
         if changed or not bool((rows == before).all()):
             raise InputError(
                 f"the {part} changes the array that it is given: expected of {text} a new one, "
                 "such as y = x - 1 instead of x -= 1"
             )
+
+    @staticmethod
+    def _backward_twice(layer: Layer, rows: Array, dy: Array, cache: Any) -> tuple[Array, str]:
+        """Return dx, and the name of a parameter whose old gradient the backward does not keep."""
+        parameters = _parameters_of(layer)
+        before = []  # where there was no copy, these are the model's own
+        for _, p in parameters:
+            p.complete_gradient()
+            before.append(p.grad.copy())
+
+        def on_top_of(start: int, cache: Any) -> tuple[Array, list[Array]]:
+            for _, p in parameters:
+                p.grad[...] = start
+            return layer.backward(dy, cache), [p.grad.copy() for _, p in parameters]
+
+        try:
+            dx, first = on_top_of(1, cache)
+            _, second = on_top_of(2, layer.forward(rows)[1])
+        finally:
+            for (_, p), grad in zip(parameters, before, strict=True):
+                p.grad[...] = grad
+        lost = [
+            name
+            for (name, _), a, b in zip(parameters, first, second, strict=True)
+            if (a == b).any()
+        ]
+        return dx, lost[0] if lost else ""
 
     # --- noise
 
@@ -422,16 +466,41 @@ class Model:
                     f"{value!r} in the model"
                 )
 
-    def take_options(self, saved: dict[str, Any], path: str | Path) -> None:
-        """Set the `free` options as `config` told them; InputError if one is none, changing none.
+    def own_numbers(self) -> dict[str, Any]:
+        """Return the numbers of a class of your own, or of a callback, by their attributes.
+
+        Those are plain numbers and words, tuples and lists of them, which `config` does not tell.
+        """
+        known = self.config()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name[0] != "_" and name not in known and checkpoint.is_plain(value)
+        }
+
+    def take_options(
+        self, saved: dict[str, Any], numbers: dict[str, Any], path: str | Path
+    ) -> None:
+        """Set the `free` options as `config` told them, and numbers as `own_numbers` did.
 
         What an older file does not tell stays as it is.
+
+        Raises
+        ------
+        InputError
+            If one is no such option, and nothing is changed then.
         """
-        before = {name: getattr(self, name) for name in self.free}
-        vars(self).update({name: saved[name] for name in before if name in saved})
+        before, known = vars(self).copy(), self.config()
+        vars(self).update({name: saved[name] for name in self.free if name in saved})
+        for name, value in numbers.items():
+            now = getattr(self, name, 0)
+            # What a damaged file names must not take the place of a part or a method.
+            if name[:1] not in ("", "_") and name not in known and checkpoint.is_plain(now):
+                vars(self)[name] = checkpoint.as_it_was(value, now)
         try:
             self.check_parts()
         except InputError as error:
+            vars(self).clear()
             vars(self).update(before)
             raise InputError(f"{path}: not the state of a run: {error}") from None
 
@@ -463,8 +532,9 @@ class Model:
         signatures = map(inspect.signature, reversed(type(self).__mro__))  # **options are above
         defaults = {k: p.default for s in signatures for k, p in s.parameters.items()}
         shown = ["hidden", "latent_dim", *(k for k in config if config[k] != defaults.get(k))]
+        words = [*self._in_words(), ("prior", in_words(self.prior))]
         options = [
-            f"{k}={config[k] if (k, config[k]) in self._in_words() else repr(config[k])}"
+            f"{k}={config[k] if (k, config[k]) in words else repr(config[k])}"
             for k in dict.fromkeys(shown)
             if k in config and k not in ("kind", "class", "data_dim", "standardize")
         ]
@@ -479,6 +549,14 @@ def _within(layer: Any) -> Iterator[Any]:
     yield layer
     for _, inner in layer.named_layers() if hasattr(layer, "named_layers") else ():
         yield from _within(inner)
+
+
+def _parameters_of(layer: Any) -> list[tuple[str, Parameter]]:
+    """Return the parameters that a layer names, or none if it does not name them rightly."""
+    with suppress(Exception):
+        pairs: Iterator[Any] = named(layer)
+        return [(name, p) for name, p in pairs if isinstance(p, Parameter)]
+    return []
 
 
 def is_numbers(value: Any) -> bool:

@@ -6,10 +6,14 @@ length plus a step count, and a checkpoint holds both.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import pickle
+from contextlib import suppress
 from typing import Any
 
 from .backend import Array, blocks, flush_subnormals, namespace
+from .checkpoint import as_it_was, is_plain
 from .errors import InputError, check_each, check_number
 from .kernels import compiled
 from .parameters import Parameters
@@ -58,18 +62,27 @@ class Optimizer:
 
     def options(self) -> dict[str, Any]:
         """Return the numbers that it was built with besides the rate, such as Adam's betas."""
-        own = {k: v for k, v in vars(self).items() if k not in ("params", "lr", "steps", "state")}
-        numbers = {k: v if isinstance(v, tuple) else (v,) for k, v in own.items()}
-        plain = int | float | str  # what a file can hold
-        return {k: own[k] for k, v in numbers.items() if all(isinstance(x, plain) for x in v)}
+        return {k: v for k, v in self._own().items() if is_plain(v)}
+
+    def unsaved(self) -> dict[str, bytes]:
+        """Return a digest of each attribute that is neither in `state` nor in `options`."""
+        found = {}
+        for name, value in self._own().items():
+            if not is_plain(value):
+                with suppress(Exception):  # of what cannot be pickled, as a function
+                    found[name] = hashlib.sha256(pickle.dumps(value)).digest()
+        return found
+
+    def _own(self) -> dict[str, Any]:
+        known = "params", "lr", "steps", "state"
+        return {k: v for k, v in vars(self).items() if k not in known}
 
     def take_options(self, saved: dict[str, Any]) -> None:
         """Set what `options` told; InputError if one has no meaning, and then none is set."""
         before = vars(self).copy()
         for name, now in self.options().items():
-            if name in saved:  # a file holds lists
-                is_list = isinstance(saved[name], list) and isinstance(now, tuple)
-                setattr(self, name, tuple(saved[name]) if is_list else saved[name])
+            if name in saved:
+                setattr(self, name, as_it_was(saved[name], now))
         try:
             self.check_options()
         except InputError:

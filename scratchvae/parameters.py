@@ -19,7 +19,7 @@ class _ValueAndGradient:
     """A pair of arrays, `value` and `grad`, that may be written into but not replaced.
 
     An assignment such as ``p.grad = x.T @ dy`` would quietly cut the view off the flat vector that
-    the optimizer reads. It raises instead; ``p.grad += ...`` and ``p.grad[...] = ...`` write in
+    the optimizer reads. It raises instead; ``p.grad += ...`` and ``p.value[...] = ...`` write in
     place and are fine.
     """
 
@@ -51,9 +51,10 @@ class _ValueAndGradient:
     @staticmethod
     def _refuse_replacement(what: str, old: Array, new: Array) -> None:
         if new is not old:  # `p.grad += g` comes here too, with the very same array
+            how = "add to it with `.grad += `"  # to write over it would lose what others added
+            how = how if what == "grad" else "write into it with `.value[...] = `"
             raise AttributeError(
-                f"`.{what}` is a view of the model's flat vector and cannot be replaced: "
-                f"write into it with `.{what}[...] = ` or add to it with `.{what} += `"
+                f"`.{what}` is a view of the model's flat vector and cannot be replaced: {how}"
             )
 
 

@@ -70,6 +70,7 @@ class _Course(TypedDict, total=False):  # what older checkpoints do not say
     shards: Count
     binarize: str
     model: dict[str, Any]
+    numbers: dict[str, Any]
     optimizer: dict[str, Any]
 
 
@@ -146,11 +147,11 @@ class Trainer:
     ) -> None:
         check_size("batch_size", batch_size)
         if isinstance(model, type) or getattr(model, "check_parts", None) is None:
-            raise InputError(f"model is {model!r}: expected one such as sv.VAE(784)")
+            raise InputError(f"model is {short(model)}: expected one such as sv.VAE(784)")
         model.check_parts()
         if not isinstance(optimizer, Optimizer):
             raise InputError(
-                f"optimizer is {optimizer!r}: expected one such as sv.Adam(model.params)"
+                f"optimizer is {short(optimizer)}: expected one such as sv.Adam(model.params)"
             )
         _require_own(optimizer, model)
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
@@ -180,6 +181,7 @@ class Trainer:
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
+        self._unsaved = optimizer.unsaved()
         self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
     def __repr__(self) -> str:
@@ -235,8 +237,8 @@ class Trainer:
             if not callable(callback):
                 raise InputError(f"{name} is {callback!r}: expected a function")
         _require_own(self.optimizer, self.model)
-        self.model.require_named()
         self.model.try_formulas()
+        self.model.require_named()
         self.ranks.forget()
         self.ranks.require_same(lambda: self._of_all_ranks(epochs))
         keep_freed_memory()
@@ -351,7 +353,17 @@ class Trainer:
         values = {k: getattr(self, k) for k in ("epoch", "batch", "seconds")}
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
         values |= self._course() | {"model": self.model.config(), "lr": optimizer.lr}
-        values |= {"optimizer": optimizer.options()}
+        values |= {"numbers": self.model.own_numbers(), "optimizer": optimizer.options()}
+        now = optimizer.unsaved()
+        if lost := [name for name in now if now[name] != self._unsaved.get(name)]:
+            warnings.warn(
+                f"{type(optimizer).__name__} has changed its {on_one_line(lost)}, which no "
+                "checkpoint holds, so a run that is resumed from here goes another way: keep it in "
+                "the optimizer's `state`, as an array of the length of params.value, or as a "
+                "number",
+                InputWarning,
+                stacklevel=2,
+            )
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
@@ -359,7 +371,7 @@ class Trainer:
 
         The learning rate is that of then too, unless a schedule tells, and so are the optimizer's
         other numbers, such as Adam's betas, and those of the model that may be set at any time,
-        such as beta: change them after it.
+        such as beta, or that a class of your own keeps in it: change them after it.
 
         Parameters
         ----------
@@ -415,7 +427,8 @@ class Trainer:
         except InputError as error:
             raise InputError(f"{path}: not the state of a run: {error}") from None
         try:
-            self.model.take_options(values.get("model", {}), path)
+            numbers = values.get("numbers", {})
+            self.model.take_options(values.get("model", {}), numbers, path)
         except InputError:
             self.optimizer.take_options(before)
             raise

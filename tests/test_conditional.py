@@ -289,6 +289,17 @@ def test_what_cannot_be_used_is_said_in_a_sentence(rng, call, sentence):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("wrong", [[1.0, 0.5, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.5, 0, 0]])
+def test_a_row_whose_label_is_not_a_single_1_is_refused_beside_right_ones(rng, wrong):
+    rows = np.hstack([rng.random((2, 5)), [[0, 0, 1, 0], wrong]])
+    with pytest.raises(sv.InputError) as error:
+        small(rng=rng).encode(rows)
+    assert str(error.value) == (
+        "the last 4 columns of x are the label: expected a single 1 among zeros in each row, as "
+        "model.rows(x, labels) returns them"
+    )
+
+
 def test_labels_of_any_integer_type_will_do(rng):
     model = small(rng=rng)
     x = rng.random((8, 5))
@@ -434,6 +445,15 @@ def test_a_convolution_of_labels_is_refused(classes):
         "network is 'conv', and the label is no pixel: expected an encoder of your own, for rows "
         "of pixels with a label"
     )
+
+
+def test_a_decoder_may_be_convolutions_beside_an_encoder_of_ones_own(rng):
+    encoder = sv.layers.dense([32 + 3, 8, 4])
+    model = sv.ConditionalVAE(
+        32, latent_dim=2, classes=3, network="conv", image_shape=(4, 8), encoder=encoder, rng=rng
+    )
+    assert any(isinstance(layer, sv.ConvTranspose2D) for layer in model.decoder.layers)
+    assert model.sample(2, label=1).shape == (2, 32)
 
 
 def test_labels_of_several_lengths_are_refused(rng):

@@ -20,6 +20,7 @@ from scratchvae.gaussian import (
     reparameterize_backward,
 )
 from scratchvae.gradcheck import GradientError, check, check_model
+from scratchvae.gradcheck.diagnosis import Evidence, some_coordinates
 
 B, D = 4, 5
 
@@ -782,3 +783,20 @@ def test_a_term_without_dy_beside_a_scalar_loss_is_one_of_two_that_fit(rng):
             [rng.standard_normal((4, 5))],
             rng=rng,
         )
+
+
+@pytest.mark.parametrize(
+    ("undecided", "said"),
+    [
+        (0, ["It is wrong in 1 of 12 coordinates and right elsewhere."]),
+        (3, ["It is wrong in 1 of 9 coordinates that could be decided and right in the others."]),
+        (5, []),
+    ],
+)
+def test_where_most_is_undecided_nothing_is_said_of_elsewhere(undecided, said, rng):
+    right = rng.uniform(1, 2, 12)
+    given, doubtful = right.copy(), np.arange(12) < undecided
+    given[9] *= 1.5
+    value = np.ones(12)  # which has nothing to do with it
+    e = Evidence("x", value, given, right, np.full(12, 1e-12), doubtful, np.ones(12))
+    assert [sentence for _, sentence in some_coordinates(e)] == said

@@ -159,6 +159,7 @@ def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
 
     def count(h):
         decoded.append(len(h))
+        assert h.dtype == np.float32  # the model's
         return forward(h)
 
     monkeypatch.setattr(wide, "forward", count)
@@ -166,6 +167,13 @@ def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
     assert decoded == [1, 3333, 3333, 334]
     pixels = sv.VAE(2 * 784, (3,), 2, rng=1)
     assert evaluation._rows_at_once(pixels) == 5000
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 1)
+    assert evaluation._rows_at_once(pixels) == 1
+
+
+def test_the_largest_array_of_a_cache_is_found_beside_what_is_none():
+    assert evaluation._largest(((), None, np.zeros((2, 3)), [np.zeros(4), "word", 7])) == 6
+    assert evaluation._largest(()) == evaluation._largest(None) == evaluation._largest([[]]) == 0
 
 
 @pytest.mark.parametrize("raises", [False, True])
@@ -182,6 +190,8 @@ def test_a_decoder_that_cannot_take_the_code_that_its_width_is_asked_with(raises
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bound = evaluation.importance_weighted_bound(model, [x], 10, rng=rng)
+        model.decoder.forward = lambda h: (np.hstack([h, h]), np.zeros((len(h), 1568)) / h[:, :1])
+        assert evaluation._rows_at_once(model) == 5000  # the cache is seen all the same
     assert np.isfinite(bound).all()
 
 

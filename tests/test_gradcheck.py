@@ -1090,6 +1090,73 @@ def test_details_far_smaller_than_the_argument_are_not_accused(forward, backward
     assert "wrong" not in found
 
 
+CANCELLING = {  # forward and backward, and the smallest scale of x at which they are tried
+    "1 - cos": (lambda x: (1 - np.cos(x), x), lambda dy, x: dy * np.sin(x), -20),
+    "pseudo-Huber": (
+        lambda x: ((np.sqrt(1 + x * x) - 1).mean(), x),
+        lambda dy, x: dy * x / np.sqrt(1 + x * x) / x.size,
+        -20,
+    ),
+    "log(1 + x^2)": (lambda x: (np.log(1 + x * x), x), lambda dy, x: dy * 2 * x / (1 + x * x), -20),
+    "log cosh": (lambda x: (np.log(np.cosh(x)), x), lambda dy, x: dy * np.tanh(x), -20),
+    "pendulum": (
+        lambda x: ((9.81 * 0.3 * (1 - np.cos(x))).sum(), x),
+        lambda dy, x: dy * 9.81 * 0.3 * np.sin(x),
+        -20,
+    ),
+    "log(1 - p)": (
+        lambda x: (-np.log(1 - abs(x)), x),
+        lambda dy, x: dy / (1 - abs(x)) * np.sign(x),
+        -20,
+    ),
+    "seconds of a date": (lambda x: ((1.7e9 + x) - 1.7e9, x), lambda dy, x: dy + 0 * x, -20),
+    "KL of a logvar": (
+        lambda x: ((0.5 * (np.exp(x) - 1 - x)).sum(), x),
+        lambda dy, x: dy * 0.5 * np.expm1(x),
+        -12,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLING)
+def test_what_cancels_in_forward_accuses_nobody(name, rng):
+    """Of y only last digits of larger numbers are left, or 0, and those have no rounding of y's."""
+    forward, backward, smallest = CANCELLING[name]
+    for _ in range(8):
+        x = rng.standard_normal(4) * 10.0 ** rng.uniform(smallest, -1)
+        found = []
+        for gradient in backward, lambda dy, x: 0 * dy * x:
+            try:
+                found.append(check(forward, gradient, [x], rng=rng).verdict)
+            except GradientError as error:
+                found.append(error.report.verdict)
+        assert found[0] != "wrong", x
+        assert found[1] != "right", x
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_cancels_is_said_with_what_to_do(right, rng):
+    forward, backward, _ = CANCELLING["1 - cos"]
+    x = np.array([1e-8, -3e-9])
+    with pytest.raises(GradientError) as caught:
+        check(forward, backward if right else lambda dy, x: 0 * dy * x, [x], rng=rng)
+    report = caught.value.report
+    assert (report.verdict, report.cause) == ("cannot tell", "cancels")
+    assert report.message.endswith(
+        "The forward pass moves by last digits of larger numbers, which cancel near x[0] = 1e-08, "
+        "x[1] = -3e-09, as in 1 - cos(x) or in (t + x) - t where x is small. Write it so that "
+        "nothing cancels, such as log1p(x) for log(1 + x), or take larger arguments."
+    )
+
+
+def test_a_gradient_that_is_far_too_large_is_wrong_where_forward_cancels(rng):
+    """Steps that stand still tell how steep it may be at the most."""
+    forward, _, _ = CANCELLING["1 - cos"]
+    with pytest.raises(GradientError) as caught:
+        check(forward, lambda dy, x: dy + 0 * x, [np.array([1e-6, -3e-7])], rng=rng)
+    assert caught.value.report.verdict == "wrong"
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("x", [[-1.5732571], [0.3], [0.3, -1.5732571, 1.2]])
 def test_a_rounded_result_decides_nothing_where_small_steps_do_not_move_it(x, sign, rng):

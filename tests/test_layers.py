@@ -325,3 +325,19 @@ def test_an_unknown_activation_is_named_with_the_known_ones():
 
 def test_a_stack_is_of_float32_unless_told_otherwise():
     assert all(p.value.dtype == np.float32 for _, p in dense([3, 2]).named_parameters())
+
+
+def test_layers_that_are_no_list_are_one_sentence():
+    """As PyTorch takes them, or an array in their place, which is not written out."""
+    linear = Linear(2, 2)
+    for given, found in ((linear, linear), "2 arguments"), ((3,), "3"):
+        with pytest.raises(InputError) as error:
+            Sequential(*given)
+        expected = "expected a sequence of layers, such as a list"
+        assert str(error.value) == f"layers is {found}: {expected}"
+    with pytest.raises(InputError, match=r"^layer 0 of the Sequential is array\(.{1,30}\.\.\., "):
+        Sequential([np.zeros((20, 20))])
+
+
+def test_an_activation_names_no_parameters():
+    assert list(Activation("tanh").named_parameters()) == []

@@ -5,6 +5,7 @@ import functools
 import json
 import pickle
 import sys
+import threading
 from collections import UserList
 from types import ModuleType, SimpleNamespace
 
@@ -231,6 +232,11 @@ def test_looking_at_the_parts_changes_no_gradient():
     for part, layer in ("encoder", model.encoder), ("decoder", model.decoder):
         model._require_width(part, layer, *model.widths()[part])
     assert not model.params.grad.any()
+    model.params.grad[...] = 3
+    for part, layer in ("encoder", model.encoder), ("decoder", model.decoder):
+        layer.lock = threading.Lock()  # it has no copy, and is tried itself
+        model._require_width(part, layer, *model.widths()[part])
+    assert (model.params.grad == 3).all()
 
 
 class Clip(Scale):
@@ -248,6 +254,129 @@ def test_a_part_that_changes_only_other_numbers_than_pixels_in_place_is_refused(
     linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
     with pytest.raises(sv.InputError, match=rf"^the {part} changes the array that it is given"):
         sv.VAE(6, likelihood="gaussian", **{part: sv.Sequential([Clip(), linear])}, **OPTIONS)
+
+
+class Factors:
+    """y = w x, with a factor for each column."""
+
+    def __init__(self, n):
+        self.w = sv.Parameter(np.linspace(0.5, 1.5, n))
+
+    def forward(self, x):
+        return self.w.value * x, x
+
+    def backward(self, dy, x):
+        self.w.add((dy * x).sum(axis=0))
+        return dy * self.w.value
+
+    def named_parameters(self):
+        yield "w", self.w
+
+
+class Overwrites(Factors):
+    """As a tutorial's layer, which is asked once a batch; or for some of its numbers alone."""
+
+    def __init__(self, n, some=slice(None), copied=True):
+        super().__init__(n)
+        self.some = some
+        if not copied:
+            self.lock = threading.Lock()
+
+    def backward(self, dy, x):
+        self.w.grad[self.some] = (dy * x).sum(axis=0)[self.some]
+        return dy * self.w.value
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("some", [slice(None), slice(1, 2)])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_writes_over_a_gradient_is_refused(part, some, copied):
+    """An IWAE's decoder is asked several times a batch, and would keep the last answer alone."""
+    layer = Overwrites(6, some, copied)
+    linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
+    layers = [layer, linear] if part == "encoder" else [linear, layer]
+    stack = sv.Sequential(layers)
+    with pytest.raises(sv.InputError) as error:
+        sv.VAE(6, **{part: stack}, **OPTIONS)
+    assert str(error.value) == (
+        f"the {part} has a backward that writes over the gradient of {layers.index(layer)}.w, and "
+        f"so loses what was added to it before: expected of {stack!r} to add, with `.grad += d` or "
+        "`.add(d)`"
+    )
+    assert not layer.w.grad.any()
+
+
+class Buffered(Factors):
+    """Gives one array again and again."""
+
+    def forward(self, x):
+        if not hasattr(self, "y"):
+            self.y = np.empty_like(x)
+        return np.multiply(x, self.w.value, out=self.y), x
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_gives_one_array_again_is_refused(part):
+    linear = sv.Linear(*((6, 4) if part == "encoder" else (2, 6)), dtype="float64")
+    layers = [linear, Buffered(4)] if part == "encoder" else [linear, Buffered(6)]
+    stack = sv.Sequential(layers)
+    with pytest.raises(sv.InputError) as error:
+        sv.VAE(6, **{part: stack}, **OPTIONS)
+    assert str(error.value) == (
+        f"the {part} writes over the array that its last call gave: expected of {stack!r} a new "
+        "one at each call"
+    )
+
+
+class KeepsState(Factors):
+    """Running means, an initialisation by the first data, and a generator: none may be moved."""
+
+    def __init__(self, n, rng):
+        super().__init__(n)
+        self.calls, self.mean, self.rng = 0, np.zeros(n), rng
+
+    def forward(self, x):
+        self.calls += 1
+        self.mean += x.mean(axis=0) + self.rng.random()
+        return super().forward(x)
+
+
+def test_a_part_is_tried_in_a_copy(x):
+    rng = np.random.default_rng(5)
+    layer, before = KeepsState(6, rng), rng.bit_generator.state
+    stack = sv.Sequential([layer, sv.Activation("tanh"), sv.Linear(6, 4, dtype="float64")])
+    model = sv.VAE(6, encoder=stack, **OPTIONS)
+    stack.layers[1] = sv.Activation("tanh")
+    model.check_parts()  # which tries the parts again
+    assert (layer.calls, rng.bit_generator.state) == (0, before)
+    assert not layer.mean.any()
+    model.loss_and_grad(x)
+    assert layer.calls == 1
+
+
+class Lazy:
+    """Makes its parameter when it sees how wide the data are."""
+
+    w = None
+
+    def forward(self, x):
+        self.w = sv.Parameter(np.full(x.shape[1], 0.5)) if self.w is None else self.w
+        return x * self.w.value, x
+
+    def backward(self, dy, x):
+        self.w.add((dy * x).sum(axis=0))
+        return dy * self.w.value
+
+    def named_parameters(self):
+        if self.w is not None:
+            yield "w", self.w
+
+
+def test_parameters_that_the_first_data_make_are_gathered(x):
+    stack = sv.Sequential([Lazy(), sv.Linear(6, 4, dtype="float64")])
+    model = sv.VAE(6, encoder=stack, **OPTIONS)
+    assert model.params.names[0] == "encoder.0.w"
+    assert sv.gradcheck.check_model(model, x).ok
 
 
 class Fussy(Scale):
@@ -1282,6 +1411,19 @@ def test_terms_of_no_examples_are_named(x):
 
     with pytest.raises(sv.InputError, match=r"^forward gives a loss of shape \(\) for a batch: "):
         Own(6, (5,), **OPTIONS).loss_and_grad(x)
+
+
+def test_terms_of_another_number_of_examples_are_named_by_the_elbo(x):
+    class Own(sv.VAE):
+        def forward(self, x, eps=None):
+            terms, cache = super().forward(x, eps)
+            return sv.Terms(*(term[:1] for term in terms)), cache
+
+    with pytest.raises(sv.InputError) as error:
+        sv.evaluation.elbo(Own(6, (5,), **OPTIONS), [x])
+    assert str(error.value) == (
+        "forward gives a loss of shape (1,) for 4 examples: expected one number for each example"
+    )
 
 
 @pytest.mark.parametrize("term", [0.0, None, [1, 2]])

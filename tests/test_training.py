@@ -276,6 +276,17 @@ def test_a_part_changed_behind_the_parameters_is_refused(rng, seed):
         Trainer(model, optimizer, make_dataset(rng))
 
 
+@pytest.mark.parametrize("change", ["exchange", "remove"])
+def test_a_part_changed_after_the_trainer_was_built_is_refused(rng, seed, change):
+    trainer = make_trainer(make_dataset(rng), seed)
+    if change == "exchange":
+        trainer.model.encoder = sv.layers.dense([6, 8, 4])
+    else:
+        del trainer.model.decoder.layers[0]
+    with pytest.raises(sv.InputError, match=r"a part of the model was changed .*: call model\.ga"):
+        trainer.run(1)
+
+
 def test_training_lowers_the_loss(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed)
     trainer.run(30)
@@ -611,6 +622,104 @@ def test_what_is_set_by_hand_in_the_model_is_gone_on_with(rng, seed, kind, optio
     for trainer in whole, resumed:
         trainer.run(3)
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+
+
+class Counts(sv.VAE):
+    """Warms beta up by a count of its own, and cools a temperature, of a NumPy type."""
+
+    batches, heat, pair, name = 0, np.float32(3), (1, 2.0), "a"
+
+    def loss_and_grad(self, x, eps=None, batch_size=None):
+        self.batches += 1
+        self.heat = self.heat * np.float32(0.9)
+        self.pair, self.name = (self.batches, self.pair[1] / 2), self.name + "b"
+        self.beta = float(self.heat) * min(1, self.batches / 7) + self.pair[1]
+        return super().loss_and_grad(x, eps, batch_size)
+
+
+def test_the_numbers_of_a_class_of_ones_own_are_gone_on_with(rng, seed, tmp_path):
+    dataset = make_dataset(rng)
+
+    def build():
+        model = Counts(6, (8,), 2, rng=seed)
+        return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
+
+    whole, stopped, resumed = build(), build(), build()
+    for trainer in whole, stopped:
+        trainer.run(1)
+        trainer.model.of_a_callback = [True, 2.5]
+    path = tmp_path / "state.safetensors"
+    checkpoint.save(path, *stopped.state())
+    resumed.restore(*checkpoint.load(path), path)
+    assert resumed.model.own_numbers() == stopped.model.own_numbers()
+    assert isinstance(resumed.model.heat, np.float32)  # whose products are float32 too
+    for trainer in whole, resumed:
+        trainer.run(3)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+    assert whole.model.own_numbers() == resumed.model.own_numbers()
+
+
+def test_numbers_of_a_file_take_the_place_of_numbers_alone(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    arrays, values = trainer.state()
+    assert values["numbers"] == {}
+    damaged = {"encoder": 3, "forward": 3, "_layers": 3, "data_dim": 5, "rng": 1, "": 2, "own": 4}
+    before = vars(trainer.model).copy()
+    trainer.restore(arrays, values | {"numbers": damaged}, "here")
+    assert vars(trainer.model) == before | {"own": 4}
+
+
+class Wide(sv.VAE):
+    extra = 0
+
+    def widths(self):
+        return {part: (n + self.extra, m) for part, (n, m) in super().widths().items()}
+
+
+def test_numbers_that_the_parts_do_not_fit_change_nothing(rng, seed):
+    model = Wide(6, (8,), 2, rng=seed)
+    trainer = Trainer(model, sv.Adam(model.params), make_dataset(rng))
+    arrays, values = trainer.state()
+    before = vars(model).copy()
+    with pytest.raises(sv.InputError, match="here: not the state of a run: the widths of the part"):
+        trainer.restore(arrays, values | {"numbers": {"new": 1, "extra": 1}}, "here")
+    assert vars(model) == before
+
+
+class Forgetful(sv.optimizers.Optimizer):
+    """Keeps what its steps change beside its state, and a mask that stays as it is."""
+
+    def __init__(self, params, lr, changing):
+        super().__init__(params, lr, ())
+        self.mask, self.rule, self.kept = np.ones(params.value.shape), lambda g: g, changing
+
+    def _move(self):
+        if isinstance(self.kept, np.random.Generator):
+            self.kept.random()
+        elif isinstance(self.kept, list):
+            self.kept = [np.ones(self.steps)]
+        else:
+            self.kept = self.kept * 0.5
+
+
+@pytest.mark.parametrize("changing", [np.ones(3), [], np.random.default_rng(0), 2.0, np.float32(2)])
+def test_what_an_optimizer_keeps_in_no_file_is_told(rng, seed, changing):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = Forgetful(model.params, 0.01, changing)
+    trainer = Trainer(model, optimizer, make_dataset(rng), batch_size=16)
+    trainer.state()  # nothing has changed
+    trainer.run(1)
+    if isinstance(changing, float | np.float32):  # a number, which a file holds
+        _, values = trainer.state()
+        assert values["optimizer"] == {"kept": optimizer.kept}
+        return
+    with pytest.warns(sv.errors.InputWarning) as caught:
+        trainer.state()
+    assert [str(w.message) for w in caught] == [
+        "Forgetful has changed its kept, which no checkpoint holds, so a run that is resumed from "
+        "here goes another way: keep it in the optimizer's `state`, as an array of the length of "
+        "params.value, or as a number"
+    ]
 
 
 class Signed(sv.optimizers.Optimizer):

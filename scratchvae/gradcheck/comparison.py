@@ -166,7 +166,7 @@ class Line:
         """
         slope = self.ladder.slope(0)
         if slope and self._agrees(slope, self.tolerance):
-            return self._judged(slope, "right")
+            return self._confirmed(slope)
         self.ladder.forward.measure_noise()
         for i in self.ladder.order():
             slope = self.ladder.slope(i)
@@ -179,6 +179,9 @@ class Line:
                 return self._judged(slope, "wrong")
         if not self.seen:
             return self._judged(None, "cannot tell", "domain")
+        cancels = self.ladder.last_digits()
+        if cancels:
+            self.seen = {i: s for i in self.seen if (s := self.ladder.slope(i))}
         best = min(self.seen.values(), key=lambda s: s.width)
         if self._agrees(best, RESOLVED * self.tolerance, self.floor):
             return self._confirmed(best)
@@ -194,11 +197,18 @@ class Line:
         if kinked > max(smooth, 2) or all(s.kinked for s in self.seen.values()):
             return self._judged(best, "cannot tell", "kink")
         rounding = smooth or best.rounding >= best.curvature
-        return self._judged(best, "cannot tell", "rounding" if rounding else "curvature")
+        reason = "cancels" if cancels else "rounding" if rounding else "curvature"
+        return self._judged(best, "cannot tell", reason)
 
     def _confirmed(self, slope: Slope) -> Judged:
         # Small steps see nothing of what moves by leaps, as a part in float32 does.
-        return self._judged(slope, "cannot tell" if self._another() else "right", "curvature")
+        if self._another():
+            return self._judged(slope, "cannot tell", "curvature")
+        if not slope.row.any():
+            self.ladder.reach()
+            if self.ladder.last_digits():
+                return self._judged(slope, "cannot tell", "cancels")
+        return self._judged(slope, "right")
 
     def _judged(self, slope: Slope | None, verdict: str, reason: str = "") -> Judged:
         """Return the verdict with the error relative to the slope, or to the secants if it is 0.
@@ -224,7 +234,8 @@ class Line:
         if self.size or floor:
             largest = max(self.size, abs(slope.value))
         else:  # what is small against a slope of 0, the secants tell; or nothing ever moves
-            largest = math.inf if self.ladder.never_moves() else self.ladder.secant()
+            secant = slope.secant or self.ladder.secant()
+            largest = math.inf if self.ladder.never_moves() else secant
         return slope.width <= max(share * largest, floor)
 
     def _another(self) -> bool:
@@ -254,6 +265,8 @@ class Line:
             if (s.informed or (s.consistent and (i < finest or s.apart(best))))
             and not (self.many and i < finest and s.kinked)  # kinks farther away
         ]
+        # Between two leaps of rounding small steps find a slope of their own.
+        evidence += [s for i, s in self.seen.items() if i < finest and s.apart(best, by=10)]
         if not (best.informed or best.consistent):
             return False  # steeper and steeper
         if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
@@ -494,6 +507,9 @@ _ADVICE = {
     "leaps and stands still again. Check the function without the rounding.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
+    "cancels": "The forward pass moves by last digits of larger numbers, which cancel near {0}, as "
+    "in 1 - cos(x) or in (t + x) - t where x is small. Write it so that nothing cancels, such as "
+    "log1p(x) for log(1 + x), or take larger arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "
     "to either side. Take arguments inside its domain.",
     "precision": "Each value of the forward pass is one of float32: it computes in less than "

@@ -358,9 +358,11 @@ def some_coordinates(e: Evidence) -> Guesses:
     v, known, bad = e.value, e.known, e.known.copy()
     bad[known] = ~e.close(e.given, e.right)
     n = int(bad.sum())
-    if n in (0, known.sum()):
+    if n in (0, known.sum()) or 2 * e.doubtful.sum() > known.sum():
         return
     among, elsewhere = f"in {n} of {known.sum()} coordinates", "and right elsewhere."
+    if e.doubtful.any():
+        among, elsewhere = f"{among} that could be decided", "and right in the others."
     right = np.abs(np.where(known, e.right, 0))
     tiny = right <= 1e-3 * right.max()  # may be wrong and not look it
     for text, where in (("< 0", v < 0), ("> 0", v > 0), ("= 0", v == 0)):

@@ -26,9 +26,10 @@ STEP = 2.0**-6  # the first of three steps, in units of the argument's own size
 RATIO = 3.7
 # Three of the steps serve at once. From which they begin: the smallest are 1e-11, and none is
 # larger than the argument, which would bring rounding of its own. To see whether y depends on it at
-# all, it may move much farther.
+# all, it may move much farther; where it is tiny, by about 1.
 FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
+CANCELS = 2.0**-20  # the last digit of numbers up to 4e9, which may be all that is left of them
 PATIENCE = 2.0  # in seconds: as long as a call at other arguments may take, however short the first
 
 
@@ -81,6 +82,7 @@ class Slope(NamedTuple):
     rounding: float
     kink: float
     noise: float  # what more there may be, by the coarser scales: nothing is called wrong within it
+    secant: float = 0.0  # the steepest slope of a secant, to one side, of the three steps
 
     @property
     def width(self) -> float:
@@ -104,9 +106,9 @@ class Slope(NamedTuple):
         """Whether the two sides differ by more than rounding or curvature may make them."""
         return self.kink > self.rounding + self.curvature
 
-    def apart(self, other: Slope) -> bool:
-        """Tell whether it and another interval have no slope in common."""
-        return abs(self.value - other.value) > self.width + self.noise + other.width
+    def apart(self, other: Slope, by: float = 1.0) -> bool:
+        """Tell whether it and another interval have no slope in common, were they wider `by`."""
+        return abs(self.value - other.value) > by * (self.width + self.noise + other.width)
 
     def distance(self, slope: float) -> float:
         """Return how far a number lies outside the interval, widened for safety but for a kink."""
@@ -244,6 +246,9 @@ class Ladder:
     def __init__(self, forward: Forward, moves: Moves, slack: float) -> None:
         self.forward, self.moves, self.slack = forward, moves, slack
         self.found: dict[int, tuple[float, Numbers, Numbers] | None] = {}
+        self.digits = 0 * forward.y  # what `last_digits` has found
+        to_1 = -math.ceil(math.log(1 / (forward.step * moves.unit), RATIO))
+        self.farthest = max(min(FARTHEST, to_1), 3 * FARTHEST)
 
     def rung(self, i: int) -> tuple[float, Numbers, Numbers] | None:
         """Return h, y(h) - y and y(-h) - y of the i-th step; None where y is not defined."""
@@ -263,12 +268,18 @@ class Ladder:
         if 0 < x < self.moves.unit:
             extra = min(math.ceil(math.log(self.moves.unit / x, RATIO)), FINEST)
         smaller, larger = range(1, FINEST + extra + 1), range(-1, COARSEST - 1, -1)
+        self.reach()
+        return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
+
+    def reach(self) -> None:
+        """Take larger and larger steps until one moves an output, if the farthest does."""
         if not self.forward.hung:
-            self.rung(FARTHEST)  # an output that does not move there either does not depend on x
-        for i in range(-1, FARTHEST, -1):
+            self.rung(
+                self.farthest
+            )  # an output that does not move there either does not depend on x
+        for i in range(-1, self.farthest, -1):
             if self.secant() or self.rung(i) is None:
                 break
-        return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
 
     def slope(self, i: int) -> Slope | None:
         """Return the interval by three steps from the i-th on; None where y is not defined."""
@@ -283,6 +294,7 @@ class Ladder:
         moves = still < self.taken()[-1][0]
         noise, finest = np.where(moves, noise, 0), np.where(moves, finest, self.forward.rounding)
         finest = finest + 2 * self.forward.epsilon * ends  # of |y| there
+        finest, noise = np.maximum(finest, self.digits), np.maximum(noise, self.digits)
         step = np.where(still >= h[0], still, h[2])
         # [finite-differences-interval]
         # Where the slopes from the two sides differ the interval holds both, and a hundredth more.
@@ -293,9 +305,10 @@ class Ladder:
         value, weights = float((self.forward.dy * row).sum()), np.abs(self.forward.dy)
         parts = [float((weights * part).sum()) for part in (curvature, rounding, kink, noise)]
         parts[1] += self.slack / float(h[2, 0])
-        return Slope(value, row, *parts)
+        secant = float((np.maximum(np.abs(up), np.abs(down)) / h @ weights).max())
+        return Slope(value, row, parts[0], parts[1], parts[2], parts[3], secant)
 
-    def taken(self, within: int = FARTHEST) -> list[tuple[float, Numbers, Numbers]]:
+    def taken(self, within: int = 3 * FARTHEST) -> list[tuple[float, Numbers, Numbers]]:
         """Return the steps taken at which y is defined, the smallest first, up to one of them."""
         some = [self.found[i] for i in sorted(self.found, reverse=True) if i >= within]
         return [rung for rung in some if rung is not None]
@@ -313,7 +326,7 @@ class Ladder:
         dy = np.abs(self.forward.dy)
         first, all_ = (
             [float(dy @ np.maximum(np.abs(up), np.abs(down))) / h for h, up, down in self.taken(k)]
-            for k in (0, FARTHEST + 1)
+            for k in (0, self.farthest + 1)
         )
         return max(first, default=0.0) or next(filter(None, all_), 0.0)
 
@@ -338,37 +351,59 @@ class Ladder:
             surely.append(secant - 4 * (float(dy @ noise) + self.slack) / h)
         return max(surely, default=0.0) > 3 * max(steepness, default=math.inf)
 
+    def last_digits(self) -> bool:
+        """Tell whether outputs move by last digits of larger numbers, which cancel.
+
+        Of 1 - cos(x) near 0, or (t + x) - t, whole last digits of 1 and of t are left. y may be 0,
+        and has no rounding of its own then; to small steps it stands still, and where it first
+        moves it leaps, by little, and stands still again. `slope` takes the leaps for rounding.
+        """
+        moved = np.array([np.maximum(np.abs(up), np.abs(down)) for _, up, down in self.taken()])
+        least = np.where(moved > 0, moved, np.inf).min(axis=0, initial=np.inf)
+        some = (self.still() > 0) & (least > self.forward.rounding) & (least <= CANCELS)
+        if some.any() and (ends := self._first_move(some, self.farthest)):
+            landed, later = (end[some] for end in ends)
+            if (landed == later)[landed != 0].all():
+                self.digits = np.where(some, least, 0)
+        return bool(self.digits.any())
+
     def climbs_stairs(self) -> bool:
         """Tell whether y leaps where it first moves, by less than 1%, and then stands still again.
 
         So does what is rounded, to fewer digits than a float64 has. What begins to move at a kink,
         or goes on from a leap, does not; and whole numbers are no rounding error.
         """
-        still = 0.0
-        for h, up, down in self.taken(COARSEST):
-            if up.any() or down.any():
-                side = 1 if up.any() else -1
-                break
-            still = h
-        else:
+        ends = self._first_move(np.ones(self.forward.y.shape, bool), COARSEST)
+        if not ends:
             return False
-        for _ in range(50):  # to the last digits of the place
-            middle = (still + h) / 2
-            change = self.forward.change([self.moves], side * middle)
-            if change is None:
-                return False
-            still, h = (still, middle) if change.any() else (middle, h)
-        landed, later = (self.forward.change([self.moves], side * k * h) for k in (1, 1.01))
-        if landed is None or later is None:
-            return False
+        landed, later = ends
         leaps, y = np.abs(landed), np.abs(self.forward.y)
         stairs = (landed == later) & (leaps <= 0.01 * y) & (leaps > 100 * self.forward.rounding)
         return bool(stairs[landed != 0].all())
 
+    def _first_move(self, some: Numbers, within: int) -> tuple[Numbers, Numbers] | None:
+        """Return how y has changed where some outputs first move, and a little farther on."""
+        still = 0.0
+        for h, up, down in self.taken(within):
+            if up[some].any() or down[some].any():
+                side = 1 if up[some].any() else -1
+                break
+            still = h
+        else:
+            return None
+        for _ in range(50):  # to the last digits of the place
+            middle = (still + h) / 2
+            change = self.forward.change([self.moves], side * middle)
+            if change is None:
+                return None
+            still, h = (still, middle) if change[some].any() else (middle, h)
+        landed, later = (self.forward.change([self.moves], side * k * h) for k in (1, 1.01))
+        return None if landed is None or later is None else (landed, later)
+
     def never_moves(self) -> bool:
         """Tell whether the outputs stay as they are wherever they were looked at, far away too."""
         moved = any(up.any() or down.any() for _, up, down in self.taken())
-        return FARTHEST in self.found and not moved
+        return self.farthest in self.found and not moved
 
 
 def extrapolate(values: Numbers, q: float) -> tuple[Numbers, Numbers]:
