@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array, asnumpy, namespace
-from .errors import InputError, InputWarning
+from .errors import InputError, InputWarning, short
 
 if TYPE_CHECKING:
     from .parameters import Parameters
@@ -107,19 +107,65 @@ def _plain(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether it is a number or a word that a file can hold, or a tuple or list of them."""
-    if isinstance(value, tuple | list):
+    """Return whether `packed` takes it: a number, a word, None, or a tuple or list of them."""
+    if type(value) in (tuple, list):
         return all(map(is_plain, value))
-    if isinstance(value, float | np.floating):
-        return bool(np.isfinite(value))
-    return isinstance(value, int | str | np.integer | np.bool_)
+    if isinstance(value, np.floating) or type(value) is float:
+        return bool(np.isfinite(value))  # JSON has no others
+    return type(value) in (bool, int, str, type(None)) or isinstance(value, np.integer | np.bool_)
 
 
-def as_it_was(saved: Any, now: Any) -> Any:
-    """Return a saved value as its owner had it: JSON knows lists and Python's own numbers alone."""
-    if isinstance(now, np.generic) and isinstance(saved, int | float):
-        return now.dtype.type(saved)
-    return tuple(saved) if isinstance(now, tuple) and isinstance(saved, list) else saved
+def packed(value: Any) -> Any:
+    """Return a plain value as JSON can hold it so that its type comes back too, and a copy of it.
+
+    A product with a float64 of NumPy's is one of float64, and with a float of Python's is not.
+    """
+    if isinstance(value, np.generic):
+        return {"dtype": value.dtype.name, "value": value.item()}
+    if isinstance(value, tuple):
+        return {"tuple": [packed(v) for v in value]}
+    return [packed(v) for v in value] if isinstance(value, list) else value
+
+
+def unpacked(saved: Any, now: Any = None) -> Any:
+    """Return what was packed; of an older file, a list where a tuple is now was one."""
+    if isinstance(saved, dict):
+        if set(saved) == {"tuple"} and isinstance(saved["tuple"], list):
+            return tuple(unpacked(v) for v in saved["tuple"])
+        try:
+            return np.dtype(saved["dtype"]).type(saved["value"])
+        except Exception:  # each kind of damage has its own
+            raise InputError(f"{short(saved)} is no number: expected its dtype and value") from None
+    if isinstance(saved, list):
+        values = [unpacked(v) for v in saved]
+        return tuple(values) if isinstance(now, tuple) else values
+    return saved
+
+
+def plain_values(owner: Any, others: Iterable[str]) -> dict[str, Any]:
+    """Return the packed attributes of `owner` that are plain, by name, without some others."""
+    mine = {k: v for k, v in vars(owner).items() if k not in others}
+    return {k: packed(v) for k, v in mine.items() if is_plain(v)}
+
+
+def take_values(owner: Any, saved: dict[str, Any], others: Iterable[str]) -> None:
+    """Set what `plain_values` returned, in the same or in a later `owner`.
+
+    An attribute that was not there, and for which the class has a value, is that of the class
+    again. What is no plain value now, such as a method, stays: a damaged file may name it.
+
+    Raises
+    ------
+    InputError
+        If a value is damaged; those before it are set then.
+    """
+    for name in plain_values(owner, others):
+        if name not in saved and is_plain(getattr(type(owner), name, packed)):
+            delattr(owner, name)
+    for name, value in saved.items():
+        now = getattr(owner, name, None)
+        if name not in others and is_plain(now):
+            vars(owner)[name] = unpacked(value, now)
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

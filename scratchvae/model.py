@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,12 @@ from .layers import Layer, in_words, named, require_layer, wrong_dx
 from .likelihoods import Likelihood, require_likelihood
 from .notebook import table
 from .parameters import Parameter, Parameters
-from .shapes import require_decoder_input_shapes, require_likelihood_shapes, require_nll_shapes
+from .shapes import (
+    require_decoder_input_shapes,
+    require_likelihood_shapes,
+    require_nll_shapes,
+    to_try,
+)
 from .summary import HEAD, Text, rows_of, summarize, total_of
 
 NUMBERS = int | float | str | np.generic | np.ndarray | None  # what a twin takes over
@@ -197,9 +202,7 @@ class Model:
         layer keeps, such as running means or a generator, knows of training alone.
         """
         require_layer(f"the {part}", layer)
-        own = layer
-        with suppress(Exception):
-            layer = copy.deepcopy(layer)
+        own, layer = layer, to_try(layer)
         given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
         rows = self.backend.asarray(given, dtype=self.dtype)
         before = rows.copy()
@@ -403,11 +406,11 @@ class Model:
         """
         return copy.deepcopy(self, {id(self.params.value): self.params.value})
 
-    def follow(self, model: Self) -> None:
+    def follow(self, model: Self, but: Collection[str] = ()) -> None:
         """Take over the numbers, such as beta, of the model that this one is a twin of.
 
         Arrays and lists of numbers and None too, and that an attribute is gone; not what a layer
-        holds.
+        holds, and not what has one of the names in `but`.
         """
         if model.params.value is not self.params.value:
             raise InputError(
@@ -417,7 +420,7 @@ class Model:
         for name in [name for name in vars(self) if name not in vars(model)]:
             delattr(self, name)
         for name, value in vars(model).items():
-            if is_numbers(value):
+            if is_numbers(value) and name not in but:
                 setattr(self, name, value)
 
     def config(self) -> dict[str, Any]:
@@ -467,37 +470,36 @@ class Model:
                 )
 
     def own_numbers(self) -> dict[str, Any]:
-        """Return the numbers of a class of your own, or of a callback, by their attributes.
+        """Return what a class of your own, or a callback, keeps in the model, by attribute.
 
-        Those are plain numbers and words, tuples and lists of them, which `config` does not tell.
+        Those are numbers, words and None, tuples and lists of them, which `config` does not tell.
         """
-        known = self.config()
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name[0] != "_" and name not in known and checkpoint.is_plain(value)
-        }
+        return checkpoint.plain_values(self, self._told())
+
+    def _told(self) -> list[str]:
+        """Return the attributes that `config` tells, or that belong to this package."""
+        config = {k: v for k, v in self.config().items() if vars(self).get(k) == v}
+        return [*config, *self.parts, "prior", "_widths", "_layers", "_options", "_stacks"]
 
     def take_options(
-        self, saved: dict[str, Any], numbers: dict[str, Any], path: str | Path
+        self, saved: dict[str, Any], numbers: dict[str, Any] | None, path: str | Path
     ) -> None:
-        """Set the `free` options as `config` told them, and numbers as `own_numbers` did.
+        """Set the `free` options as `config` told them, and what `own_numbers` returned.
 
         What an older file does not tell stays as it is.
 
         Raises
         ------
         InputError
-            If one is no such option, and nothing is changed then.
+            If one cannot be used, and nothing is changed then.
         """
-        before, known = vars(self).copy(), self.config()
-        vars(self).update({name: saved[name] for name in self.free if name in saved})
-        for name, value in numbers.items():
-            now = getattr(self, name, 0)
-            # What a damaged file names must not take the place of a part or a method.
-            if name[:1] not in ("", "_") and name not in known and checkpoint.is_plain(now):
-                vars(self)[name] = checkpoint.as_it_was(value, now)
+        before = vars(self).copy()
         try:
+            if numbers is not None:
+                checkpoint.take_values(self, numbers, self._told())
+            for name in self.free:
+                if name in saved:
+                    setattr(self, name, checkpoint.unpacked(saved[name], getattr(self, name)))
             self.check_parts()
         except InputError as error:
             vars(self).clear()

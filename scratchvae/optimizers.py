@@ -7,16 +7,19 @@ length plus a step count, and a checkpoint holds both.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import pickle
 from contextlib import suppress
 from typing import Any
 
 from .backend import Array, blocks, flush_subnormals, namespace
-from .checkpoint import as_it_was, is_plain
+from .checkpoint import is_plain, plain_values, take_values
 from .errors import InputError, check_each, check_number
 from .kernels import compiled
-from .parameters import Parameters
+from .parameters import Parameter, Parameters
+
+HELD = "params", "lr", "steps", "state"  # what a checkpoint has besides `options`
 
 
 class Optimizer:
@@ -62,30 +65,27 @@ class Optimizer:
 
     def options(self) -> dict[str, Any]:
         """Return the numbers that it was built with besides the rate, such as Adam's betas."""
-        return {k: v for k, v in self._own().items() if is_plain(v)}
+        return plain_values(self, HELD)
 
     def unsaved(self) -> dict[str, bytes]:
         """Return a digest of each attribute that is neither in `state` nor in `options`."""
         found = {}
-        for name, value in self._own().items():
-            if not is_plain(value):
+        for name, value in vars(self).items():
+            if name not in HELD and not is_plain(value):
+                content = io.BytesIO()
                 with suppress(Exception):  # of what cannot be pickled, as a function
-                    found[name] = hashlib.sha256(pickle.dumps(value)).digest()
+                    _Content(content).dump(value)
+                    found[name] = hashlib.sha256(content.getvalue()).digest()
         return found
-
-    def _own(self) -> dict[str, Any]:
-        known = "params", "lr", "steps", "state"
-        return {k: v for k, v in vars(self).items() if k not in known}
 
     def take_options(self, saved: dict[str, Any]) -> None:
         """Set what `options` told; InputError if one has no meaning, and then none is set."""
         before = vars(self).copy()
-        for name, now in self.options().items():
-            if name in saved:
-                setattr(self, name, as_it_was(saved[name], now))
         try:
+            take_values(self, saved, HELD)
             self.check_options()
         except InputError:
+            vars(self).clear()
             vars(self).update(before)
             raise
 
@@ -97,6 +97,13 @@ class Optimizer:
     def __repr__(self) -> str:
         own = {k: v for k, v in vars(self).items() if k not in ("params", "state")}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
+
+
+class _Content(pickle.Pickler):
+    """Writes what an object holds, but for parameters, which a checkpoint has."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return "parameters" if isinstance(obj, Parameter | Parameters) else None
 
 
 class SGD(Optimizer):

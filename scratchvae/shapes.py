@@ -7,8 +7,10 @@ Where it raises nothing is known: the numbers may be none that it takes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,8 +18,16 @@ from .backend import Array, namespace
 from .errors import InputError
 
 Shape: TypeAlias = tuple[int, ...]
+Owner = TypeVar("Owner")
 DRAWS = 2  # K, of each example
 RAISED = object()
+
+
+def to_try(owner: Owner) -> Owner:
+    """Return a copy, so that what it keeps knows of training alone, or itself if it has none."""
+    with suppress(Exception):
+        return copy.deepcopy(owner)
+    return owner
 
 
 def require_likelihood_shapes(model: Any) -> None:
@@ -25,7 +35,7 @@ def require_likelihood_shapes(model: Any) -> None:
 
     The data are ones and the decoder's output 0.5: what a probability or a scale may be too.
     """
-    likelihood, n = model.likelihood, _examples(model)
+    likelihood, n = to_try(model.likelihood), _examples(model)
     x, output = _full(model, 1, (n, model.data_dim)), _output(model, n)  # (K, B, output_dim)
     _require_pair("the likelihood's", likelihood, "nll", (x, output), output.shape[:-1], [output])
     mean = _call(likelihood.mean, output[0])
@@ -34,14 +44,14 @@ def require_likelihood_shapes(model: Any) -> None:
 
 def require_nll_shapes(model: Any) -> None:
     """Do the same for `nll` and `nll_backward` of the model itself."""
-    n = _examples(model)
+    n, model = _examples(model), to_try(model)
     x, output = _full(model, 1, (n, model.widths()["encoder"][0])), _output(model, n)
     _require_pair("the model's", model, "nll", (x, output), output.shape[:-1], [output])
 
 
 def require_decoder_input_shapes(model: Any) -> None:
     """Raise InputError unless the decoder is given what its width says, and codes get gradients."""
-    n, widths = _examples(model), model.widths()
+    n, widths, model = _examples(model), model.widths(), to_try(model)
     z = _full(model, 0.5, (n, model.latent_dim))
     inputs = _call(model.decoder_input, z, _full(model, 1, (n, widths["encoder"][0])))
     shape = n, widths["decoder"][0]
@@ -54,7 +64,7 @@ def require_decoder_input_shapes(model: Any) -> None:
 
 def require_prior_shapes(model: Any) -> None:
     """Raise InputError unless the prior's density, draw and, if it has one, KL fit in shape."""
-    prior, n = model.prior, _examples(model)
+    prior, n = to_try(model.prior), _examples(model)
     z = _full(model, 0.5, (DRAWS, n, model.latent_dim))
     _require_pair("the prior's", prior, "log_density", (z,), z.shape[:-1], [z])
     draw = _call(prior.draw, z[0], np.random.Generator(np.random.PCG64()))
@@ -68,7 +78,7 @@ def require_code_shapes(model: Any, names: Sequence[str]) -> None:
 
     The draw of a subclass may have any shape, and its noise too.
     """
-    n = _examples(model)
+    n, model = _examples(model), to_try(model)
     noise = model.noise_shape(n)
     halves = model.split(_full(model, 0.5, (n, model.widths()["encoder"][1])))  # (B, Z) each
     if "reparameterize" in names:

@@ -181,7 +181,7 @@ class Trainer:
         self.check_every = 1 if model.backend.name == "numpy" else 50
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
-        self._unsaved = optimizer.unsaved()
+        self._unsaved = optimizer, optimizer.unsaved()
         self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
     def __repr__(self) -> str:
@@ -354,8 +354,10 @@ class Trainer:
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
         values |= self._course() | {"model": self.model.config(), "lr": optimizer.lr}
         values |= {"numbers": self.model.own_numbers(), "optimizer": optimizer.options()}
-        now = optimizer.unsaved()
-        if lost := [name for name in now if now[name] != self._unsaved.get(name)]:
+        now, (owner, before) = optimizer.unsaved(), self._unsaved
+        if owner is not optimizer:  # another one was put in its place
+            before = now
+        if lost := [name for name in now if now[name] != before.get(name)]:
             warnings.warn(
                 f"{type(optimizer).__name__} has changed its {on_one_line(lost)}, which no "
                 "checkpoint holds, so a run that is resumed from here goes another way: keep it in "
@@ -423,11 +425,12 @@ class Trainer:
         checkpoint.require_fit(targets, arrays, path)
         before = self.optimizer.options()
         try:
-            self.optimizer.take_options(values.get("optimizer", {}))
+            if "optimizer" in values:  # older checkpoints do not say
+                self.optimizer.take_options(values["optimizer"])
         except InputError as error:
             raise InputError(f"{path}: not the state of a run: {error}") from None
         try:
-            numbers = values.get("numbers", {})
+            numbers = values.get("numbers")  # older checkpoints do not say
             self.model.take_options(values.get("model", {}), numbers, path)
         except InputError:
             self.optimizer.take_options(before)

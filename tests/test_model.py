@@ -1920,6 +1920,38 @@ def test_the_warning_of_such_a_file_names_the_line_that_loads_it(tmp_path):
     assert caught[0].filename == __file__
 
 
+class Scaled(sv.priors.StandardNormal):
+    """A prior whose words show a number; a class of one's own, and so told in words."""
+
+    kind = None
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def __repr__(self):
+        return f"Scaled({self.scale})"
+
+
+def test_a_prior_of_ones_own_is_told_in_words(tmp_path):
+    model, path = sv.VAE(6, (5,), 2, prior=Scaled()), tmp_path / "m.safetensors"
+    assert repr(model) == "VAE(6, hidden=(5,), latent_dim=2, prior=Scaled(1.0))"
+    model.save(path)
+    model.prior.scale = 2.0
+    with pytest.warns(sv.errors.InputWarning, match=r"the prior was Scaled\(1\.0\), and is Scaled"):
+        sv.load(path, into=model)
+
+
+def test_an_attribute_that_is_gone_is_gone_in_a_twin():
+    model = sv.VAE(6, (5,), 2)
+    model.weight, model.own = 2.0, 3.0
+    twin = model.twin()
+    del model.weight
+    model.own = 4.0
+    twin.follow(model)
+    assert not hasattr(twin, "weight")
+    assert twin.own == 4.0
+
+
 def test_a_standardization_is_told_in_the_file_and_not_in_words():
     built, own = sv.VAE(4, (3,), 2), sv.VAE(4, latent_dim=2, **parts_of_my_own())
     for model in built, own:

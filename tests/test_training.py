@@ -628,12 +628,16 @@ class Counts(sv.VAE):
     """Warms beta up by a count of its own, and cools a temperature, of a NumPy type."""
 
     batches, heat, pair, name = 0, np.float32(3), (1, 2.0), "a"
+    variance = 1.0  # a name that `config` has too, for an option of the likelihood
+    _hidden = nothing_yet = None
 
     def loss_and_grad(self, x, eps=None, batch_size=None):
         self.batches += 1
         self.heat = self.heat * np.float32(0.9)
         self.pair, self.name = (self.batches, self.pair[1] / 2), self.name + "b"
-        self.beta = float(self.heat) * min(1, self.batches / 7) + self.pair[1]
+        self.variance, self.nothing_yet = np.float64(0.9) * self.variance, np.float64(0.5)
+        self._hidden = [(self.batches, np.float32(0.5)), "c"]
+        self.beta = float(self.heat) * min(1, self.batches / 7) + self.pair[1] + self.variance
         return super().loss_and_grad(x, eps, batch_size)
 
 
@@ -653,17 +657,78 @@ def test_the_numbers_of_a_class_of_ones_own_are_gone_on_with(rng, seed, tmp_path
     resumed.restore(*checkpoint.load(path), path)
     assert resumed.model.own_numbers() == stopped.model.own_numbers()
     assert isinstance(resumed.model.heat, np.float32)  # whose products are float32 too
+    assert isinstance(resumed.model.nothing_yet, np.float64)
+    assert isinstance(resumed.model._hidden[0], tuple)
     for trainer in whole, resumed:
         trainer.run(3)
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
     assert whole.model.own_numbers() == resumed.model.own_numbers()
 
 
+def test_the_numbers_of_ones_own_are_those_of_then_again(rng, seed):
+    """Of the class where the object had none, and lists as they were, whatever became of them."""
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.model.history = [1.0, [2]]
+    type(trainer.model).only_of_the_class = 3
+    try:
+        state = trainer.state()
+        trainer.model.only_of_the_class, trainer.model.history[1][0] = 4, 5
+        trainer.model.history.append(6)
+        trainer.restore(*state, "here")
+        assert (trainer.model.only_of_the_class, trainer.model.history) == (3, [1.0, [2]])
+        trainer.model.history.append(7)
+        assert state[1]["numbers"]["history"] == [1.0, [2]]
+    finally:
+        del type(trainer.model).only_of_the_class
+
+
+class Noisy(sv.VAE):
+    """Draws in a formula, from the model's generator and from its likelihood's own, and counts."""
+
+    calls = 0
+
+    def nll(self, x, output):
+        self.calls += 1
+        noise = self.rng.uniform(-0.1, 0.1, x.shape) + self.likelihood.rng.uniform(-0.1, 0.1)
+        return super().nll(np.clip(x + noise, 0, 1).astype(x.dtype), output)
+
+    def reparameterize(self, mu, logvar, eps):
+        return super().reparameterize(mu, logvar, eps * self.rng.uniform(0.9, 1.1))
+
+    def decoder_input(self, z, x):
+        return z * (self.rng.random(z.shape) < 0.9)
+
+
+class Drawing(sv.likelihoods.Bernoulli):
+    def __init__(self, n):
+        super().__init__(n)
+        self.rng = np.random.default_rng(0)
+
+    def nll(self, x, output):
+        self.rng.random()
+        return sv.likelihoods.Bernoulli.nll(x, output)
+
+
+def test_the_trial_of_formulas_moves_no_state(rng, seed):
+    """So a run in two calls is that in one, and building a model draws nothing."""
+    x, found = rng.random((64, 6)), []
+    for epochs in (4,), (2, 4):
+        model = Noisy(6, (8,), 2, likelihood=Drawing(6), rng=seed)
+        fresh = np.random.default_rng(0).bit_generator.state
+        assert model.likelihood.rng.bit_generator.state == fresh
+        trainer = Trainer(model, sv.Adam(model.params, 0.01), x, batch_size=16)
+        for n in epochs:
+            trainer.run(n)
+        found.append((model.params.value.copy(), model.calls))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
 def test_numbers_of_a_file_take_the_place_of_numbers_alone(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed)
     arrays, values = trainer.state()
     assert values["numbers"] == {}
-    damaged = {"encoder": 3, "forward": 3, "_layers": 3, "data_dim": 5, "rng": 1, "": 2, "own": 4}
+    damaged = {"encoder": 3, "forward": 3, "_layers": 3, "data_dim": 5, "rng": 1, "own": 4}
     before = vars(trainer.model).copy()
     trainer.restore(arrays, values | {"numbers": damaged}, "here")
     assert vars(trainer.model) == before | {"own": 4}
@@ -711,7 +776,7 @@ def test_what_an_optimizer_keeps_in_no_file_is_told(rng, seed, changing):
     trainer.run(1)
     if isinstance(changing, float | np.float32):  # a number, which a file holds
         _, values = trainer.state()
-        assert values["optimizer"] == {"kept": optimizer.kept}
+        assert values["optimizer"] == {"kept": checkpoint.packed(optimizer.kept)}
         return
     with pytest.warns(sv.errors.InputWarning) as caught:
         trainer.state()
@@ -720,6 +785,47 @@ def test_what_an_optimizer_keeps_in_no_file_is_told(rng, seed, changing):
         "here goes another way: keep it in the optimizer's `state`, as an array of the length of "
         "params.value, or as a number"
     ]
+
+
+class Normalised(sv.optimizers.Optimizer):
+    """Divides by a running mean of the norm, which begins with the first step, and decays."""
+
+    decay = 0.5
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr, ())
+        self.norm, self.groups = None, {name: (params[name], 1.0) for name in params}
+
+    def _move(self):
+        norm = np.linalg.norm(self.params.grad)
+        self.norm = norm if self.norm is None else 0.9 * self.norm + 0.1 * norm
+        self.decay, self.made_later = self.decay * 0.9, self.steps
+        self.params.value -= self.lr / self.norm * (self.params.grad + self.decay)
+
+
+def test_numbers_that_an_optimizer_makes_later_are_gone_on_with(rng, seed, tmp_path):
+    dataset = make_dataset(rng)
+
+    def build():
+        model = sv.VAE(6, (8,), 2, rng=seed)
+        return Trainer(model, Normalised(model.params, 0.01), dataset, batch_size=16)
+
+    whole, stopped, resumed = build(), build(), build()
+    for trainer in whole, stopped:
+        trainer.run(1)
+    path = tmp_path / "state.safetensors"
+    checkpoint.save(path, *stopped.state())  # and warns of no parameters, which are in the file
+    resumed.restore(*checkpoint.load(path), path)
+    for trainer in whole, resumed:
+        trainer.run(3)
+    np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
+    assert whole.optimizer.options() == resumed.optimizer.options()
+
+
+def test_another_optimizer_has_not_changed_what_it_keeps(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+    trainer.optimizer = Forgetful(trainer.model.params, 0.01, np.ones(3))
+    trainer.state()
 
 
 class Signed(sv.optimizers.Optimizer):
