@@ -870,6 +870,33 @@ def test_either_half_of_a_pair_is_checked_or_listed(run, tmp_path):
     assert listed == {}
 
 
+PARTIAL = """
+import functools
+
+import numpy as np
+
+
+def scaled(x, k):
+    return k * x, k
+
+
+def scaled_backward(dy, k):
+    return k * dy
+
+
+scaled_args = [np.ones((2, 3)), 2.0]
+twice = functools.partial(scaled, k=2.0)
+"""
+
+
+def test_a_pair_keeps_its_name_and_its_arguments_beside_a_partial_of_it(run, tmp_path):
+    (tmp_path / "partial.py").write_text(PARTIAL)
+    code, out, _ = run("gradcheck", str(tmp_path / "partial.py"))
+    assert out.startswith("ok ")
+    assert "scaled: scaled_args of the file" in out.splitlines()[0]
+    assert code == 0
+
+
 LOSSES = """
 import numpy as np
 

@@ -800,3 +800,25 @@ def test_where_most_is_undecided_nothing_is_said_of_elsewhere(undecided, said, r
     value = np.ones(12)  # which has nothing to do with it
     e = Evidence("x", value, given, right, np.full(12, 1e-12), doubtful, np.ones(12))
     assert [sentence for _, sentence in some_coordinates(e)] == said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([1], ["It is wrong in 1 of 20 coordinates that were looked at and right in the others."]),
+        (
+            [1, 3],
+            ["It is wrong in 2 of 20 coordinates that were looked at and right in the others."],
+        ),
+    ],
+)
+def test_of_a_large_array_only_what_was_looked_at_is_said(wrong, said, rng):
+    """No sign and no row is named for one or two wrong entries of a few dozen."""
+    right = np.full((60, 10), np.nan)
+    right.ravel()[:20] = rng.uniform(1, 2, 20)
+    given = np.where(np.isfinite(right), right, 1.0)
+    given.ravel()[wrong] *= 1.5
+    value = np.full((60, 10), -1.0)
+    value.ravel()[wrong] = 1.0
+    e = Evidence("x", value, given, right, 0 * given + 1e-12, given < 0, np.ones(12))
+    assert [sentence for _, sentence in some_coordinates(e)] == said

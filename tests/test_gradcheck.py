@@ -1090,6 +1090,7 @@ def test_details_far_smaller_than_the_argument_are_not_accused(forward, backward
     assert "wrong" not in found
 
 
+C = 299792458.0  # the speed of light
 CANCELLING = {  # forward and backward, and the smallest scale of x at which they are tried
     "1 - cos": (lambda x: (1 - np.cos(x), x), lambda dy, x: dy * np.sin(x), -20),
     "pseudo-Huber": (
@@ -1103,6 +1104,16 @@ CANCELLING = {  # forward and backward, and the smallest scale of x at which the
         lambda x: ((9.81 * 0.3 * (1 - np.cos(x))).sum(), x),
         lambda dy, x: dy * 9.81 * 0.3 * np.sin(x),
         -20,
+    ),
+    "in a large unit": (
+        lambda x: (1e12 * (1 - np.cos(x)), x),
+        lambda dy, x: dy * 1e12 * np.sin(x),
+        -20,
+    ),
+    "kinetic energy": (
+        lambda v: (C * C * (1 / np.sqrt(1 - (3e8 * v / C) ** 2) - 1), v),
+        lambda dy, v: dy * 3e8**2 * v / (1 - (3e8 * v / C) ** 2) ** 1.5,
+        -12,
     ),
     "log(1 - p)": (
         lambda x: (-np.log(1 - abs(x)), x),

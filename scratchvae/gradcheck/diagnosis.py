@@ -361,8 +361,12 @@ def some_coordinates(e: Evidence) -> Guesses:
     if n in (0, known.sum()) or 2 * e.doubtful.sum() > known.sum():
         return
     among, elsewhere = f"in {n} of {known.sum()} coordinates", "and right elsewhere."
-    if e.doubtful.any():
-        among, elsewhere = f"{among} that could be decided", "and right in the others."
+    if not known.all():
+        which = "that could be decided" if (known | e.doubtful).all() else "that were looked at"
+        among, elsewhere = f"{among} {which}", "and right in the others."
+    if not (known | e.doubtful).all() and n < 4:  # too few of a large array to have a pattern
+        yield e.given, f"It is wrong {among} {elsewhere}"
+        return
     right = np.abs(np.where(known, e.right, 0))
     tiny = right <= 1e-3 * right.max()  # may be wrong and not look it
     for text, where in (("< 0", v < 0), ("> 0", v > 0), ("= 0", v == 0)):

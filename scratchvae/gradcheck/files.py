@@ -201,9 +201,7 @@ def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
 def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
     """Yield every function with its backward; for either half that is alone, the reason."""
     functions = {str(n): f for n, f in names.items() if halves.is_function(f)}
-    # Helpers of a functools.partial are checked through it.
-    helpers = [halves.inner(f) for f in functions.values()]
-    used = {n for n, f in functions.items() if any(f is h for h in helpers)}
+    used: set[str] = set()
     for name, f in functions.items():
         near = halves.forwards(name, f, functions)
         own = [n for n in near if _is_own(module, f) or _is_own(module, functions[n])]
@@ -212,6 +210,9 @@ def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidat
             title = name if two else halves.name_of_pair(own[0])
             used |= {name, own[0]}
             yield label.format(title), (functions[own[0]], halves.dy_first(f))
+    # Helpers of a functools.partial are checked through it.
+    helpers = [halves.inner(f) for f in functions.values()]
+    used |= {n for n, f in functions.items() if any(f is h for h in helpers)}
     for name, f in functions.items():
         if name in used or not _is_own(module, f):
             continue

@@ -29,7 +29,9 @@ RATIO = 3.7
 # all, it may move much farther; where it is tiny, by about 1.
 FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
-CANCELS = 2.0**-20  # the last digit of numbers up to 4e9, which may be all that is left of them
+# What may be a last digit of larger numbers, all that is left of them: of numbers up to 4e9 or, in
+# whatever unit, so little of what y changes far away.
+CANCELS, OF_FAR = 2.0**-20, 1e-12
 PATIENCE = 2.0  # in seconds: as long as a call at other arguments may take, however short the first
 
 
@@ -272,13 +274,15 @@ class Ladder:
         return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
 
     def reach(self) -> None:
-        """Take larger and larger steps until one moves an output, if the farthest does."""
-        if not self.forward.hung:
-            self.rung(
-                self.farthest
-            )  # an output that does not move there either does not depend on x
+        """Take larger and larger steps until one moves an output, if the farthest does.
+
+        Where the forward pass is not defined as far away, take all of them.
+        """
+        if not self.forward.hung:  # an output that does not move there either does not depend on x
+            self.rung(self.farthest)
+        far = self.forward.hung or self.found.get(self.farthest)
         for i in range(-1, self.farthest, -1):
-            if self.secant() or self.rung(i) is None:
+            if (far and self.secant()) or self.rung(i) is None:
                 break
 
     def slope(self, i: int) -> Slope | None:
@@ -360,7 +364,8 @@ class Ladder:
         """
         moved = np.array([np.maximum(np.abs(up), np.abs(down)) for _, up, down in self.taken()])
         least = np.where(moved > 0, moved, np.inf).min(axis=0, initial=np.inf)
-        some = (self.still() > 0) & (least > self.forward.rounding) & (least <= CANCELS)
+        most = np.maximum(CANCELS, OF_FAR * moved.max(axis=0, initial=0))
+        some = (self.still() > 0) & (least > self.forward.rounding) & (least <= most)
         if some.any() and (ends := self._first_move(some, self.farthest)):
             landed, later = (end[some] for end in ends)
             if (landed == later)[landed != 0].all():
