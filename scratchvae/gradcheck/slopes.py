@@ -367,8 +367,8 @@ class Ladder:
         most = np.maximum(CANCELS, OF_FAR * moved.max(axis=0, initial=0))
         some = (self.still() > 0) & (least > self.forward.rounding) & (least <= most)
         if some.any() and (ends := self._first_move(some, self.farthest)):
-            landed, later = (end[some] for end in ends)
-            if (landed == later)[landed != 0].all():
+            landed, later, own = (a[some] for a in (*ends, self.forward.rounding))
+            if ((landed == later) & (np.abs(landed) > own))[landed != 0].all():
                 self.digits = np.where(some, least, 0)
         return bool(self.digits.any())
 
