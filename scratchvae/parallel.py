@@ -120,7 +120,7 @@ def written(model: Autoencoder) -> set[str]:
 
     As a workspace that saves an allocation; two threads would write into it at once.
     """
-    held = [k for k, v in vars(model).items() if is_numbers(v) and not np.isscalar(v)]
+    held = [k for k, v in vars(model).items() if is_numbers(v) and _has_array(v)]
     if not held:
         return set()
     rng, probe = np.random.default_rng(0), copy.deepcopy(model)
@@ -129,6 +129,12 @@ def written(model: Autoencoder) -> set[str]:
         x = probe.rows(rng.random((16, probe.data_dim)), np.zeros(16, int))
         probe.loss_and_grad(x, probe.draw_eps(16, rng))
     return {name for name in held if pickle.dumps(vars(probe).get(name)) != before[name]}
+
+
+def _has_array(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_has_array, value))
+    return isinstance(value, np.ndarray)
 
 
 def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
