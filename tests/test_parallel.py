@@ -744,7 +744,7 @@ def test_what_a_step_writes_into_is_each_twins_own(rng, cores, monkeypatch):
     model = Workspace(6, (5,), 3, dtype="float64", rng=rng)
     assert parallel.written(model) == {"work", "listed"}
     with monkeypatch.context() as m:  # nothing is tried where there is no array
-        m.setattr(sv.VAE, "loss_and_grad", None)
+        m.setattr(parallel.copy, "deepcopy", None)
         assert parallel.written(sv.VAE(6, (5,), 3)) == set()
     x, eps = rng.random((600, 6)), rng.standard_normal((600, 3))
     twin = model.twin()
