@@ -203,6 +203,8 @@ class Model:
         """
         require_layer(f"the {part}", layer)
         own, layer = layer, to_try(layer)
+        for _, p in _parameters_of(layer) if layer is not own else ():
+            p.constant = True  # the copy may be noted somewhere, and nothing there is to be trained
         given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
         rows = self.backend.asarray(given, dtype=self.dtype)
         before = rows.copy()

@@ -822,3 +822,14 @@ def test_of_a_large_array_only_what_was_looked_at_is_said(wrong, said, rng):
     value.ravel()[wrong] = 1.0
     e = Evidence("x", value, given, right, 0 * given + 1e-12, given < 0, np.ones(12))
     assert [sentence for _, sentence in some_coordinates(e)] == said
+
+
+def test_a_row_of_which_one_entry_is_known_is_not_said_to_be_wrong(rng):
+    right = rng.uniform(1, 2, (8, 3))
+    given, doubtful = right.copy(), np.zeros((8, 3), bool)
+    given[5, 1] *= 1.5
+    doubtful[5, [0, 2]] = True
+    e = Evidence("x", right, given, right, np.full((8, 3), 1e-12), doubtful, np.ones((8, 3)))
+    found = [sentence for _, sentence in some_coordinates(e)]
+    assert found
+    assert not any(" of axis " in sentence for sentence in found)

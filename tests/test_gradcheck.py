@@ -414,6 +414,7 @@ class Broken(VAE):
 
 def test_what_a_models_own_backward_raises_is_seen(rng):
     model, x, eps = big_model(rng)
+    model.loss_and_grad(x, eps)  # whose gradient is left
     model.__class__ = Broken
     with pytest.raises(RuntimeError, match=r"^an error of my own$"):
         check_model(model, x, eps)
@@ -1143,6 +1144,22 @@ def test_what_cancels_in_forward_accuses_nobody(name, rng):
                 found.append(error.report.verdict)
         assert found[0] != "wrong", x
         assert found[1] != "right", x
+
+
+def test_small_steps_between_two_leaps_do_not_decide_alone(rng):
+    """exp(l) - 1 stands still there, so that they find the slope of -l alone, in one of three."""
+    found = set()
+    for _ in range(40):
+        try:
+            check(
+                lambda v: (0.5 * (np.exp(v) - 1 - v), v),
+                lambda dy, v: dy * 0.5 * np.expm1(v),
+                [1e-10 * rng.normal(size=4)],
+                rng=rng,
+            )
+        except GradientError as error:
+            found.add(error.report.verdict)
+    assert found == {"cannot tell"}
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -354,6 +354,26 @@ def test_a_part_is_tried_in_a_copy(x):
     assert layer.calls == 1
 
 
+def test_a_layer_that_notes_itself_does_not_hold_its_copies_to_be_trained(x):
+    seen = []
+
+    class Noted(Factors):
+        def __init__(self, n):
+            super().__init__(n)
+            self.note = lambda layer: seen.append(layer)
+
+        def forward(self, x):
+            self.note(self)
+            return super().forward(x)
+
+    stack = sv.Sequential([Noted(6), sv.Linear(6, 4, dtype="float64")])
+    model = sv.VAE(6, encoder=stack, **OPTIONS)
+    assert seen
+    assert stack.layers[0] not in seen
+    model.require_named()
+    model.loss_and_grad(x)
+
+
 class Lazy:
     """Makes its parameter when it sees how wide the data are."""
 
