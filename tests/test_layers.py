@@ -341,3 +341,9 @@ def test_layers_that_are_no_list_are_one_sentence():
 
 def test_an_activation_names_no_parameters():
     assert list(Activation("tanh").named_parameters()) == []
+
+
+def test_an_activation_whose_pair_was_replaced_says_so():
+    activation = Activation("tanh")
+    activation.forward = ACTIVATIONS["relu"][0]
+    assert repr(activation) == "Activation('tanh', changed)"
