@@ -624,6 +624,17 @@ def test_what_is_set_by_hand_in_the_model_is_gone_on_with(rng, seed, kind, optio
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
 
 
+def one_that_goes_on_and_one_from_a_file(build, path, change=lambda trainer: None):
+    """Return a trainer after one epoch, and another that a file has brought as far."""
+    whole, stopped, resumed = build(), build(), build()
+    for trainer in whole, stopped:
+        trainer.run(1)
+        change(trainer)
+    checkpoint.save(path, *stopped.state())
+    resumed.restore(*checkpoint.load(path), path)
+    return whole, resumed
+
+
 class Counts(sv.VAE):
     """Warms beta up by a count of its own, and cools a temperature, of a NumPy type."""
 
@@ -648,14 +659,12 @@ def test_the_numbers_of_a_class_of_ones_own_are_gone_on_with(rng, seed, tmp_path
         model = Counts(6, (8,), 2, rng=seed)
         return Trainer(model, sv.Adam(model.params, 0.01), dataset, batch_size=16)
 
-    whole, stopped, resumed = build(), build(), build()
-    for trainer in whole, stopped:
-        trainer.run(1)
+    def change(trainer):
         trainer.model.of_a_callback = [True, 2.5]
+
     path = tmp_path / "state.safetensors"
-    checkpoint.save(path, *stopped.state())
-    resumed.restore(*checkpoint.load(path), path)
-    assert resumed.model.own_numbers() == stopped.model.own_numbers()
+    whole, resumed = one_that_goes_on_and_one_from_a_file(build, path, change)
+    assert resumed.model.own_numbers() == whole.model.own_numbers()
     assert isinstance(resumed.model.heat, np.float32)  # whose products are float32 too
     assert isinstance(resumed.model.nothing_yet, np.float64)
     assert isinstance(resumed.model._hidden[0], tuple)
@@ -810,12 +819,8 @@ def test_numbers_that_an_optimizer_makes_later_are_gone_on_with(rng, seed, tmp_p
         model = sv.VAE(6, (8,), 2, rng=seed)
         return Trainer(model, Normalised(model.params, 0.01), dataset, batch_size=16)
 
-    whole, stopped, resumed = build(), build(), build()
-    for trainer in whole, stopped:
-        trainer.run(1)
-    path = tmp_path / "state.safetensors"
-    checkpoint.save(path, *stopped.state())  # and warns of no parameters, which are in the file
-    resumed.restore(*checkpoint.load(path), path)
+    path = tmp_path / "state.safetensors"  # written without a warning of parameters: it has those
+    whole, resumed = one_that_goes_on_and_one_from_a_file(build, path)
     for trainer in whole, resumed:
         trainer.run(3)
     np.testing.assert_array_equal(whole.model.params.value, resumed.model.params.value)
@@ -855,13 +860,11 @@ def test_what_is_set_by_hand_in_the_optimizer_is_gone_on_with(rng, seed, kind, c
         model = sv.VAE(6, (8,), 2, rng=seed)
         return Trainer(model, kind(model.params, 0.001), dataset, batch_size=16)
 
-    whole, stopped, resumed = build(), build(), build()
-    for trainer in whole, stopped:
-        trainer.run(1)
-        vars(trainer.optimizer).update(changed)
-    path = tmp_path / "state.safetensors"
-    checkpoint.save(path, *stopped.state())
-    resumed.restore(*checkpoint.load(path), path)
+    whole, resumed = one_that_goes_on_and_one_from_a_file(
+        build,
+        tmp_path / "state.safetensors",
+        lambda trainer: vars(trainer.optimizer).update(changed),
+    )
     assert {name: getattr(resumed.optimizer, name) for name in changed} == changed
     for trainer in whole, resumed:
         trainer.run(3)
