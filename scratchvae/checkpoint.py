@@ -13,8 +13,8 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,8 @@ def take_values(owner: Any, saved: dict[str, Any], others: Iterable[str]) -> Non
     Raises
     ------
     InputError
-        If a value is damaged; those before it are set then.
+        If a value is damaged; those before it are set then, unless this is done in
+        `all_or_nothing`.
     """
     for name in plain_values(owner, others):
         if name not in saved and is_plain(getattr(type(owner), name, packed)):
@@ -166,6 +167,19 @@ def take_values(owner: Any, saved: dict[str, Any], others: Iterable[str]) -> Non
         now = getattr(owner, name, None)
         if name not in others and is_plain(now):
             vars(owner)[name] = unpacked(value, now)
+
+
+@contextmanager
+def all_or_nothing(*owners: Any) -> Iterator[None]:
+    """Give these objects their attributes back if an InputError is raised within."""
+    before = [vars(owner).copy() for owner in owners]
+    try:
+        yield
+    except InputError:
+        for owner, attributes in zip(owners, before, strict=True):
+            vars(owner).clear()
+            vars(owner).update(attributes)
+        raise
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

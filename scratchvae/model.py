@@ -483,30 +483,17 @@ class Model:
         config = {k: v for k, v in self.config().items() if vars(self).get(k) == v}
         return [*config, *self.parts, "prior", "_widths", "_layers", "_options", "_stacks"]
 
-    def take_options(
-        self, saved: dict[str, Any], numbers: dict[str, Any] | None, path: str | Path
-    ) -> None:
+    def take_options(self, saved: dict[str, Any], numbers: dict[str, Any] | None) -> None:
         """Set the `free` options as `config` told them, and what `own_numbers` returned.
 
-        What an older file does not tell stays as it is.
-
-        Raises
-        ------
-        InputError
-            If one cannot be used, and nothing is changed then.
+        What an older file does not tell stays as it is; InputError if one cannot be used.
         """
-        before = vars(self).copy()
-        try:
-            if numbers is not None:
-                checkpoint.take_values(self, numbers, self._told())
-            for name in self.free:
-                if name in saved:
-                    setattr(self, name, checkpoint.unpacked(saved[name], getattr(self, name)))
-            self.check_parts()
-        except InputError as error:
-            vars(self).clear()
-            vars(self).update(before)
-            raise InputError(f"{path}: not the state of a run: {error}") from None
+        if numbers is not None:
+            checkpoint.take_values(self, numbers, self._told())
+        for name in self.free:
+            if name in saved:
+                setattr(self, name, checkpoint.unpacked(saved[name], getattr(self, name)))
+        self.check_parts()
 
     def _in_words(self) -> list[tuple[str, str]]:
         return [(part, in_words(getattr(self, part))) for part in self.parts]

@@ -79,15 +79,9 @@ class Optimizer:
         return found
 
     def take_options(self, saved: dict[str, Any]) -> None:
-        """Set what `options` told; InputError if one has no meaning, and then none is set."""
-        before = vars(self).copy()
-        try:
-            take_values(self, saved, HELD)
-            self.check_options()
-        except InputError:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        """Set what `options` told; InputError if one has no meaning."""
+        take_values(self, saved, HELD)
+        self.check_options()
 
     def _move(self) -> None:
         raise NotImplementedError(

@@ -123,12 +123,17 @@ def written(model: Autoencoder) -> set[str]:
     held = [k for k, v in vars(model).items() if is_numbers(v) and _has_array(v)]
     if not held:
         return set()
-    rng, probe = np.random.default_rng(0), copy.deepcopy(model)
+    probe = copy.deepcopy(model)
     before = {name: pickle.dumps(vars(probe)[name]) for name in held}
     with suppress(Exception), np.errstate(all="ignore"):  # the numbers may be none that it takes
-        x = probe.rows(rng.random((16, probe.data_dim)), np.zeros(16, int))
-        probe.loss_and_grad(x, probe.draw_eps(16, rng))
+        probe.loss_and_grad(*_batch_of(probe, np.random.default_rng(0)))
     return {name for name in held if pickle.dumps(vars(probe).get(name)) != before[name]}
+
+
+def _batch_of(model: Autoencoder, rng: np.random.Generator) -> tuple[Array, Array | None]:
+    """Return a small batch that the model may be given, and its noise."""
+    n = 16
+    return model.rows(rng.random((n, model.data_dim)), np.zeros(n, int)), model.draw_eps(n, rng)
 
 
 def _has_array(value: Any) -> bool:
@@ -140,7 +145,7 @@ def _has_array(value: Any) -> bool:
 def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
     model.params.forget_gradient()
     model.params.complete_gradient()
-    rng, n = np.random.default_rng(seed), 16
+    rng = np.random.default_rng(seed)
     try:
         probe = copy.deepcopy(model)
     except Exception:
@@ -151,8 +156,8 @@ def _adds_up(model: Autoencoder, seed: int, moved: bool) -> bool | None:
         probe.params.value += probe.backend.asarray(change, dtype=probe.dtype)
         if moved:
             _move_numbers(probe, rng)
-        x = probe.rows(rng.random((n, probe.data_dim)), np.zeros(n, int))
-        eps = probe.draw_eps(n, rng)
+        x, eps = _batch_of(probe, rng)
+        n = len(x)
 
         def found(rows: slice, scale: float = 1) -> list[Array]:
             """Return the terms, and the gradients one by one, of a share that is scaled down."""

@@ -354,10 +354,7 @@ class Trainer:
         values |= {"metrics": list(self.metrics), "totals": asnumpy(self.totals).tolist()}
         values |= self._course() | {"model": self.model.config(), "lr": optimizer.lr}
         values |= {"numbers": self.model.own_numbers(), "optimizer": optimizer.options()}
-        now, (owner, before) = optimizer.unsaved(), self._unsaved
-        if owner is not optimizer:  # another one was put in its place
-            before = now
-        if lost := [name for name in now if now[name] != before.get(name)]:
+        if lost := self._lost():
             warnings.warn(
                 f"{type(optimizer).__name__} has changed its {on_one_line(lost)}, which no "
                 "checkpoint holds, so a run that is resumed from here goes another way: keep it in "
@@ -367,6 +364,13 @@ class Trainer:
                 stacklevel=2,
             )
         return arrays, values | {"step": optimizer.steps, "rng": self.model.rng.bit_generator.state}
+
+    def _lost(self) -> list[str]:
+        """Return what the optimizer has changed since the start and no checkpoint holds."""
+        now, (owner, before) = self.optimizer.unsaved(), self._unsaved
+        if owner is not self.optimizer:  # another one was put in its place
+            return []
+        return [name for name in now if now[name] != before.get(name)]
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
         """Go back to where `state` was taken, from a trainer with the same model and data.
@@ -423,18 +427,14 @@ class Trainer:
         targets = {name: params[name].value for name in params.names}
         targets |= {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}
         checkpoint.require_fit(targets, arrays, path)
-        before = self.optimizer.options()
         try:
-            if "optimizer" in values:  # older checkpoints do not say
-                self.optimizer.take_options(values["optimizer"])
+            with checkpoint.all_or_nothing(self.optimizer, self.model):
+                if "optimizer" in values:  # older checkpoints do not say
+                    self.optimizer.take_options(values["optimizer"])
+                # Nor do they tell the numbers.
+                self.model.take_options(values.get("model", {}), values.get("numbers"))
         except InputError as error:
             raise InputError(f"{path}: not the state of a run: {error}") from None
-        try:
-            numbers = values.get("numbers")  # older checkpoints do not say
-            self.model.take_options(values.get("model", {}), numbers, path)
-        except InputError:
-            self.optimizer.take_options(before)
-            raise
         checkpoint.fill(targets, arrays, path)
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
