@@ -170,14 +170,18 @@ class Model:
     def try_formulas(self) -> None:
         """Raise InputError if a formula of the model gives something of a wrong shape.
 
-        Each is called once, unless a subclass has a forward or a backward of its own, which may
-        want other shapes. Training, a gradient check and a bound begin with it; a model cannot ask
-        when it is built, since a subclass may not have all that its formulas read.
+        Each is called once, in a copy, unless a subclass has a forward or a backward of its own,
+        which may want other shapes. Training, a gradient check and a bound begin with it; a model
+        cannot ask when it is built, since a subclass may not have all that its formulas read.
         """
         self.check_parts()
         if self.is_plain():
-            require_nll_shapes(self)
-            require_decoder_input_shapes(self)
+            to_try(self).require_formula_shapes()
+
+    def require_formula_shapes(self) -> None:
+        """Raise InputError unless the formulas that a subclass may replace fit in shape."""
+        require_nll_shapes(self)
+        require_decoder_input_shapes(self)
 
     def is_plain(self) -> bool:
         """Return whether forward and backward are those of a model of this package."""

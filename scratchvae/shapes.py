@@ -44,14 +44,14 @@ def require_likelihood_shapes(model: Any) -> None:
 
 def require_nll_shapes(model: Any) -> None:
     """Do the same for `nll` and `nll_backward` of the model itself."""
-    n, model = _examples(model), to_try(model)
+    n = _examples(model)
     x, output = _full(model, 1, (n, model.widths()["encoder"][0])), _output(model, n)
     _require_pair("the model's", model, "nll", (x, output), output.shape[:-1], [output])
 
 
 def require_decoder_input_shapes(model: Any) -> None:
     """Raise InputError unless the decoder is given what its width says, and codes get gradients."""
-    n, widths, model = _examples(model), model.widths(), to_try(model)
+    n, widths = _examples(model), model.widths()
     z = _full(model, 0.5, (n, model.latent_dim))
     inputs = _call(model.decoder_input, z, _full(model, 1, (n, widths["encoder"][0])))
     shape = n, widths["decoder"][0]
@@ -78,7 +78,7 @@ def require_code_shapes(model: Any, names: Sequence[str]) -> None:
 
     The draw of a subclass may have any shape, and its noise too.
     """
-    n, model = _examples(model), to_try(model)
+    n = _examples(model)
     noise = model.noise_shape(n)
     halves = model.split(_full(model, 0.5, (n, model.widths()["encoder"][1])))  # (B, Z) each
     if "reparameterize" in names:

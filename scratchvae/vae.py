@@ -334,12 +334,11 @@ class VAE(Autoencoder):
         self.check_options()
         super().gather()
 
-    def try_formulas(self) -> None:
-        """Do what `Model.try_formulas` does, for a draw and a KL that a subclass replaces too."""
-        super().try_formulas()
+    def require_formula_shapes(self) -> None:
+        """Do what `Model.require_formula_shapes` does, for a draw and a KL of one's own too."""
+        super().require_formula_shapes()
         names = [name for name in ("reparameterize", "kl") if self.replaces(name)]
-        if names and self.is_plain():
-            require_code_shapes(self, names)
+        require_code_shapes(self, names)
 
     def replaces(self, name: str) -> bool:
         """Return whether the formula of that name, or its backward, is another than VAE's."""
