@@ -104,6 +104,7 @@ def importance_weighted_bound(
     """
     _require_posterior(model, "the importance-weighted bound")
     model.try_formulas()
+    _require_density(model)
     check_size("samples", samples)
     rng, xp = get_rng(rng), model.backend.xp
     _require_batches(batches)
@@ -126,6 +127,17 @@ def importance_weighted_bound(
             bounds.append(log_sum - math.log(samples))
     _require_examples(len(bounds))
     return asnumpy(xp.concatenate(bounds))
+
+
+def _require_density(model: VAE) -> None:
+    """Raise InputError if the model's prior is not the one whose density it tells."""
+    kind = type(model)
+    own_prior = model.replaces("kl") and kind.draw_prior is not VAE.draw_prior
+    if own_prior and kind.log_prior is VAE.log_prior:
+        raise InputError(
+            "the model replaces kl and draw_prior, and so its prior, but not log_prior, by which "
+            "the bound weighs the codes: replace log_prior(z) too, the log density of z in nats"
+        )
 
 
 def _rows_at_once(model: VAE) -> int:

@@ -155,13 +155,15 @@ class IWAE(VAE):
     def backward(self, dloss: Array, cache: Any) -> None:
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         x, eps, mu, logvar, log_w, weights, encoder_cache, only = cache
-        dcode = 0
-        for some in _draws_at_once(eps):
+        dcode, draws = 0, _draws_at_once(eps)
+        for some in draws:
             # [importance-weighted-grad]  the derivative of the log of a sum of exponentials
             dlog_w = -dloss * weights[some]  # (k, B)
             # The cache has no name, so that it is gone before the next one is made.
             d = self.log_weights_backward(
-                dlog_w, weights[some], only or self._again(log_w[some], x, mu, logvar, eps[some])
+                dlog_w,
+                weights[some],
+                only if len(draws) == 1 else self._again(log_w[some], x, mu, logvar, eps[some]),
             )
             dcode = dcode + namespace(mu).concatenate(d, axis=1)  # (B, 2Z)
         backward_parameters(self.encoder, dcode, encoder_cache)

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import checkpoint
 from .backend import Array, Backend, namespace
-from .errors import InputError, InputWarning, NonFiniteError
+from .errors import InputError, InputWarning, NonFiniteError, short
 from .held import held
 from .layers import Layer, in_words, named, require_layer, wrong_dx
 from .likelihoods import Likelihood, require_likelihood
@@ -95,6 +95,7 @@ class Model:
         InputError
             If a part is no layer of the right widths, or a parameter of another backend or dtype.
         """
+        self._require_methods()
         self.require_contracts()
         self._widths = self.widths()
         for part, (n_in, n_out) in self._widths.items():
@@ -123,6 +124,15 @@ class Model:
         require_likelihood_shapes(self)
         self.require_named()
         self.params = Parameters(pairs)
+
+    def _require_methods(self) -> None:
+        """Raise InputError if a number of one's own has the name of a method."""
+        for name, value in vars(self).items():
+            if callable(getattr(type(self), name, None)) and not callable(value):
+                raise InputError(
+                    f"the model has set its {name} to {short(value)}, and that is a method of "
+                    f"{type(self).__name__}: expected another name"
+                )
 
     def require_contracts(self) -> None:
         """Raise InputError unless the likelihood has what the model asks of one."""
@@ -174,6 +184,7 @@ class Model:
         which may want other shapes. Training, a gradient check and a bound begin with it; a model
         cannot ask when it is built, since a subclass may not have all that its formulas read.
         """
+        self._require_methods()
         self.check_parts()
         if self.is_plain():
             to_try(self).require_formula_shapes()
@@ -207,8 +218,10 @@ class Model:
         """
         require_layer(f"the {part}", layer)
         own, layer = layer, to_try(layer)
-        for _, p in _parameters_of(layer) if layer is not own else ():
-            p.constant = True  # the copy may be noted somewhere, and nothing there is to be trained
+        shared = {id(p) for _, p in _parameters_of(own)}  # as by a function, which has no copy
+        for _, p in _parameters_of(layer):
+            if id(p) not in shared:  # the copy may be noted somewhere, and is not to be trained
+                p.constant = True
         given = np.linspace(0, 1, 3 * n_in).reshape(3, n_in)
         rows = self.backend.asarray(given, dtype=self.dtype)
         before = rows.copy()

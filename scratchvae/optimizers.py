@@ -63,6 +63,18 @@ class Optimizer:
         """Raise InputError if a number, which may be set by hand, is one that has no meaning."""
         self.lr = check_number("lr", self.lr)
 
+    def kinds(self) -> dict[str, str]:
+        """Return dtype and shape of each array in `state`; InputError if one is no array."""
+        for name, value in self.state.items():
+            # A number of NumPy's has a dtype too, but nothing can be written into it.
+            if not hasattr(value, "dtype") or not hasattr(value, "__setitem__"):
+                raise InputError(
+                    f"state[{name!r}] of {type(self).__name__} is a {type(value).__name__}: "
+                    "expected an array; a number may be an attribute of the optimizer, which a "
+                    "checkpoint holds too"
+                )
+        return {name: f"{a.dtype} {a.shape}" for name, a in self.state.items()}
+
     def options(self) -> dict[str, Any]:
         """Return the numbers that it was built with besides the rate, such as Adam's betas."""
         return plain_values(self, HELD)
@@ -74,7 +86,7 @@ class Optimizer:
             if name not in HELD and not is_plain(value):
                 content = io.BytesIO()
                 with suppress(Exception):  # of what cannot be pickled, as a function
-                    _Content(content).dump(value)
+                    _Content(content, self.state).dump(value)
                     found[name] = hashlib.sha256(content.getvalue()).digest()
         return found
 
@@ -94,10 +106,14 @@ class Optimizer:
 
 
 class _Content(pickle.Pickler):
-    """Writes what an object holds, but for parameters, which a checkpoint has."""
+    """Writes what an object holds, but for parameters and state, which a checkpoint has."""
+
+    def __init__(self, file: io.BytesIO, state: dict[str, Array]) -> None:
+        super().__init__(file)
+        self.state = {id(a) for a in state.values()}
 
     def persistent_id(self, obj: Any) -> str | None:
-        return "parameters" if isinstance(obj, Parameter | Parameters) else None
+        return "saved" if isinstance(obj, Parameter | Parameters) or id(obj) in self.state else None
 
 
 class SGD(Optimizer):

@@ -154,6 +154,7 @@ class Trainer:
                 f"optimizer is {short(optimizer)}: expected one such as sv.Adam(model.params)"
             )
         _require_own(optimizer, model)
+        optimizer.kinds()  # which refuses what is no array
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
             if given is not None and not callable(given):
                 raise InputError(
@@ -321,7 +322,9 @@ class Trainer:
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)
+        before = optimizer.kinds()
         optimizer.step()
+        _require_kinds(optimizer, before)
         return terms
 
     def check(self, x: Array = None, eps: Array = None) -> None:
@@ -539,6 +542,21 @@ def _require_numbers(metrics: dict[str, Any]) -> None:
                 f"on_epoch leaves {name} = {short(value)} in the metrics: expected a finite number"
             )
         metrics[name] = value if type(value) is int else number
+
+
+def _require_kinds(optimizer: Optimizer, before: dict[str, str]) -> None:
+    """Raise InputError if a step gave an array of the state another shape or dtype."""
+    now = optimizer.kinds()
+    if now == before:
+        return
+    name = next(k for k in before | now if before.get(k) != now.get(k))
+    change = f"was an array of {before.get(name)} and is one of {now.get(name)}"
+    change = "is gone" if name not in now else change if name in before else "was made"
+    raise InputError(
+        f"{type(optimizer).__name__} has changed its state in a step: {name} {change}, and a "
+        "checkpoint is resumed by an optimizer that has taken none: expected arrays that the "
+        "constructor makes, and that keep shape and dtype"
+    )
 
 
 def _require_own(optimizer: Optimizer, model: Autoencoder) -> None:

@@ -339,6 +339,34 @@ def test_the_kl_of_dimensions_is_that_of_vae(x, name):
     )
 
 
+class FarPrior(sv.VAE):
+    """Its prior is N(3, I), which draw and KL know."""
+
+    def kl(self, mu, logvar):
+        return super().kl(mu - 3, logvar)
+
+    def draw_prior(self, n, rng):
+        return super().draw_prior(n, rng) + 3
+
+
+class FarPriorWithDensity(FarPrior):
+    def log_prior(self, z):
+        return super().log_prior(z - 3)
+
+
+def test_the_bound_of_a_prior_whose_density_is_not_given_is_refused(x, rng):
+    with pytest.raises(sv.InputError) as error:
+        evaluation.importance_weighted_bound(FarPrior(5, rng=rng), [x], 3)
+    assert str(error.value) == (
+        "the model replaces kl and draw_prior, and so its prior, but not log_prior, by which the "
+        "bound weighs the codes: replace log_prior(z) too, the log density of z in nats"
+    )
+    model = FarPriorWithDensity(5, rng=rng)
+    bound = evaluation.importance_weighted_bound(model, [x], 300, rng=rng)
+    elbo = evaluation.elbo(model, [x], samples=100, rng=rng)
+    assert -bound.mean() < elbo.loss
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "measure",

@@ -43,6 +43,32 @@ def x(rng):
 # -------------------------------------------------------------------------------- loss and gradient
 
 
+class ArrayAsCache(sv.IWAE):
+    """Keeps what it needs for its backward in one array, and computes the rest once more."""
+
+    calls = 0
+
+    def log_weights(self, x, mu, logvar, eps):
+        self.calls += 1
+        self.x = x
+        log_w, nll, _ = super().log_weights(x, mu, logvar, eps)
+        return log_w, nll, np.stack([mu + 0 * eps, logvar + 0 * eps, eps])
+
+    def log_weights_backward(self, dlog_w, weights, cache):
+        mu, logvar, eps = cache
+        _, _, cache = super().log_weights(self.x, mu[0], logvar[0], eps)
+        return super().log_weights_backward(dlog_w, weights, cache)
+
+
+def test_a_cache_may_be_an_array(rng, x):
+    options = {"hidden": (5,), "latent_dim": 2, "activation": "tanh", "dtype": "float64"}
+    model = ArrayAsCache(6, samples=3, rng=rng, **options)
+    assert check_model(model, x, model.draw_eps(4, rng)).ok
+    model.calls = 0
+    model.loss_and_grad(x)
+    assert model.calls == 1
+
+
 @pytest.mark.proves("normalised-weights", "importance-weighted-grad", "importance-weight-grad")
 @pytest.mark.parametrize("rows", [1, 8, 10_000])  # one draw, two or all of them at once
 @pytest.mark.parametrize("own", LIKELIHOODS, ids=lambda own: str([*own.values()][-1]))

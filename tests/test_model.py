@@ -374,6 +374,30 @@ def test_a_layer_that_notes_itself_does_not_hold_its_copies_to_be_trained(x):
     model.loss_and_grad(x)
 
 
+def in_a_closure(n):
+    """A layer made of functions: a copy of it has the same parameter."""
+    s = sv.Parameter(np.full(n, 0.5))
+
+    def forward(x):
+        return x * s.value, x
+
+    def backward(dy, x):
+        s.grad += (dy * x).sum(axis=0)
+        return dy * s.value
+
+    def named_parameters():
+        return iter([] if s.constant else [("s", s)])
+
+    return SimpleNamespace(forward=forward, backward=backward, named_parameters=named_parameters)
+
+
+def test_a_parameter_that_a_copy_shares_is_trained(x):
+    stack = sv.Sequential([in_a_closure(6), sv.Linear(6, 4, dtype="float64")])
+    model = sv.VAE(6, encoder=stack, **OPTIONS)
+    assert model.params.names[0] == "encoder.0.s"
+    assert sv.gradcheck.check_model(model, x).ok
+
+
 class Lazy:
     """Makes its parameter when it sees how wide the data are."""
 
@@ -390,6 +414,25 @@ class Lazy:
     def named_parameters(self):
         if self.w is not None:
             yield "w", self.w
+
+
+class OwnNoise(sv.VAE):
+    def __init__(self, *args, **options):
+        self.noise = 0.1
+        super().__init__(*args, **options)
+
+
+def test_an_attribute_that_hides_a_method_is_named():
+    with pytest.raises(sv.InputError) as error:
+        OwnNoise(6, **OPTIONS)
+    assert str(error.value) == (
+        "the model has set its noise to 0.1, and that is a method of OwnNoise: expected another "
+        "name"
+    )
+    model = sv.VAE(6, **OPTIONS)
+    model.noise = 3
+    with pytest.raises(sv.InputError, match=r"^the model has set its noise to 3, and that is a"):
+        model.try_formulas()
 
 
 def test_parameters_that_the_first_data_make_are_gathered(x):

@@ -827,6 +827,99 @@ def test_numbers_that_an_optimizer_makes_later_are_gone_on_with(rng, seed, tmp_p
     assert whole.optimizer.options() == resumed.optimizer.options()
 
 
+class Changing(sv.optimizers.Optimizer):
+    """Does something to its state in its third step."""
+
+    def __init__(self, params, change, names=("v",)):
+        super().__init__(params, 0.01, names)
+        self.change = change
+
+    def _move(self):
+        if self.steps == 3:
+            self.change(self.state)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda state: state.update(v=np.float64(0.5) * state["v"]),
+            "v was an array of float32 (170,) and is one of float64 (170,)",
+        ),
+        (
+            lambda state: state.update(v=state["v"][:5]),
+            "v was an array of float32 (170,) and is one of float32 (5,)",
+        ),
+        (lambda state: state.update(w=state["v"]), "w was made"),
+        (lambda state: state.clear(), "v is gone"),
+    ],
+)
+def test_a_state_that_no_checkpoint_could_give_back_is_refused(rng, seed, change, expected):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    trainer = Trainer(model, Changing(model.params, change), make_dataset(rng), batch_size=16)
+    with pytest.raises(sv.InputError) as error:
+        trainer.run(1)
+    assert trainer.batch == 2
+    assert str(error.value) == (
+        f"Changing has changed its state in a step: {expected}, and a checkpoint is resumed by an "
+        "optimizer that has taken none: expected arrays that the constructor makes, and that keep "
+        "shape and dtype"
+    )
+
+
+@pytest.mark.parametrize("value", [0, [1.0], {"a": np.ones(3)}, np.int64(3), None])
+def test_a_state_of_what_is_no_array_is_refused(rng, seed, value):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = sv.Adam(model.params)
+    optimizer.state["step"] = value
+    with pytest.raises(sv.InputError) as error:
+        Trainer(model, optimizer, make_dataset(rng))
+    assert str(error.value) == (
+        f"state['step'] of Adam is a {type(value).__name__}: expected an array; a number may be an "
+        "attribute of the optimizer, which a checkpoint holds too"
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
+def test_a_state_may_have_arrays_of_any_shape(rng, seed, shape, tmp_path):
+    dataset = make_dataset(rng)
+
+    def build():
+        model = sv.VAE(6, (8,), 2, rng=seed)
+        optimizer = Changing(model.params, lambda state: state["own"].fill(2))
+        optimizer.state["own"] = np.zeros(shape, "int64")
+        return Trainer(model, optimizer, dataset, batch_size=16)
+
+    whole, resumed = one_that_goes_on_and_one_from_a_file(build, tmp_path / "state.safetensors")
+    for trainer in whole, resumed:
+        trainer.run(3)
+        np.testing.assert_array_equal(trainer.optimizer.state["own"], np.full(shape, 2))
+
+
+class Lookahead(sv.optimizers.Optimizer):
+    """Leaves the steps to an optimizer that it holds, whose state is its own too."""
+
+    def __init__(self, params, inner):
+        super().__init__(params, 0.01, ())
+        self.inner, self.state = inner, inner.state
+
+    def _move(self):
+        self.inner.steps = self.steps - 1
+        self.inner.step()
+
+
+def test_what_is_in_the_state_may_be_held_elsewhere_too(rng, seed):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = Lookahead(model.params, sv.SGD(model.params, 0.01, momentum=0.5))
+    trainer = Trainer(model, optimizer, make_dataset(rng), batch_size=16)
+    trainer.run(1)
+    with pytest.warns(sv.errors.InputWarning, match="Lookahead has changed its inner"):
+        trainer.state()  # its steps are in no file
+    held = optimizer.unsaved()
+    optimizer.state["velocity"] += 1
+    assert optimizer.unsaved() == held
+
+
 def test_another_optimizer_has_not_changed_what_it_keeps(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed)
     trainer.optimizer = Forgetful(trainer.model.params, 0.01, np.ones(3))
