@@ -975,6 +975,59 @@ def test_plain_numbers_and_foreign_bytes(x):
     assert check(cube, [x.astype(">f8")]).ok
 
 
+def scaled(x, s, n=1):
+    assert type(s) is float  # as the user gives it
+    return x * s * n, (x, s, n)
+
+
+def scaled_backward(dy, cache):
+    x, s, n = cache
+    return dy * s * n, float((dy * x).sum() * n)
+
+
+def test_a_float_beside_an_array_is_checked(x):
+    for args in [x, 2.0], {"x": x, "s": 2.0}, [x, 2.0, 3]:
+        report = check(scaled, scaled_backward, args)
+        assert len(report.checks) == x.size + 1
+        finds(scaled, lambda dy, c: (dy * c[1] * c[2], -17.0), args, match="of s is wrong")
+    assert len(check(scaled, scaled_backward, [x, 2.0], wrt=["x", "s"]).checks) == x.size + 1
+    report = check(scaled, lambda dy, c: dy * c[1], [x, 2.0])  # which may be an option
+    assert (len(report.checks), report.unchecked) == (x.size, {})
+
+
+@pytest.mark.parametrize("kind", [list, np.ma.array, lambda a: a.astype(int)])
+def test_a_gradient_of_what_is_no_array_of_float64_is_said_not_to_be_checked(x, kind):
+    w = kind(np.ones(5))
+    pair = lambda x, w: (x * np.asarray(w), (x, np.asarray(w))), lambda dy, c: (dy * c[1], 99 * dy)
+    report = check(*pair, [x, w])
+    name = getattr(w, "dtype", "list")
+    why = f"it is of type {name}: a gradient belongs to an array of float64 or to a float"
+    assert report.unchecked == {"w": why}
+    zero = check(pair[0], lambda dy, c: (dy * c[1], np.zeros(5)), [x, w])
+    assert zero.unchecked == {}
+
+
+def test_wrt_may_name_some_of_all_arguments(x):
+    """As where backward returns None for those that have no gradient."""
+    square = (lambda x, t: ((x - t) ** 2, x - t), lambda dy, d: (2 * dy * d, None))
+    wrong = (square[0], lambda dy, d: (2 * dy * d, 7 * dy))
+    for wrt in ["x"], [0]:
+        assert_gradient(*square, [x, x / 2], wrt=wrt)
+        assert_gradient(*wrong, [x, x / 2], wrt=wrt)
+    finds(*wrong, [x, x / 2], match="of t is wrong", wrt=["t"])
+    with pytest.raises(GradientError, match="t was not checked: wrt names it, and backward return"):
+        assert_gradient(*square, [x, x / 2], wrt=["x", "t"])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("step", [1.0, 1e-4, 1e-7, 1e-8, 1e-14, 1e-30, 1e-300])
+def test_any_first_step_serves(x, step):
+    """Others follow: a step too small for the argument to move is as none."""
+    pair = lambda x: (np.sin(30 * x) / 30, x), lambda dy, x: dy * np.cos(30 * x)
+    assert check(*pair, [x], step=step).ok
+    finds(pair[0], lambda dy, x: 1.001 * pair[1](dy, x), [x], step=step, match="of x is wrong")
+
+
 def test_an_error_survives_pickling(x):
     with pytest.raises(GradientError) as caught:
         check(cube, lambda dy, x: dy, [x])

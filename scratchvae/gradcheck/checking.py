@@ -35,6 +35,8 @@ LEFTOVER = "loss_and_grad's gradient depends on what params.grad held before, or
 NO_GRADIENT = (
     "backward gives no gradient of it: wrt=, or NAME_wrt in a file, says which arguments have one"
 )
+NONE = "wrt names it, and backward returns None in the place of its gradient"
+NO_ARRAY = "it is of type {}: a gradient belongs to an array of float64 or to a float"
 HANGS = (
     "cannot tell: forward returns at these arguments, but not in time when they move. An iteration "
     "must end by itself: limit the number of its rounds."
@@ -211,13 +213,16 @@ def prepared(
                 f"{settings.name}'s backward returns None where the gradient of {names[0]} "
                 "belongs: is its `return` missing?"
             )
-        choices = _with_gradient(settings.name, names, args, given, wrt)
+        choices, wanted = _with_gradient(settings.name, names, args, given, wrt)
+        for i in {i for choice in choices for i in choice if type(args[i]) is float} & wanted:
+            args[i] = np.array(args[i])  # to be moved; `pair` hands it on as a float
+            pair.floats.add(i)
         own = [Block(n, p.value, g) for (n, p), g in zip(parameters, d_parameters, strict=True)]
         blocks = [
             [
                 Block(names[i], args[i], g)
                 for i, g in zip(choice, given, strict=True)
-                if g is not None and (wrt is not None or _floating(args[i]))
+                if g is not None and i in wanted and (wrt is not None or _floating(args[i]))
             ]
             + own
             for choice in choices
@@ -230,9 +235,14 @@ def prepared(
         sizes = _sizes(names, args, y)
         assumed = wrt is None and len(given) < sum(map(_usable, args))
         unchecked = {
-            n: NO_GRADIENT if a.size else "it is empty"
+            n: ("it is empty" if not a.size else NO_GRADIENT if wrt is None else NONE)
             for i, (n, a) in enumerate(zip(names, args, strict=True))
-            if _usable(a) and (n not in WITHOUT_GRADIENT if wrt is None else i in choices[0])
+            if _usable(a) and i in wanted and (wrt is not None or n not in WITHOUT_GRADIENT)
+        }
+        unchecked |= {
+            names[i]: NO_ARRAY.format(getattr(args[i], "dtype", type(args[i]).__name__))
+            for i, g in zip(choices[0], given, strict=True)
+            if g is not None and i in wanted and not _floating(args[i]) and bool(g.any())
         }
         known = [*args, dy, *(a for _, p in parameters for a in (p.value, p.grad))]
         unchecked |= unnamed(owner, known, lambda: pair.forward(*args)[0], limit)
@@ -308,10 +318,12 @@ class _Pair:
     ) -> None:
         self.settings, self.functions, self.parameters = settings, (forward, backward), parameters
         self.names = names
+        self.floats: set[int] = set()  # which arguments are floats, and arrays of one number here
 
     def forward(self, *args: Array) -> tuple[Array, Any]:
         """Return y, as an array, and the cache."""
-        name, result = self.settings.name, self._call("forward", *args)
+        as_given = [float(a) if i in self.floats else a for i, a in enumerate(args)]
+        name, result = self.settings.name, self._call("forward", *as_given)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise InputError(f"{name} returns {_describe(result)}: expected (y, cache)")
         return _as_array(f"y of {name}", result[0]), result[1]
@@ -468,17 +480,25 @@ def _with_gradient(
     args: list[Any],
     given: list[Array | None],
     wrt: Sequence[int | str] | None,
-) -> list[list[int]]:
-    """Return the choices of arguments that the gradients may belong to, the likeliest first."""
-    n = len(given)
+) -> tuple[list[list[int]], set[int]]:
+    """Return the choices of arguments that the gradients may belong to, the likeliest first.
+
+    Then those that are to be checked: `wrt` may name some of as many as there are gradients.
+    """
+    n, wanted = len(given), set(range(len(args)))
     if wrt is not None:
         if unknown := [i for i in wrt if isinstance(i, str) and i not in names]:
             raise InputError(f"wrt names {unknown[0]!r}: expected some of {', '.join(names)}")
         choices = [[names.index(i) if isinstance(i, str) else i for i in wrt]]
+        wanted = set(choices[0])
+        if len(wanted) < n == len(args) and wanted <= set(range(n)):
+            choices = [list(range(n))]
     elif n == len(args):
         choices = [list(range(n))]
     else:
         usable = [i for i, a in enumerate(args) if _usable(a)]
+        if n > len(usable):
+            usable = [i for i, a in enumerate(args) if _usable(a) or type(a) is float]
         likely = [i for i in usable if names[i] not in WITHOUT_GRADIENT]
         some = likely if n == len(likely) else usable
         choices = [list(c) for c in itertools.combinations(some, n)][::-1]  # data comes first
@@ -486,7 +506,8 @@ def _with_gradient(
             choice
             for choice in choices
             if all(
-                g is None or g.shape == args[i].shape for i, g in zip(choice, given, strict=True)
+                g is None or g.shape == np.shape(args[i])
+                for i, g in zip(choice, given, strict=True)
             )
         ]
         choices = (fits or choices[:1])[:10]
@@ -495,7 +516,7 @@ def _with_gradient(
             f"{name}'s backward returns {n} gradients for {len(args)} arguments, {names}: say "
             "which ones with wrt="
         )
-    return choices
+    return choices, wanted
 
 
 def _sizes(names: list[str], args: list[Any], y: Array) -> dict[str, int]:

@@ -249,15 +249,18 @@ class Ladder:
         self.forward, self.moves, self.slack = forward, moves, slack
         self.found: dict[int, tuple[float, Numbers, Numbers] | None] = {}
         self.digits = 0 * forward.y  # what `last_digits` has found
+        # A smaller first step is a later one of the same steps.
+        later = max(0, round(math.log(STEP / forward.step, RATIO)))
+        self.finest, self.coarsest = max(FINEST - later, 0), COARSEST - later
         to_1 = -math.ceil(math.log(1 / (forward.step * moves.unit), RATIO))
-        self.farthest = max(min(FARTHEST, to_1), 3 * FARTHEST)
+        self.farthest = max(min(FARTHEST - later, to_1), 3 * FARTHEST - later)
 
     def rung(self, i: int) -> tuple[float, Numbers, Numbers] | None:
         """Return h, y(h) - y and y(-h) - y of the i-th step; None where y is not defined."""
         if i not in self.found:
             h, x = self.moves.unit * self.forward.step * RATIO**-i, self.moves.x
             h = (x + h) - x  # what x + h adds after rounding: so x itself is not rounded
-            ends = [self.forward.change([self.moves], t) for t in (h, -h)]
+            ends = [self.forward.change([self.moves], t) if h else None for t in (h, -h)]
             self.found[i] = None if ends[0] is None or ends[1] is None else (h, ends[0], ends[1])
         return self.found[i]
 
@@ -269,7 +272,7 @@ class Ladder:
         x, extra = abs(self.moves.x), 0
         if 0 < x < self.moves.unit:
             extra = min(math.ceil(math.log(self.moves.unit / x, RATIO)), FINEST)
-        smaller, larger = range(1, FINEST + extra + 1), range(-1, COARSEST - 1, -1)
+        smaller, larger = range(1, self.finest + extra + 1), range(-1, self.coarsest - 1, -1)
         self.reach()
         return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
 
@@ -312,7 +315,7 @@ class Ladder:
         secant = float((np.maximum(np.abs(up), np.abs(down)) / h @ weights).max())
         return Slope(value, row, parts[0], parts[1], parts[2], parts[3], secant)
 
-    def taken(self, within: int = 3 * FARTHEST) -> list[tuple[float, Numbers, Numbers]]:
+    def taken(self, within: float = -math.inf) -> list[tuple[float, Numbers, Numbers]]:
         """Return the steps taken at which y is defined, the smallest first, up to one of them."""
         some = [self.found[i] for i in sorted(self.found, reverse=True) if i >= within]
         return [rung for rung in some if rung is not None]
@@ -378,7 +381,7 @@ class Ladder:
         So does what is rounded, to fewer digits than a float64 has. What begins to move at a kink,
         or goes on from a leap, does not; and whole numbers are no rounding error.
         """
-        ends = self._first_move(np.ones(self.forward.y.shape, bool), COARSEST)
+        ends = self._first_move(np.ones(self.forward.y.shape, bool), self.coarsest)
         if not ends:
             return False
         landed, later = ends
