@@ -498,7 +498,7 @@ class Model:
     def _told(self) -> list[str]:
         """Return the attributes that `config` tells, or that belong to this package."""
         config = {k: v for k, v in self.config().items() if vars(self).get(k) == v}
-        return [*config, *self.parts, "prior", "_widths", "_layers", "_options", "_stacks"]
+        return [*config, "_layers", "_stacks"]  # of this package's, those that may be plain values
 
     def take_options(self, saved: dict[str, Any], numbers: dict[str, Any] | None) -> None:
         """Set the `free` options as `config` told them, and what `own_numbers` returned.
@@ -509,7 +509,7 @@ class Model:
             checkpoint.take_values(self, numbers, self._told())
         for name in self.free:
             if name in saved:
-                setattr(self, name, checkpoint.unpacked(saved[name], getattr(self, name)))
+                setattr(self, name, checkpoint.unpacked(saved[name]))
         self.check_parts()
 
     def _in_words(self) -> list[tuple[str, str]]:

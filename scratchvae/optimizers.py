@@ -112,8 +112,9 @@ class _Content(pickle.Pickler):
         super().__init__(file)
         self.state = {id(a) for a in state.values()}
 
-    def persistent_id(self, obj: Any) -> str | None:
-        return "saved" if isinstance(obj, Parameter | Parameters) or id(obj) in self.state else None
+    def persistent_id(self, obj: Any) -> bool | None:
+        # None: it is written here.
+        return isinstance(obj, Parameter | Parameters) or id(obj) in self.state or None
 
 
 class SGD(Optimizer):

@@ -526,6 +526,55 @@ def test_the_step_is_that_of_the_function(rng, waves):
     assert report.cause == "factor" or waves > 1e7
 
 
+@pytest.mark.parametrize("waves", [100, 1e4])
+def test_steps_that_resolve_a_wave_decide_against_those_that_leap_over_it(rng, waves):
+    x = rng.standard_normal((B, D))
+    sine = (lambda x: (np.sin(waves * x), x), lambda dy, x: waves * np.cos(waves * x) * dy)
+    for factor in 0.5, 1 / waves:
+        report = verdict_on(sine[0], scaled(sine[1], factor), [x], rng=rng)
+        assert (report.verdict, report.cause) == ("wrong", "factor")
+    report = verdict_on(
+        lambda x: (x + np.sin(waves * x) / waves, x), lambda dy, x: dy, [x], rng=rng
+    )
+    assert report.verdict == "wrong"
+
+
+def test_no_cause_is_found_in_steps_that_leap_over_a_wave(rng):
+    """All but the smallest steps find that sin(3e8 x) does not move, as if a term were missing.
+
+    In some one of 30 draws no step knows a slope that excludes the wrong one.
+    """
+    verdicts = []
+    for _ in range(6):
+        x = rng.standard_normal((B, D))
+        pair = lambda x: (np.sin(3e8 * x), x), lambda dy, x: 3e8 * np.sin(3e8 * x) * dy
+        report = verdict_on(*pair, [x], rng=rng)
+        assert report.cause in ("", "rounding", "curvature", "kink")
+        verdicts.append(report.verdict)
+    assert verdicts.count("wrong") >= 4
+
+
+@pytest.mark.parametrize("x", [6.0, 9.5, 10.0, 12.0, 30.0, 300.0])
+def test_what_is_saturated_is_not_taken_for_what_does_not_depend_on_x(rng, x):
+    """The second output moves only where x comes near 0; until then its slope is not known."""
+
+    def forward(x):
+        return np.array([np.exp(-5 * abs(x[0])), 1 / (1 + np.exp(-4 * abs(x[0])))]), x[0]
+
+    def backward(dy, x):
+        return np.array([4 * dy[1] * np.exp(-4 * x) - 5 * dy[0] * np.exp(-5 * x)])
+
+    assert verdict_on(forward, backward, [np.array([x])], rng=rng).verdict == "cannot tell"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", [355.0, 700.0])
+def test_numbers_whose_squares_overflow_warn_of_nothing(rng, x):
+    exp = (lambda x: (np.exp(x), np.exp(x)), lambda dy, y: dy * y)
+    for factor in 1, 2:
+        verdict_on(exp[0], scaled(exp[1], factor), [np.array([x, 1.0])], rng=rng)
+
+
 def test_what_rounding_hides_is_never_right(rng):
     x = rng.uniform(1, 2, (B, D))
     x[0, 0] = 1.99  # where the largest step does move the last digit

@@ -1453,6 +1453,7 @@ def test_a_layer_that_makes_its_layers_at_each_call_is_tried_once(x):
     for _ in range(3):
         model.loss_and_grad(x)
     assert counted.calls == 3
+    assert model.own_numbers() == {}
 
 
 def test_parts_that_were_not_taken_stay_where_they_are(x):

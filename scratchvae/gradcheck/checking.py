@@ -17,7 +17,7 @@ from scratchvae.errors import InputError
 
 from .comparison import TOLERANCE, Comparison, GradientError, Report, Settings
 from .halves import signature
-from .slopes import PATIENCE, STEP, Block, OutOfTime, patience, time_limit
+from .slopes import LEAST, PATIENCE, STEP, Block, OutOfTime, patience, time_limit
 from .unnamed import unnamed
 
 NOISE = "two calls with the same arguments differ: noise must come in as an argument"
@@ -76,7 +76,8 @@ def check(
     tolerance : float
         The largest relative error of a right slope, beyond what the forward pass leaves open.
     step : float
-        The first step, in units of each argument's own size; others follow where it does not serve.
+        The first step, in units of each argument's own size; others follow where it does not serve,
+        smaller ones, and larger ones up to 50 times.
     directions : int
         How many random directions to try where there are too many coordinates.
     name : str, optional
@@ -406,6 +407,10 @@ def make_settings(
     """Return what a check needs to know besides the functions."""
     if not (tolerance > 0 and step > 0 and directions > 0):
         raise InputError("tolerance, step and directions must be positive")
+    if step < LEAST:
+        raise InputError(
+            f"step is {step:g}: expected at least {LEAST:g}, a few digits above rounding"
+        )
     seed = seed_of(rng)
     # A stream of its own: arguments are often drawn from the same seed, and dy = x hides errors.
     rng_ = np.random.default_rng([seed, *b"gradcheck"])

@@ -174,17 +174,19 @@ class Line:
                 continue
             self.seen[i] = slope
             if self._agrees(slope, self.tolerance):
-                return self._confirmed(slope)
+                return self._confirmed(slope, self._converging(i, falls=2))
             if (hurry or not math.isfinite(self.g)) and self._another():
                 return self._judged(slope, "wrong")
         if not self.seen:
             return self._judged(None, "cannot tell", "domain")
         cancels = self.ladder.last_digits()
-        if cancels:
-            self.seen = {i: s for i in self.seen if (s := self.ladder.slope(i))}
-        best = min(self.seen.values(), key=lambda s: s.width)
+        # By all steps: an output that only the last of them moves is no longer taken for one that
+        # does not depend on x.
+        self.seen = {i: s for i in self.seen if (s := self.ladder.slope(i))}
+        finest = self._best()
+        best = self.seen[finest]
         if self._agrees(best, RESOLVED * self.tolerance, self.floor):
-            return self._confirmed(best)
+            return self._confirmed(best, self._converging(finest, falls=2))
         if not best.row.any() and self.ladder.climbs_stairs():
             return self._judged(best, "cannot tell", "leaps")
         visible = best.row.any() or abs(self.g) * self.moves.unit > self.ladder.forward.tiny
@@ -200,9 +202,9 @@ class Line:
         reason = "cancels" if cancels else "rounding" if rounding else "curvature"
         return self._judged(best, "cannot tell", reason)
 
-    def _confirmed(self, slope: Slope) -> Judged:
+    def _confirmed(self, slope: Slope, coarsest: float = -math.inf) -> Judged:
         # Small steps see nothing of what moves by leaps, as a part in float32 does.
-        if self._another():
+        if self._another(coarsest):
             return self._judged(slope, "cannot tell", "curvature")
         if not slope.row.any():
             self.ladder.reach()
@@ -238,15 +240,44 @@ class Line:
             largest = math.inf if self.ladder.never_moves() else secant
         return slope.width <= max(share * largest, floor)
 
-    def _another(self) -> bool:
+    def _another(self, coarsest: float = -math.inf) -> bool:
         """Tell whether two steps in a row know another slope; a single one may by chance."""
         g = self.g if math.isfinite(self.g) else 0.0
-        pairs = [(a, self.seen[i + 1]) for i, a in self.seen.items() if i + 1 in self.seen]
+        some = {i: s for i, s in self.seen.items() if i >= coarsest}
+        pairs = [(a, some[i + 1]) for i, a in some.items() if i + 1 in some]
         return any(
             100 * max(a.width, b.width, abs(a.value - b.value))
             < min(abs(a.value - g), abs(b.value - g))
             for a, b in pairs
         )
+
+    def _best(self) -> int:
+        """Return which steps know the slope best: those of the narrowest interval.
+
+        Where y comes back to where it was, beyond a peak or after a wave, smaller steps must know,
+        that converge.
+        """
+        best = min(self.seen, key=lambda i: self.seen[i].width)
+        if self.seen[best].distance(0) <= 0 and self.ladder.leaps(best):
+            some = [i for i in self.seen if not self.ladder.leaps(i)]
+            some = [i for i in some if self._converging(i, falls=1) > -math.inf]
+            best = min(some, key=lambda i: self.seen[i].width, default=best)
+        return best
+
+    def _converging(self, best: int, falls: int) -> float:
+        """Return from which steps on the series converges to the best of them, if it does.
+
+        It does where curvature falls so often by ten and more from one step to the next, as that of
+        a wave does once the steps are small beside it. Then it does not matter what larger steps
+        say. Between two leaps there is no such fall.
+        """
+        i, found = best, 0
+        while (s := self.seen.get(i - 1)) and s.consistent and not s.kinked:
+            if s.apart(self.seen[best]):
+                break
+            found += s.curvature > max(10 * self.seen[i].curvature, 4 * s.rounding)
+            i -= 1
+        return i if found >= falls else -math.inf
 
     def _excluded(self) -> bool:
         """Tell whether g lies beyond the best interval, and no step that knows a slope disagrees.
@@ -257,16 +288,18 @@ class Line:
         not what the best one says.
         """
         # [finite-differences-verdict]
-        finest = min(self.seen, key=lambda i: self.seen[i].width)
-        best = self.seen[finest]
+        finest = self._best()
+        best, coarsest = self.seen[finest], self._converging(finest, falls=3)
         evidence = [
             s
             for i, s in self.seen.items()
-            if (s.informed or (s.consistent and (i < finest or s.apart(best))))
+            if i >= coarsest
+            and (s.informed or (s.consistent and (i < finest or s.apart(best))))
             and not (self.many and i < finest and s.kinked)  # kinks farther away
         ]
         # Between two leaps of rounding small steps find a slope of their own.
-        evidence += [s for i, s in self.seen.items() if i < finest and s.apart(best, by=10)]
+        larger = [s for i, s in self.seen.items() if coarsest <= i < finest]
+        evidence += [s for s in larger if s.apart(best, by=10)]
         if not (best.informed or best.consistent):
             return False  # steeper and steeper
         if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
@@ -277,10 +310,7 @@ class Line:
             return outside and (s.value > self.g) == (best.value > self.g)
 
         if best.distance(0) <= 0 and self.ladder.leaps(finest):
-            # y comes back to where it was, beyond a peak or after a wave: smaller steps must know.
-            some = [s for i, s in self.seen.items() if s.informed and not self.ladder.leaps(i)]
-            if not any(map(beyond, some)):
-                return False
+            return False  # no smaller steps know
         standing = best.row.any() and abs(best.value) <= best.width
         if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
             return False  # y stands still to large steps, which leap over all that noise leaves
@@ -313,6 +343,7 @@ class Comparison:
         some = [b for b in blocks if b.value.size]
         self.forward = Forward(evaluate, dy, settings.step, some, [*arrays.values()], settings.rng)
 
+    @np.errstate(all="ignore")  # what overflows is no slope
     def report(self) -> Report:
         """Compare block by block; return the report or raise with the diagnosis."""
         settings = self.settings

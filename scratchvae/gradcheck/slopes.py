@@ -29,6 +29,7 @@ RATIO = 3.7
 # all, it may move much farther; where it is tiny, by about 1.
 FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
+LEAST = 1e-12  # the smallest first step: two smaller ones follow at least, and x + h is not x
 # What may be a last digit of larger numbers, all that is left of them: of numbers up to 4e9 or, in
 # whatever unit, so little of what y changes far away.
 CANCELS, OF_FAR = 2.0**-20, 1e-12
@@ -249,18 +250,17 @@ class Ladder:
         self.forward, self.moves, self.slack = forward, moves, slack
         self.found: dict[int, tuple[float, Numbers, Numbers] | None] = {}
         self.digits = 0 * forward.y  # what `last_digits` has found
-        # A smaller first step is a later one of the same steps.
-        later = max(0, round(math.log(STEP / forward.step, RATIO)))
-        self.finest, self.coarsest = max(FINEST - later, 0), COARSEST - later
+        # A smaller first step leaves out the largest: fewer smaller ones are left.
+        self.finest = max(0, FINEST - max(0, round(math.log(STEP / forward.step, RATIO))))
         to_1 = -math.ceil(math.log(1 / (forward.step * moves.unit), RATIO))
-        self.farthest = max(min(FARTHEST - later, to_1), 3 * FARTHEST - later)
+        self.farthest = max(min(FARTHEST, to_1), 3 * FARTHEST)
 
     def rung(self, i: int) -> tuple[float, Numbers, Numbers] | None:
         """Return h, y(h) - y and y(-h) - y of the i-th step; None where y is not defined."""
         if i not in self.found:
             h, x = self.moves.unit * self.forward.step * RATIO**-i, self.moves.x
             h = (x + h) - x  # what x + h adds after rounding: so x itself is not rounded
-            ends = [self.forward.change([self.moves], t) if h else None for t in (h, -h)]
+            ends = [self.forward.change([self.moves], t) for t in (h, -h)]
             self.found[i] = None if ends[0] is None or ends[1] is None else (h, ends[0], ends[1])
         return self.found[i]
 
@@ -272,7 +272,7 @@ class Ladder:
         x, extra = abs(self.moves.x), 0
         if 0 < x < self.moves.unit:
             extra = min(math.ceil(math.log(self.moves.unit / x, RATIO)), FINEST)
-        smaller, larger = range(1, self.finest + extra + 1), range(-1, self.coarsest - 1, -1)
+        smaller, larger = range(1, self.finest + extra + 1), range(-1, COARSEST - 1, -1)
         self.reach()
         return [0, *smaller, *larger] if self.secant() or not self.rung(0) else [0, *larger]
 
@@ -381,7 +381,7 @@ class Ladder:
         So does what is rounded, to fewer digits than a float64 has. What begins to move at a kink,
         or goes on from a leap, does not; and whole numbers are no rounding error.
         """
-        ends = self._first_move(np.ones(self.forward.y.shape, bool), self.coarsest)
+        ends = self._first_move(np.ones(self.forward.y.shape, bool), COARSEST)
         if not ends:
             return False
         landed, later = ends
