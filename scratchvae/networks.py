@@ -49,6 +49,9 @@ class Dense:
         """
         return None
 
+    def require_width(self, data_dim: int) -> None:
+        """Raise InputError unless rows of data_dim numbers fit the shape of the images."""
+
     def encoder(self, n_in: int, n_out: int) -> Sequential:
         """Return what turns rows of n_in numbers into rows of n_out."""
         return dense([n_in, *self.hidden, n_out], self.activation, **self.own)
@@ -101,6 +104,15 @@ class Conv(Dense):
                 f"divides, and these have {h} by {w} pixels"
             )
         return h, w
+
+    def require_width(self, data_dim: int) -> None:
+        """Raise InputError unless an example has one number for each pixel of its image."""
+        h, w = self.image_shape
+        if data_dim != h * w:
+            raise InputError(
+                f"network is 'conv', and an example has {data_dim} numbers: expected {h * w}, the "
+                f"pixels of an image of {h} by {w} without colours"
+            )
 
     def encoder(self, n_in: int, n_out: int) -> Sequential:
         """Return what turns images in rows of n_in numbers into rows of n_out."""

@@ -136,6 +136,7 @@ class Autoencoder(Model):
         widths = self.widths()
         own = {"rng": self.rng, "backend": self.backend, "dtype": self.dtype}
         build = kind(hidden, activation, image_shape, **own)
+        build.require_width(data_dim)
         if encoder is None:
             encoder = build.encoder(*widths["encoder"])
         if decoder is None:

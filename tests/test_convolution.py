@@ -436,7 +436,7 @@ def test_what_a_layer_cannot_use_is_named(make, message):
         ({"image_shape": (1, 64)}, r"the data are rows of 64 numbers: expected \(N, H, W\)"),
         ({"hidden": ()}, r"expected the channels of a convolution in hidden, not none"),
         ({"hidden": (2,) * 4}, r"halves .* 4 times: expected sides that 16 divides, and .* 8 by 8"),
-        ({"image_shape": (12, 8)}, "the encoder takes 64 numbers: expected images of 12 by 8 pix"),
+        ({"image_shape": (12, 8)}, "has 64 numbers: expected 96, the pixels of an image of 12 by"),
         ({"network": "deep"}, "network is 'deep': expected one of dense, conv"),
         ({"network": ["conv"]}, r"network is \['conv'\]: expected one of dense, conv"),
         (
@@ -450,17 +450,31 @@ def test_what_the_network_cannot_use_is_named(rng, options, message):
         conv_model(rng, **options)
 
 
-def test_what_is_more_than_an_image_is_refused():
-    own = {"network": "conv", "image_shape": (8, 8), "latent_dim": 2}
-    encoder = sv.Linear(74, 4)
-    for options, found in (
-        ({}, "the encoder takes 74"),
-        ({"encoder": encoder}, "the decoder gives 74"),
-    ):
-        with pytest.raises(
-            sv.InputError, match=f"{found} numbers: expected images of 8 by 8 pixels"
-        ):
-            sv.VAE(74, **own, **options)
+@pytest.mark.parametrize("options", [{}, {"encoder": sv.Linear(192, 4, dtype="float64")}])
+def test_colours_that_a_row_holds_beside_the_pixels_are_refused(rng, options):
+    own = {"network": "conv", "image_shape": (8, 8), "latent_dim": 2, "dtype": "float64"}
+    with pytest.raises(sv.InputError) as error:
+        sv.VAE(192, **own, **options)
+    assert str(error.value) == (
+        "network is 'conv', and an example has 192 numbers: expected 64, the pixels of an image of "
+        "8 by 8 without colours"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "width", "found"),
+    [
+        ("encoder", (74, 4), "the encoder takes 74 numbers"),
+        ("decoder", (2, 74), "the decoder gives 74 numbers"),
+    ],
+)
+def test_what_is_more_than_an_image_is_refused(rng, part, width, found):
+    class Wider(sv.VAE):
+        def widths(self):
+            return {**super().widths(), part: width}
+
+    with pytest.raises(sv.InputError, match=f"{found}: expected images of 8 by 8 pixels, and no"):
+        conv_model(rng, Wider)
 
 
 @pytest.mark.parametrize(
