@@ -61,6 +61,8 @@ class Dataset:
         (H, W) or (H, W, C), with the product D; (1, D) for rows of numbers that are no image.
     columns : tuple of str, optional
         The names of the D columns of a table.
+    flat : bool
+        Whether they came as rows of numbers, so that `image_shape` is a guess.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Dataset:
     scale: float
     image_shape: tuple[int, ...]
     columns: tuple[str, ...] | None = None
+    flat: bool = False
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any = None, test: Any = None) -> Dataset:
@@ -525,7 +528,8 @@ def _from_content(name: str, content: Content, of: str = "") -> Dataset:
                 f"{x_test.max()}: expected both in one unit"
             )
         scale = 1.0 if bits and bits_test else 255.0
-    return Dataset(name, x, x_test, y, y_test, scale, image_shape, content.columns)
+    flat = arrays["x"].ndim == 2
+    return Dataset(name, x, x_test, y, y_test, scale, image_shape, content.columns, flat)
 
 
 def _require_same_names(x: Sequence[str] | None, x_test: Sequence[str] | None) -> None:

@@ -790,6 +790,7 @@ def new(
     backend = get_backend(backend, options.noise)
     dataset = datasets.load(options.data)
     run = Run(options, folder, build_trainer(options, dataset, backend, comm=comm))
+    _note_what_is_assumed(options, dataset)
     run._named, run._new = out is not None, True
     return run
 
@@ -972,6 +973,23 @@ def _note_other_names(dataset: Dataset, saved: Sequence[str], out: str | Path) -
                 stacklevel=3,
             )
             return
+
+
+def _note_what_is_assumed(options: Options, dataset: Dataset) -> None:
+    """Say so if rows are perhaps no images, or labels perhaps do not count from 0."""
+    notes = []
+    if options.network == "conv" and dataset.flat:
+        h, w = dataset.image_shape
+        notes.append(f"rows of {dataset.data_dim} numbers are taken as images of {h} by {w}")
+    if options.conditional:
+        trained = np.asarray(dataset.train_labels)
+        missing = np.setdiff1d(np.arange(_classes(dataset)), trained).tolist()
+        some = ", ".join(map(str, missing[:5]))
+        more = f" and {len(missing) - 5:,} more" * (len(missing) > 5)
+        if missing:
+            notes.append(f"classes count from 0, and these have no training example: {some}{more}")
+    for note in notes:
+        warnings.warn(f"{dataset.name}: {note}", InputWarning, stacklevel=3)
 
 
 def resume(out: str | Path, *, backend: str | Backend = "numpy", **changes: Any) -> Run:

@@ -625,6 +625,28 @@ def test_a_resumed_run_reaches_the_same_parameters():
 
 
 @pytest.mark.usefixtures("_folder")
+@pytest.mark.parametrize(
+    ("y", "y_test", "missing"),
+    [
+        ([1, 2, 3], [1], "0"),
+        ([0, 1, 2], [7], "3, 4, 5, 6, 7"),
+        ([0, 1, 9], [2], "2, 3, 4, 5, 6 and 2 more"),
+        ([0, 1, 2], [2], None),
+    ],
+)
+def test_classes_without_training_examples_are_named(rng, capsys, y, y_test, missing):
+    x = rng.random((30, 9))
+    np.savez("gaps.npz", x=x, y=y * 10, x_test=x[:1], y_test=y_test)
+    options = ["--epochs", "1", "--hidden", "3", "--latent", "1", "--json", "--out", "r"]
+    assert main(["train", "gaps.npz", *options, "--conditional"]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    of = "scratchvae train: note: gaps.npz: classes count from 0, and these have no training "
+    assert notes == ([] if missing is None else [f"{of}example: {missing}"])
+    assert main(["train", "gaps.npz", *options[:-1], "without"]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_folder")
 def test_other_data_may_lack_some_of_the_classes(rng):
     np.savez("all.npz", x=rng.random((50, 9)), y=np.arange(50) % 5)
     np.savez("some.npz", x=rng.random((50, 9)), y=np.arange(50) % 2)

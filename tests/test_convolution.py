@@ -495,3 +495,20 @@ def test_data_that_the_network_cannot_take_are_refused_in_one_sentence(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (20, 4, 4)])
+def test_rows_that_are_taken_as_images_are_noted(capsys, tmp_path, monkeypatch, rng, shape):
+    monkeypatch.chdir(tmp_path)
+    np.save("my.npy", rng.random(shape))
+    options = ["--epochs", "1", "--latent", "1", "--device", "cpu", "--json"]
+    assert main(["train", "my.npy", "--network", "conv", *options, "--out", "conv"]) == 0
+    note = "note: my.npy: rows of 16 numbers are taken as images of 4 by 4\n"
+    assert capsys.readouterr().err == f"scratchvae train: {note}" * (shape == (20, 16))
+    assert main(["train", "my.npy", *options, "--out", "dense"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_digits_are_known_to_be_images(recwarn):
+    sv.run.new(sv.run.Options("digits", network="conv"))
+    assert not recwarn.list
