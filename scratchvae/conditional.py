@@ -172,4 +172,6 @@ class ConditionalVAE(VAE):
 
 def _on_host(labels: Any) -> Any:
     """Return labels that are an array, on a device perhaps, as NumPy's, and others as they are."""
-    return on_host(labels) if hasattr(labels, "__dlpack__") else labels
+    # NumPy's own stay, since a mask would be lost, under which there are no labels.
+    own = isinstance(labels, np.ndarray)
+    return on_host(labels) if hasattr(labels, "__dlpack__") and not own else labels

@@ -165,8 +165,9 @@ def check_labels(name: str, labels: Any, n: int, classes: int) -> Any:
     Raises
     ------
     InputError
-        If there are none, or they are not integers from 0 to `classes` - 1.
+        If there are none, or they are masked or not integers from 0 to `classes` - 1.
     """
+    require_unmasked(f"{name} is", labels)
     one = f"an integer from 0 to {classes - 1}"
     if labels is None:
         raise InputError(f"{name} are missing: expected {one} for each of {n} examples")

@@ -243,6 +243,7 @@ def test_shares_of_a_batch_add_to_the_whole(rng):
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-14)
 
 
+MASKED = np.ma.array([0, 1, 2, 3] * 2, mask=[1, 0, 0, 0] * 2)
 WRONG = [
     (lambda m, x: m.loss_and_grad(x), "labels are missing: expected an integer from 0 to 3"),
     (lambda m, x: m.encode(x), "labels are missing"),
@@ -252,6 +253,11 @@ WRONG = [
     (lambda m, x: m.loss_and_grad(x, None, 4), "labels is 4: expected an integer from 0 to 3"),
     (lambda m, x: m.encode(x, [0, 1, 2, 3, 4, 0, 0, 0]), "found 4 in labels: expected an integer"),
     (lambda m, x: m.encode(x, [-1] * 8), "found -1 in labels: expected an integer from 0 to 3"),
+    (lambda m, x: m.rows(x, MASKED), "labels is a masked array: expected one without a mask, so"),
+    (lambda m, x: m.loss_and_grad(x, None, MASKED), "labels is a masked array: expected one wi"),
+    (lambda m, x: m.decode(np.ones((8, 3)), MASKED), "labels is a masked array: expected one wi"),
+    (lambda m, x: m.sample(8, label=MASKED), "label is a masked array: expected one without a"),
+    (lambda m, x: m.sample(8, label=np.ma.masked), "label is a masked array: expected one with"),
     (lambda m, x: m.encode(x, [0, 1]), r"labels has shape \(2,\) and type int64: expected an"),
     (lambda m, x: m.encode(x, [0.0] * 8), r"labels has shape \(8,\) and type float64"),
     (lambda m, x: m.encode(x, np.ones((8, 4), int)), r"labels has shape \(8, 4\)"),
