@@ -144,6 +144,14 @@ class ConditionalVAE(VAE):
         z = self.as_batch("z", z, self.latent_dim)
         return self.likelihood.mean(self.decoder.forward(self._with_labels(z, labels))[0])
 
+    def mean_code(self, x: Any, labels: Any = None) -> Array:
+        """Return the mean mu (B, Z) of q(z|x, y)."""
+        return super().mean_code(self.as_rows(x, labels))
+
+    def codes(self, x: Any, eps: Any = None, labels: Any = None) -> Array:
+        """Return draws z from q(z|x, y) by the noise eps, as `VAE.codes` does."""
+        return super().codes(self.as_rows(x, labels), eps)
+
     def reconstruct(self, x: Any, labels: Any = None) -> Array:
         """Return the decoded mean codes of x, (B, D), each with the label of its x."""
         return super().reconstruct(self.as_rows(x, labels))

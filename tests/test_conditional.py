@@ -1,5 +1,6 @@
 """The conditional VAE: the label reaches encoder and decoder, and goes with its row everywhere."""
 
+import inspect
 import json
 import sys
 
@@ -214,12 +215,23 @@ def test_every_method_takes_labels_or_rows(rng):
     equal(model.encode(x, labels), model.encode(rows))
     equal(model.reconstruct(x, labels), model.reconstruct(rows))
     equal(model.reconstruct(rows), model.decode(model.mean_code(rows), labels))
+    equal(model.mean_code(x, labels), model.mean_code(rows))
+    equal(model.codes(x, eps, labels), model.codes(rows, eps))
     mu, logvar = model.encode(rows)
     # One product and one sum.
     np.testing.assert_allclose(model.codes(rows, eps), mu + np.exp(logvar / 2) * eps, rtol=1e-14)
     equal(model.decode(z, 3), model.decode(z, [3] * 8))
     assert not np.array_equal(model.decode(z, 3), model.decode(z, 2))
     assert not np.array_equal(model.encode(x, 3), model.encode(x, 2))
+
+
+def test_labels_stand_where_the_guide_says():
+    for name in ("encode", "codes", "mean_code", "decode", "reconstruct", "forward"):
+        first, *others = list(inspect.signature(getattr(sv.ConditionalVAE, name)).parameters)[1:]
+        assert first in ("x", "z")
+        assert others == ["eps"] * (name in ("codes", "forward")) + ["labels"]
+    found = inspect.signature(sv.ConditionalVAE.loss_and_grad).parameters
+    assert list(found) == ["self", "x", "eps", "labels", "batch_size"]
 
 
 def test_without_noise_it_draws_its_own(rng):
@@ -247,6 +259,8 @@ MASKED = np.ma.array([0, 1, 2, 3] * 2, mask=[1, 0, 0, 0] * 2)
 WRONG = [
     (lambda m, x: m.loss_and_grad(x), "labels are missing: expected an integer from 0 to 3"),
     (lambda m, x: m.encode(x), "labels are missing"),
+    (lambda m, x: m.codes(x), "labels are missing"),
+    (lambda m, x: m.mean_code(x), "labels are missing"),
     (lambda m, x: m.decode(np.ones((2, 3))), "labels are missing"),
     (lambda m, x: m.reconstruct(x), "labels are missing"),
     (lambda m, x: m.rows(x), "labels are missing"),
