@@ -137,6 +137,16 @@ def test_a_narrow_component_far_from_zero_keeps_its_digits_in_float32(rng):
     np.testing.assert_allclose(dz, -nearest * precision, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize("ratio", [1e3, 1e5, 1e7])
+def test_the_error_of_the_square_is_what_the_derivation_says(rng, ratio):
+    prior, eps = sv.MixturePrior(1, 1), rng.normal(size=(50, 1))
+    prior.mean.value[...], prior.logvar.value[...] = ratio, 0
+    expected = stats.norm.logpdf(ratio + eps, ratio)[:, 0]
+    # 1e-10 nats at 1e3 and 0.01 at 1e7, with the larger eps some three times that.
+    atol = 3e-16 * ratio**2
+    np.testing.assert_allclose(prior.log_density(ratio + eps)[0], expected, rtol=0, atol=atol)
+
+
 def test_codes_and_weights_too_far_for_a_float_are_no_nan(rng):
     prior = mixture(rng)
     prior.logits.value[...] = [-2000, 0, 2000, 1999]
