@@ -21,7 +21,7 @@ import numpy as np
 
 from . import parallel
 from .backend import Array, asnumpy
-from .errors import InputError, RanksDifferError, check_count
+from .errors import InputError, RanksDifferError, check_count, on_one_line
 from .parallel import LossAndGrad, adds_up, identity, in_parts, part_of, share, switches
 from .vae import Autoencoder, Terms
 
@@ -98,24 +98,25 @@ class Ranks:
             return
         first, *others = self._gather({name: str(value) for name, value in values().items()})
         for rank, other in enumerate(others, 1):
-            for name, value in first.items():
-                if other.get(name) != value:
-                    raise AgreedError(
-                        f"rank {rank} was given other values than rank 0: {name} is "
-                        f"{other.get(name)} there and {value} here; expected the same on each"
-                    )
+            for name in _different(first, other):
+                raise AgreedError(
+                    f"rank {rank} was given other values than rank 0: {name} is "
+                    f"{other.get(name)} there and {first.get(name)} here; expected the same on each"
+                )
 
-    def require_same_state(self, digest: Callable[[], str], when: str) -> None:
-        """Raise RanksDifferError, on every rank, unless the digests of all are equal."""
+    def require_same_state(self, values: Callable[[], Mapping[str, Any]], when: str) -> None:
+        """Raise RanksDifferError, on every rank, naming all values that are not the same on all."""
         if self.size == 1:
             return
-        first, *others = self._gather(digest())
-        different = [str(rank) for rank, other in enumerate(others, 1) if other != first]
-        if different:
+        first, *others = self._gather({name: str(value) for name, value in values().items()})
+        different = {str(rank): _different(first, other) for rank, other in enumerate(others, 1)}
+        if ranks := [rank for rank, names in different.items() if names]:
+            names = dict.fromkeys(name for names in different.values() for name in names)
             raise RanksDifferError(
-                f"{when}: the parameters of rank {', '.join(different)} are not those of rank 0 "
-                "any more, as after a fault of the memory or the network, or where the machines "
-                "are of different kinds"
+                f"{when}: rank 0 no longer agrees with rank {', '.join(ranks)} on "
+                f"{on_one_line(names)}; the cause may be what one rank alone did, as in a "
+                "callback or a schedule, a fault of the memory or the network, or machines of "
+                "different kinds"
             )
 
     @contextmanager
@@ -193,6 +194,11 @@ class Ranks:
                 yield lambda x, eps, batch_size: loss_and_grad(x, eps)
             else:
                 yield _Sum(self, model, loss_and_grad)
+
+
+def _different(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Return the names whose values are not the same."""
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
 class _Exchange:

@@ -222,7 +222,7 @@ class Trainer:
             Called after each step with its terms, and after each epoch with its metrics.
         progress : bool
             Whether to show a bar, on standard error or, where ipywidgets is installed, in the
-            notebook.
+            notebook; of many ranks the first shows it.
 
         Raises
         ------
@@ -246,7 +246,8 @@ class Trainer:
         if self._advice and not self.epoch and not self.batch:
             warnings.warn(self._advice, InputWarning, stacklevel=3)  # above errstate's wrapper
         callbacks = on_step, on_epoch
-        shown = self._with_bar(epochs, *callbacks) if progress else nullcontext(callbacks)
+        bar = progress and self.ranks.first
+        shown = self._with_bar(epochs, *callbacks) if bar else nullcontext(callbacks)
         with blas_threads(self.model, self.batch_size), shown as (on_step, on_epoch):
             while self.epoch < epochs and not self._stopped():
                 self._run_epoch(on_step)
@@ -297,7 +298,7 @@ class Trainer:
                     changed = asked != self.ranks.asked_about(self.model, self.batch_size)
                     going = self.batch < self.batches_per_epoch and not self._stopped(changed)
         self.check()
-        self.ranks.require_same_state(self._digest, f"epoch {self.epoch + 1}")
+        self.ranks.require_same_state(self._of_an_epoch, f"epoch {self.epoch + 1}")
 
     def _now(self) -> float:
         """Return the time in epochs."""
@@ -464,15 +465,28 @@ class Trainer:
         values = self._course() | {"epochs": epochs}
         model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
         values |= {"model": model, "data": self.dataset.fingerprint()}
-        lr = self.schedule(self.epoch) if self.schedule else self.optimizer.lr
-        values |= {"optimizer": type(self.optimizer).__name__, "lr": lr}
-        return values | {"parameters and random state": self._digest()}
+        values |= {f"model.{k}": v for k, v in self.model.config().items()}
+        values |= {"optimizer": type(self.optimizer).__name__} | self._of_an_epoch()
+        for name, schedule in ("lr", self.schedule), ("model.beta", self.beta_schedule):
+            if schedule:
+                values[name] = schedule(self._now())
+        return values
 
-    def _digest(self) -> str:
-        """Return a SHA-256 of what a step changes: parameters, optimizer's and random state."""
-        arrays = {"params": self.model.params.value, **self.optimizer.state}
-        rng = self.model.rng.bit_generator.state
-        return checkpoint.digest(arrays, repr((self.epoch, self.batch, self.optimizer.steps, rng)))
+    def _of_an_epoch(self) -> dict[str, Any]:
+        """Return by name what has to be the same on every rank whenever an epoch ends.
+
+        Not only what a step changes, in SHA-256: all ranks take the same gradient, so that these
+        agree where beta does not.
+        """
+        model, optimizer, digest = self.model, self.optimizer, checkpoint.digest
+        options = {k: v for k, v in model.config().items() if k in model.free}
+        values = {f"model.{k}": v for k, v in (options | model.own_numbers()).items()}
+        values |= {"lr": optimizer.lr}
+        values |= {f"optimizer.{k}": v for k, v in optimizer.options().items()}
+        values |= {"epoch": self.epoch, "batch": self.batch, "step": optimizer.steps}
+        values["parameters"] = digest({"params": model.params.value}, "")
+        values["optimizer's state"] = digest(optimizer.state, "")
+        return values | {"random state": digest({}, repr(model.rng.bit_generator.state))}
 
     def _finish_epoch(self) -> dict[str, float]:
         metrics: dict[str, float] = {"epoch": self.epoch + 1}

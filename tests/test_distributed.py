@@ -6,6 +6,7 @@ That MPI's own ranks do: test_distributed_mpi.py.
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def dataset(rng):
 
 def trainer(dataset, seed, comm=None, *, shards=0, kind=sv.VAE, dtype="float64", **options):
     """Return a trainer whose batches have 17 rows, the last one 2: fewer than 4 ranks."""
-    of_model = {k: options.pop(k) for k in ("samples", "classes", "backend") if k in options}
+    names = "samples", "classes", "backend", "activation", "likelihood", "beta", "free_bits"
+    of_model = {k: options.pop(k) for k in names if k in options}
     model = kind(12, (9,), 3, dtype=dtype, rng=seed, **of_model)
     how = {"batch_size": 17, "seed": seed, "comm": comm, "shards": shards}
     return Trainer(model, sv.Adam(model.params, 1e-2), dataset, **(how | options))
@@ -244,7 +246,11 @@ def test_a_run_in_shards_does_not_go_on_in_another_number_of_them(dataset, seed)
 # --- what differs between ranks
 
 
-@pytest.mark.parametrize("what", ["parameter", "optimizer", "rng"])
+@pytest.mark.parametrize(
+    "what",
+    ["parameters", "optimizer's state", "random state", "lr", "optimizer.eps", "model.beta",
+     "model.weight"],
+)  # fmt: skip
 def test_ranks_that_come_apart_end_the_run_on_all_of_them(what, dataset, seed):
     def run(comm):
         t = trainer(dataset, seed, comm)
@@ -252,20 +258,34 @@ def test_ranks_that_come_apart_end_the_run_on_all_of_them(what, dataset, seed):
         def spoil(terms):
             last = t.batch == t.batches_per_epoch  # so that no step follows, which would spread it
             if comm.rank == 1 and t.epoch == 1 and last:
-                if what == "parameter":
+                if what == "parameters":
                     t.model.params.value[3] = np.nextafter(t.model.params.value[3], 9)  # one bit
-                elif what == "optimizer":
+                elif what == "optimizer's state":
                     next(iter(t.optimizer.state.values()))[0] += 1e-12
+                elif what == "random state":
+                    t.model.sample(3)
                 else:
-                    t.model.rng.random()
+                    owner = {"model": t.model}.get(what.split(".")[0], t.optimizer)
+                    setattr(owner, what.split(".")[-1], 0.5)
 
         t.run(3, on_step=spoil)
 
     for error in on_ranks(3, run):
         assert isinstance(error, RanksDifferError)
-        assert str(error).startswith(
-            "epoch 2: the parameters of rank 1 are not those of rank 0 any more, as after a fault"
+        assert str(error) == (
+            f"epoch 2: rank 0 no longer agrees with rank 1 on {what}; the cause may be what one "
+            "rank alone did, as in a callback or a schedule, a fault of the memory or the network, "
+            "or machines of different kinds"
         )
+
+
+def test_all_that_ranks_do_not_agree_on_any_more_is_named():
+    def run(comm):
+        held = {"parameters": comm.rank > 0, "lr": comm.rank == 2, "step": 4}
+        Ranks(comm).require_same_state(lambda: held, "epoch 1")
+
+    for error in on_ranks(3, run):
+        assert "rank 0 no longer agrees with rank 1, 2 on parameters, lr;" in str(error)
 
 
 def test_a_run_that_came_apart_leaves_its_last_good_epoch(dataset, seed, tmp_path, rng):
@@ -299,6 +319,10 @@ DIFFERENT = {
     "shards": lambda d: {"shards": 8},
     "binarize": lambda d: {"binarize": "threshold"},
     "examples": lambda d: other(d.train[:50], d.test),
+    "model.beta": lambda d: {"beta": 4.0},
+    "model.free_bits": lambda d: {"free_bits": 0.5},
+    "model.activation": lambda d: {"activation": "tanh"},
+    "model.likelihood": lambda d: {"likelihood": "gaussian"},
 }
 
 
@@ -315,6 +339,48 @@ def test_ranks_with_different_data_or_options_all_raise_the_same_sentence(what, 
     assert str(found[0]).startswith(f"rank 1 was given other values than rank 0: {what} is ")
 
 
+@pytest.mark.parametrize(
+    ("what", "change", "there", "here"),
+    [
+        ("model.beta", lambda t: setattr(t, "beta_schedule", sv.constant(4.0)), 4.0, 1.0),
+        ("model.weight", lambda t: setattr(t.model, "weight", 2.0), 2.0, None),
+        ("optimizer.eps", lambda t: setattr(t.optimizer, "eps", 0.1), 0.1, 1e-8),
+        ("lr", lambda t: setattr(t, "schedule", sv.constant(0.1)), 0.1, 0.01),
+        ("step", lambda t: setattr(t.optimizer, "steps", 3), 3, 0),
+    ],
+)
+def test_what_is_set_by_hand_on_one_rank_is_found(what, change, there, here, dataset, seed):
+    """Where all ranks take the same gradient, their parameters would not tell of another beta."""
+
+    def run(comm):
+        t = trainer(dataset, seed, comm)
+        if comm.rank:
+            change(t)
+        t.run(1)
+
+    assert {str(error) for error in on_ranks(2, run)} == {
+        f"rank 1 was given other values than rank 0: {what} is {there} there and {here} here; "
+        "expected the same on each"
+    }
+
+
+def test_a_schedule_holds_on_ranks_that_began_with_other_betas(dataset, seed):
+    options = {"dataset": dataset, "seed": seed, "beta_schedule": sv.warm_up(1.0, 2)}
+    all_well(on_ranks(2, lambda comm: trainer(comm=comm, beta=1.0 + comm.rank, **options).run(1)))
+
+
+def test_a_bar_is_shown_by_the_first_rank_alone(dataset, seed, monkeypatch):
+    bars = []
+
+    def bar(**options):
+        bars.append(options)
+        return MagicMock()
+
+    monkeypatch.setattr("tqdm.auto.tqdm", bar)
+    all_well(on_ranks(3, lambda comm: trainer(dataset, seed, comm).run(1, progress=True)))
+    assert len(bars) == 1
+
+
 def test_ranks_that_want_another_number_of_epochs_all_raise_the_same_sentence(dataset, seed):
     found = on_ranks(2, lambda comm: trainer(dataset, seed, comm).run(1 + comm.rank))
     assert {str(error) for error in found} == {
@@ -324,14 +390,13 @@ def test_ranks_that_want_another_number_of_epochs_all_raise_the_same_sentence(da
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all(dataset, seed):
-    def not_finite(self, *args, **options):
-        return sv.VAE.loss_and_grad(self, *args, **options)._replace(loss=np.nan)
-
     def run(comm):
-        t = trainer(dataset, seed, comm)
-        if comm.rank == 1:
-            t.model.__class__ = type("VAE", (sv.VAE,), {"loss_and_grad": not_finite})
-        t.run(1)
+        class Model(sv.VAE):
+            def loss_and_grad(self, *args, **options):
+                terms = super().loss_and_grad(*args, **options)
+                return terms._replace(loss=np.nan) if comm.rank == 1 else terms
+
+        trainer(dataset, seed, comm, kind=Model).run(1)
 
     for error in on_ranks(2, run):
         assert isinstance(error, NonFiniteError)
