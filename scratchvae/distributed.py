@@ -52,8 +52,13 @@ class Ranks:
 
     def __init__(self, comm: Any = None, shards: int = 0) -> None:
         wanted = ("rank", "size", "allgather", "Allreduce", "Alltoall", "Allgather")
-        if comm is not None and not all(hasattr(comm, name) for name in wanted):
-            raise InputError(f"comm is {comm!r}: expected a communicator such as MPI.COMM_WORLD")
+        # MPI.COMM_NULL is false, and where it is asked for one of these MPI raises its own error.
+        usable = bool(comm) and all(hasattr(comm, name) for name in wanted)
+        if comm is not None and not usable:
+            raise InputError(
+                f"comm is {comm!r}: expected a communicator such as MPI.COMM_WORLD, of which this "
+                "process is a rank"
+            )
         self.comm, self.shards = comm, check_count("shards", shards)
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size

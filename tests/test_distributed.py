@@ -426,7 +426,15 @@ def test_shards_that_the_ranks_do_not_divide_are_refused(dataset, seed):
 
 
 def test_what_is_no_communicator_is_refused(dataset, seed):
-    for comm in 4, "MPI", object():
+    class Null:  # as MPI.COMM_NULL
+        def __bool__(self):
+            return False
+
+        @property
+        def rank(self):
+            raise RuntimeError("Invalid communicator, error stack")
+
+    for comm in 4, 0, "MPI", object(), Null():
         with pytest.raises(sv.InputError, match=r"^comm is .*: expected a communicator such as"):
             trainer(dataset, seed, comm)
 
