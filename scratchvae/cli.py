@@ -8,6 +8,8 @@ broke down, 130 stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 nobody r
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import json
 import math
 import os
@@ -18,7 +20,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import (
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,6 +83,7 @@ from .vae import Terms
 
 OPTIONS = tuple(field.name for field in fields(Options))
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+PATIENCE = 5  # s for the first rank to speak in, where MPI cannot tell what the others have to say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,26 +103,32 @@ def _main(argv: Sequence[str] | None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
-    words = sys.argv[1:] if argv is None else argv
+    words, said = sys.argv[1:] if argv is None else argv, io.StringIO()
+    # argparse takes a beginning of the word, too.
+    of_ranks = any("--distributed".startswith(w) for w in words if w.startswith("--di"))
+    rank = distributed.launched("RANK") if of_ranks else None
     try:
-        # All ranks of mpiexec read the same words, so the first says what is wrong with them.
-        other = "--distributed" in words and bool(distributed.launched("RANK"))
-        with _quiet(other):
+        # Ranks of mpiexec say together what is wrong with their words, which may be the same.
+        with _quiet(bool(rank)), nullcontext() if rank is None else redirect_stderr(said):
             args = _parsed(argv)
     except KeyboardInterrupt:
         return 130
     except (SystemExit, OSError) as end:
-        if other:
-            return 0  # a 2 could end the first before it has spoken
-        # The help, to somebody who may be gone, or to a disk that may be full.
-        error = _silence() or end
-        if isinstance(error, SystemExit):
-            raise
-        if isinstance(error, BrokenPipeError):
-            return 141
-        with suppress(OSError):
-            print(f"scratchvae: {_refusal(error)}", file=sys.stderr)
-        return 2
+        if rank and not said.getvalue():
+            return 0  # the first shows the help
+        if not said.getvalue():
+            # The help, to somebody who may be gone, or to a disk that may be full.
+            error = _silence() or end
+            if isinstance(error, SystemExit):
+                raise
+            if isinstance(error, BrokenPipeError):
+                return 141
+            with suppress(OSError):
+                print(f"scratchvae: {_refusal(error)}", file=sys.stderr)
+            return 2
+        refused = said.getvalue().strip().partition(": ")[2]
+        run = functools.partial(_train_on_ranks, refused=refused)
+        args = argparse.Namespace(command="train", run=run)
 
     def complain(sentence: object) -> None:
         with suppress(OSError):  # nobody listens any more
@@ -222,19 +238,26 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def train(args: argparse.Namespace) -> int:
     """Train a model, or resume a run; write checkpoints, metrics and figures."""
-    if args.data is not None and args.data_option is not None:
-        raise InputError(f"--data: {args.data} is named already: expected one of the two")
-    if args.other_data and not args.resume:
-        raise InputError("--other-data: it is of --resume, and a new run takes any data")
-    args.data = args.data_option if args.data is None else args.data
     if args.distributed:
         return _train_on_ranks(args)
+    if (size := distributed.launched("SIZE") or 1) > 1:
+        warnings.warn(
+            f"this is one of {size} processes of mpiexec and trains by itself: expected "
+            "--distributed on each, if they are to train one model",
+            InputWarning,
+            stacklevel=2,
+        )
     with ExitStack() as stack:
         return _train(_run(args, stack), args)
 
 
 def _run(args: argparse.Namespace, stack: ExitStack, comm: Any = None) -> Run:
     """Return the run that the options ask for, its folder held by the first rank."""
+    if args.data is not None and args.data_option is not None:
+        raise InputError(f"--data: {args.data} is named already: expected one of the two")
+    if args.other_data and not args.resume:
+        raise InputError("--other-data: it is of --resume, and a new run takes any data")
+    args.data = args.data_option if args.data is None else args.data
     given = {k: v for k in OPTIONS if (v := getattr(args, k)) is not None}
     backend, first = backend_of(args.device), comm is None or comm.rank == 0
     if not args.resume:
@@ -257,8 +280,11 @@ def _run(args: argparse.Namespace, stack: ExitStack, comm: Any = None) -> Run:
     return run
 
 
-def _train_on_ranks(args: argparse.Namespace) -> int:
-    """Train as one of the processes of mpiexec, of which the first prints and writes."""
+def _train_on_ranks(args: argparse.Namespace, refused: str = "") -> int:
+    """Train as one of the processes of mpiexec, of which the first prints and writes.
+
+    If the options could not be read, `refused` says why: the others wait, and all end together.
+    """
     from threadpoolctl import threadpool_limits
 
     def say(error: Exception) -> str:
@@ -266,10 +292,13 @@ def _train_on_ranks(args: argparse.Namespace) -> int:
 
     try:
         comm = distributed.world()
-    except InputError:
-        if distributed.launched("RANK"):
-            return 0
-        raise
+    except InputError as error:
+        distributed.end_waiting()
+        where = ""
+        if other := distributed.launched("RANK"):
+            time.sleep(PATIENCE)  # the first says it and ends all, if it has no MPI either
+            where = f"rank {other}: "
+        raise InputError(f"{where}{refused or error}") from None
     rank = comm.rank  # it cannot be asked for when MPI has ended
     try:
         with (
@@ -278,6 +307,8 @@ def _train_on_ranks(args: argparse.Namespace) -> int:
             ExitStack() as stack,
         ):
             with distributed.Ranks(comm).together(say):
+                if refused:
+                    raise InputError(refused)
                 run = _run(args, stack, comm)
             code = _train(run, args)
     except (distributed.AgreedError, NonFiniteError, RanksDifferError):

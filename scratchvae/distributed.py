@@ -11,6 +11,7 @@ that the sum over the ranks is the mean, also where a batch does not divide.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -382,6 +383,17 @@ def end_all() -> None:
         from mpi4py.run import set_abort_status
 
         set_abort_status(2)
+
+
+def end_waiting() -> None:
+    """Let the end of this process, which has no MPI, end those that wait for it in ``MPI_Init``.
+
+    Open MPI's ``mpiexec`` ends them where an exit code is not 0. That of MPICH has to be told, by a
+    line of the protocol PMI-1.
+    """
+    if (fd := os.environ.get("PMI_FD", "")).isdecimal():
+        # At the very end: the sentence that says why comes first.
+        atexit.register(os.write, int(fd), b"cmd=abort exitcode=2\n")
 
 
 def leave(comm: Any) -> None:

@@ -3,6 +3,8 @@
 That MPI's own ranks do: test_distributed_mpi.py.
 """
 
+import os
+import subprocess
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -558,32 +560,101 @@ def test_an_mpi_that_reads_the_device_is_recognised():
 def test_without_mpi4py_one_sentence_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    for rank, code in (None, 2), ("0", 2), ("1", 0):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    for rank, where in (None, ""), ("0", ""), ("1", "rank 1: "):
         if rank is not None:
             monkeypatch.setenv("PMI_RANK", rank)
-        assert cli.main(["train", "--distributed"]) == code
-        sentence = (
-            "scratchvae train: mpi4py is not installed: expected it with an MPI library, as after "
-            "pip install mpi4py mpich\n"
+        assert cli.main(["train", "--distributed"]) == 2
+        assert capsys.readouterr().err == (
+            f"scratchvae train: {where}mpi4py is not installed: expected it with an MPI library, "
+            "as after pip install mpi4py mpich\n"
         )
-        assert capsys.readouterr().err == ("" if code == 0 else sentence)
+    assert waits == [cli.PATIENCE]  # of rank 1: the first would have ended all by now
 
 
-def test_a_misspelt_option_is_said_once(monkeypatch, capsys):
-    words = ["train", "--distributed", "--latnt", "3"]
-    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(words)
-    assert "did you mean --latent?" in capsys.readouterr().err
+def test_the_mpiexec_of_mpich_is_told_last_that_a_rank_without_mpi_has_ended():
+    """Or the others would wait for it in MPI_Init for ever."""
+    out, into = os.pipe()  # what mpiexec reads, and here standard error as well
+    code = (
+        "import sys; sys.modules['mpi4py'] = None; from scratchvae import cli; "
+        "sys.exit(cli.main(['train', '--distributed']))"
+    )
+    job = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PMI_RANK": "0", "PMI_FD": str(into)},
+        pass_fds=[into],
+        stderr=into,
+        timeout=60,
+    )
+    os.close(into)
+    with open(out) as read:
+        first, last = read.read().splitlines()
+    assert job.returncode == 2
+    assert first.startswith("scratchvae train: mpi4py is not installed")
+    assert last == "cmd=abort exitcode=2"
+
+
+MISSPELT = "unrecognized arguments: --latnt; did you mean --latent? (see scratchvae --help)"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--distributed", "--latnt", "3"], MISSPELT),
+        (["--distrib", "--latnt", "3"], MISSPELT),
+        (
+            ["--distributed", "x.npy", "--data", "y.npy"],
+            "--data: x.npy is named already: expected one of the two",
+        ),
+    ],
+)
+def test_a_misspelt_option_is_said_once(monkeypatch, capsys, words, sentence):
+    """By the first rank, after all have met, as one of them may have no error."""
+    words = ["train", *words]
+    for rank in 0, 1:
+        comm = MagicMock(rank=rank, size=2, allgather=lambda value: [value, value])
+        comm.Split_type.return_value.size = 2
+        mpi4py_of(monkeypatch, comm)
+        monkeypatch.setenv("OMPI_COMM_WORLD_RANK", str(rank))
+        assert cli.main(words) == (0 if rank else 2)
+        assert capsys.readouterr().err == ("" if rank else f"scratchvae train: {sentence}\n")
+        comm.Barrier.assert_called_once()
+
+
+def test_a_rank_without_mpi_says_itself_that_an_option_is_misspelt(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    assert cli.main(words) == 0
-    assert capsys.readouterr().err == ""
+    assert cli.main(["train", "--distributed", "--latnt", "3"]) == 2
+    assert capsys.readouterr().err == f"scratchvae train: rank 1: {MISSPELT}\n"
+
+
+def test_the_help_is_shown_by_the_first_rank_alone(monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", "--distributed", "--help"])
+    assert "usage:" in capsys.readouterr().out
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    assert cli.main(["train", "--distributed", "--help"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_process_of_mpiexec_that_trains_by_itself_says_so(monkeypatch, capsys):
+    for size, notes in ("1", 0), ("2", 1):
+        monkeypatch.setenv("PMI_SIZE", size)
+        assert cli.main(["train", "nowhere.npy"]) == 2
+        assert capsys.readouterr().err.count(
+            "scratchvae train: note: this is one of 2 processes of mpiexec and trains by itself: "
+            "expected --distributed on each, if they are to train one model\n"
+        ) == notes  # fmt: skip
 
 
 def mpi4py_of(monkeypatch, comm):
     """Put a module in the place of mpi4py.MPI."""
     package, mpi = ModuleType("mpi4py"), ModuleType("mpi4py.MPI")
     package.MPI, mpi.COMM_WORLD, mpi.COMM_TYPE_SHARED = mpi, comm, 7
+    mpi.Finalize = lambda: None
     mpi.Get_library_version = lambda: "MPICH Version:      5.0.2\nand more\0"
     for module in package, mpi:
         monkeypatch.setitem(sys.modules, module.__name__, module)

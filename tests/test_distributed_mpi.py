@@ -170,6 +170,7 @@ def complaints(job):
         (["x.npy", "--shards", "6"], "shards is 6, for 4 ranks"),
         (["x.npy", "--latnt", "3"], "unrecognized arguments"),
         (["x.npy", "--batch-size", "0"], "--batch-size is 0"),
+        (["x.npy", "--data", "few.npy"], "--data: x.npy is named already"),
     ],
 )
 def test_bad_input_is_one_sentence_and_ends_all_ranks(mpi, data, tmp_path, options, sentence):
@@ -188,6 +189,7 @@ def test_bad_input_is_one_sentence_and_ends_all_ranks(mpi, data, tmp_path, optio
         (["y.npy"], "rank 1 was given other values than rank 0: data is"),
         (["x.npy", "--lr", "0.1"], "rank 1 was given other values than rank 0: lr is 0.1"),
         (["nowhere.npy"], "rank 1: nowhere.npy cannot be read"),
+        (["x.npy", "--latnt", "3"], "rank 1: unrecognized arguments: --latnt 3"),
     ],
 )
 def test_ranks_with_other_data_or_options_are_one_sentence(mpi, data, tmp_path, other, sentence):
@@ -204,6 +206,20 @@ def test_no_mpi_library_is_one_sentence(mpi, data):
     assert job.returncode == 2, job.stderr
     assert len(complaints(job)) == 1, job.stderr
     assert "mpi4py finds no MPI library" in complaints(job)[0]
+
+
+def test_no_mpi_library_on_one_rank_is_its_own_sentence_and_ends_all(mpi, data, tmp_path):
+    Path(tmp_path, "without.py").write_text(
+        "import os, sys\n"
+        "os.environ['MPI4PY_LIBMPI'] = '/nowhere/libmpi.so'\n"
+        "from scratchvae import cli\n"
+        "sys.exit(cli.main())"
+    )
+    other = [tmp_path / "without.py", *train("x.npy")[2:]]
+    job = mpi(1, *train("x.npy"), per_rank=[other])  # which does not reach its timeout
+    assert job.returncode == 2, job.stderr
+    assert len(complaints(job)) == 1, job.stderr
+    assert "rank 1: mpi4py finds no MPI library" in complaints(job)[0]
 
 
 def test_a_rank_that_raises_ends_the_others_which_would_wait(mpi, tmp_path):
