@@ -118,6 +118,30 @@ def test_the_guides_table_is_that_of_the_formula(monkeypatch):
     assert (ranks_of_mpi.EXAMPLE, ranks_of_mpi.FIXED, ranks_of_mpi.NORMAL) == (36e-6, 7e-4, 8e-9)
 
 
+def test_the_guides_fastest_number_of_ranks_is_that_of_the_formula(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import ranks_of_mpi
+    from ranks_of_mpi import BYTES, EXAMPLE, NETWORKS, PARAMETERS, step
+
+    for network in NETWORKS:
+        shorter = 1024 * EXAMPLE - 2 * PARAMETERS * BYTES / network.bandwidth
+        best = np.log(2) * shorter / (6 * network.latency)
+        assert (best > 1) == (network != NETWORKS[0])
+        times = {n: step(n, 1024, network) for n in range(1, 4096)}
+        if best < 1:
+            assert min(times, key=times.get) == 1
+        else:  # a row and a latency more or less, by rounding up
+            assert times[min(round(best), 1024)] < 1.05 * min(times.values())
+    monkeypatch.setattr(ranks_of_mpi, "EXAMPLE", 76.9e-6)  # of the busy machine that is measured
+    memory = ranks_of_mpi.Network("memory", 0, 5e9)
+    alone = step(1, 1024, memory)
+    faster = alone / step(2, 1024, memory), 2 * alone / step(2, 2048, memory)
+    found = f"{1e3 * alone:.1f} {faster[0]:.2f} {faster[1]:.2f}"
+    page = (FOLDER.parents[1] / "docs/guide/machines.md").read_text()
+    assert found == "79.6 1.95 1.98"
+    assert "$c$ = 76.9 µs, so that the formula gives the 79.6 ms" in page
+
+
 def test_a_step_on_ranks_is_timed(monkeypatch, capsys):
     """On two ranks that are threads here; how fast, no test asks."""
     monkeypatch.syspath_prepend(FOLDER)
