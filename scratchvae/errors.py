@@ -31,7 +31,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class RanksDifferError(ArithmeticError):
-    """The processes of a distributed run no longer hold the same parameters."""
+    """The processes of a distributed run no longer hold the same parameters, state or options."""
 
 
 def on_one_line(names: Iterable[str]) -> str:
