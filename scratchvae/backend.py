@@ -127,7 +127,7 @@ def flush_subnormals(*vectors: Array) -> None:
     through a mask would make the host wait for it.
     """
     for vector in vectors:
-        if isinstance(vector, np.ndarray):
+        if isinstance(vector, np.ndarray) and vector.dtype.kind in "fc":  # others have none
             vector[np.abs(vector) < np.finfo(vector.dtype).tiny] = 0
 
 

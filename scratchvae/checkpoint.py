@@ -171,11 +171,11 @@ def take_values(owner: Any, saved: dict[str, Any], others: Iterable[str]) -> Non
 
 @contextmanager
 def all_or_nothing(*owners: Any) -> Iterator[None]:
-    """Give these objects their attributes back if an InputError is raised within."""
+    """Give these objects their attributes back if an error is raised within."""
     before = [vars(owner).copy() for owner in owners]
     try:
         yield
-    except InputError:
+    except BaseException:
         for owner, attributes in zip(owners, before, strict=True):
             vars(owner).clear()
             vars(owner).update(attributes)

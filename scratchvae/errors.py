@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from inspect import isroutine
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -97,6 +98,16 @@ def check_each(
         wanted = f" of {length}" if length else f", such as ({values!r},)"
         raise InputError(f"{name} is {values!r}: expected a sequence{wanted}")
     return tuple(check(name, value, **limits) for value in each)
+
+
+def require_methods(what: str, owner: object) -> None:
+    """Raise InputError if a number, or the like, has the name of a method, which it hides."""
+    for name, value in vars(owner).items():
+        if isroutine(getattr(type(owner), name, None)) and not callable(value):
+            raise InputError(
+                f"{what} has set its {name} to {short(value)}, and that is a method of "
+                f"{type(owner).__name__}: expected another name"
+            )
 
 
 def check_type(name: str, value: Any, kind: Any) -> None:

@@ -18,6 +18,7 @@ from .backend import Array, RandomSource, asnumpy, get_rng, namespace
 from .errors import InputError, check_size
 from .gaussian import kl_per_dimension, log_density, reparameterize
 from .layers import in_words
+from .shapes import to_try
 from .vae import VAE, Autoencoder, Terms
 
 ROWS_AT_ONCE = 10_000  # of decoder output: 31 MB for MNIST in float32; on a GPU ten times as many
@@ -131,9 +132,9 @@ def importance_weighted_bound(
 
 def _require_density(model: VAE) -> None:
     """Raise InputError if the model's prior is not the one whose density it tells."""
-    kind = type(model)
-    own_prior = model.replaces("kl") and kind.draw_prior is not VAE.draw_prior
-    if own_prior and kind.log_prior is VAE.log_prior:
+    own = {n: getattr(model, n) for n in ("draw_prior", "log_prior")}
+    own = {n: getattr(f, "__func__", f) is not getattr(VAE, n) for n, f in own.items()}
+    if model.replaces("kl") and own["draw_prior"] and not own["log_prior"]:
         raise InputError(
             "the model replaces kl and draw_prior, and so its prior, but not log_prior, by which "
             "the bound weighs the codes: replace log_prior(z) too, the log density of z in nats"
@@ -145,7 +146,7 @@ def _rows_at_once(model: VAE) -> int:
     code = model.backend.xp.zeros((1, model.widths()["decoder"][0]), dtype=model.dtype)
     cache: Any = None
     with np.errstate(all="ignore"), suppress(Exception):  # a norm may divide by 0, or refuse it
-        _, cache = model.decoder.forward(code)
+        _, cache = to_try(model.decoder).forward(code)
     widest = max(model.likelihood.output_dim, _largest(cache))
     rows = ROWS_AT_ONCE if model.backend.name == "numpy" else 10 * ROWS_AT_ONCE
     return max(1, rows * WIDTH // max(WIDTH, widest))

@@ -20,13 +20,14 @@ import numpy as np
 
 from . import checkpoint
 from .backend import Array, Backend, namespace
-from .errors import InputError, InputWarning, NonFiniteError, short
+from .errors import InputError, InputWarning, NonFiniteError, require_methods
 from .held import held
 from .layers import Layer, in_words, named, require_layer, wrong_dx
 from .likelihoods import Likelihood, require_likelihood
 from .notebook import table
 from .parameters import Parameter, Parameters
 from .shapes import (
+    drawing_nothing,
     require_decoder_input_shapes,
     require_likelihood_shapes,
     require_nll_shapes,
@@ -95,11 +96,10 @@ class Model:
         InputError
             If a part is no layer of the right widths, or a parameter of another backend or dtype.
         """
-        self._require_methods()
+        require_methods("the model", self)
         self.require_contracts()
         self._widths = self.widths()
-        for part, (n_in, n_out) in self._widths.items():
-            self._require_width(part, getattr(self, part), n_in, n_out)
+        self._require_widths()
         self._layers, again = self._all_layers(), self._all_layers()
         if _ids(self._layers) != _ids(again):  # made at each call: nobody can tell a change
             self._layers = None
@@ -124,15 +124,6 @@ class Model:
         require_likelihood_shapes(self)
         self.require_named()
         self.params = Parameters(pairs)
-
-    def _require_methods(self) -> None:
-        """Raise InputError if a number of one's own has the name of a method."""
-        for name, value in vars(self).items():
-            if callable(getattr(type(self), name, None)) and not callable(value):
-                raise InputError(
-                    f"the model has set its {name} to {short(value)}, and that is a method of "
-                    f"{type(self).__name__}: expected another name"
-                )
 
     def require_contracts(self) -> None:
         """Raise InputError unless the likelihood has what the model asks of one."""
@@ -170,8 +161,7 @@ class Model:
         layers = self._all_layers()
         # They have no parameters, but perhaps widths that do not fit.
         if self._layers is not None and _ids(layers) != _ids(self._layers):
-            for part, (n_in, n_out) in self._widths.items():
-                self._require_width(part, getattr(self, part), n_in, n_out)
+            self._require_widths()
             self._layers = layers
 
     def _all_layers(self) -> list[Any]:
@@ -184,10 +174,11 @@ class Model:
         which may want other shapes. Training, a gradient check and a bound begin with it; a model
         cannot ask when it is built, since a subclass may not have all that its formulas read.
         """
-        self._require_methods()
+        require_methods("the model", self)
         self.check_parts()
         if self.is_plain():
-            to_try(self).require_formula_shapes()
+            with drawing_nothing(self):
+                to_try(self).require_formula_shapes()
 
     def require_formula_shapes(self) -> None:
         """Raise InputError unless the formulas that a subclass may replace fit in shape."""
@@ -206,6 +197,12 @@ class Model:
     def backward(self, dloss: Array, cache: Any) -> None:
         """Add to `params.grad` the gradient for dloss (B,), the weight of each example's loss."""
         raise NotImplementedError
+
+    def _require_widths(self) -> None:
+        """Raise InputError unless each part takes and gives rows of its width."""
+        with drawing_nothing(self):
+            for part, (n_in, n_out) in self._widths.items():
+                self._require_width(part, getattr(self, part), n_in, n_out)
 
     @np.errstate(all="ignore")  # a norm of zeros may be divided by
     def _require_width(self, part: str, layer: Layer, n_in: int, n_out: int) -> None:
@@ -241,7 +238,7 @@ class Model:
                 f"the {part} turns an array of shape {rows.shape} into one of shape {shape}: "
                 f"expected (3, {n_out})"
             )
-        if len(_parameters_of(layer)) > len(_parameters_of(own)):  # made when it sees data first
+        if _shapes(layer) != _shapes(own):  # it makes parameters when it sees data first
             own.forward(rows)
         try:
             dx, lost = self._backward_twice(layer, rows, self.backend.xp.zeros_like(y), cache)
@@ -565,6 +562,10 @@ def _parameters_of(layer: Any) -> list[tuple[str, Parameter]]:
         pairs: Iterator[Any] = named(layer)
         return [(name, p) for name, p in pairs if isinstance(p, Parameter)]
     return []
+
+
+def _shapes(layer: Any) -> list[tuple[int, ...]]:
+    return [p.value.shape for _, p in _parameters_of(layer)]
 
 
 def is_numbers(value: Any) -> bool:

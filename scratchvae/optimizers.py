@@ -65,7 +65,17 @@ class Optimizer:
 
     def kinds(self) -> dict[str, str]:
         """Return dtype and shape of each array in `state`; InputError if one is no array."""
+        if not isinstance(getattr(self, "state", None), dict):
+            raise InputError(
+                f"{type(self).__name__} has no state: expected its __init__ to begin with "
+                "super().__init__(params, lr, names), the names of the arrays that it keeps"
+            )
         for name, value in self.state.items():
+            if not isinstance(name, str):
+                raise InputError(
+                    f"the state of {type(self).__name__} has the name {name!r}: expected a string, "
+                    "by which a checkpoint knows it"
+                )
             # A number of NumPy's has a dtype too, but nothing can be written into it.
             if not hasattr(value, "dtype") or not hasattr(value, "__setitem__"):
                 raise InputError(

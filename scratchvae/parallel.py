@@ -24,6 +24,7 @@ from . import fused, kernels
 from .backend import Array, asnumpy
 from .errors import InputError
 from .model import is_numbers
+from .shapes import drawing_nothing
 from .vae import Autoencoder, Terms
 
 ROWS = 256  # with fewer examples a thread costs more than it saves
@@ -88,8 +89,9 @@ def adds_up(model: Autoencoder) -> bool | None:
     parameters = inspect.signature(model.loss_and_grad).parameters.values()
     if not any(p.name == "batch_size" or p.kind is p.VAR_KEYWORD for p in parameters):
         return False  # it cannot be told the size of the whole
-    now = _surely(model, moved=False)
-    return False if now and _surely(model, moved=True) is False else now
+    with drawing_nothing(model):
+        now = _surely(model, moved=False)
+        return False if now and _surely(model, moved=True) is False else now
 
 
 def _surely(model: Autoencoder, moved: bool) -> bool | None:
@@ -125,7 +127,8 @@ def written(model: Autoencoder) -> set[str]:
         return set()
     probe = copy.deepcopy(model)
     before = {name: pickle.dumps(vars(probe)[name]) for name in held}
-    with suppress(Exception), np.errstate(all="ignore"):  # the numbers may be none that it takes
+    # The numbers may be none that it takes.
+    with drawing_nothing(model), suppress(Exception), np.errstate(all="ignore"):
         probe.loss_and_grad(*_batch_of(probe, np.random.default_rng(0)))
     return {name for name in held if pickle.dumps(vars(probe).get(name)) != before[name]}
 

@@ -8,8 +8,8 @@ Where it raises nothing is known: the numbers may be none that it takes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,6 +28,19 @@ def to_try(owner: Owner) -> Owner:
     with suppress(Exception):
         return copy.deepcopy(owner)
     return owner
+
+
+@contextmanager
+def drawing_nothing(model: Any) -> Iterator[None]:
+    """Put the model's generator back, which a trial may move: a copy may not keep it away.
+
+    So a formula draws from a generator that it knows by its name, and some models have no copy.
+    """
+    state = model.rng.bit_generator.state
+    try:
+        yield
+    finally:
+        model.rng.bit_generator.state = state
 
 
 def require_likelihood_shapes(model: Any) -> None:
@@ -104,7 +117,7 @@ def _require_pair(
     what, answer = f"{whose} {name}", _call(getattr(owner, name), *args)
     if answer is RAISED:
         return
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise InputError(f"{what} returns {_in_words(answer)}: expected a pair, (value, cache)")
     value, cache = answer
     if shape is not None:
@@ -114,7 +127,8 @@ def _require_pair(
     if answer is RAISED:
         return
     gradients = answer if len(arguments) > 1 else (answer,)
-    if not isinstance(gradients, tuple) or len(gradients) != len(arguments):
+    several = isinstance(gradients, tuple | list) or getattr(gradients, "ndim", 0) > 0
+    if not several or len(gradients) != len(arguments):
         expected = f"{len(arguments)} gradients, a tuple"
         raise InputError(f"{what} returns {_in_words(answer)}: expected {expected}")
     for gradient, argument in zip(gradients, arguments, strict=True):
@@ -146,9 +160,11 @@ def _require_shape(
 
 
 def _in_words(x: Any) -> str:
-    if isinstance(x, tuple):
-        return f"a tuple of {len(x)}"
-    return f"an array of shape {x.shape}" if hasattr(x, "shape") else f"a {type(x).__name__}"
+    kind = type(x).__name__
+    if isinstance(x, tuple | list):
+        return f"a {kind} of {len(x)}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f"an array of shape {x.shape}" if hasattr(x, "shape") else f"{article} {kind}"
 
 
 def _examples(model: Any) -> int:

@@ -31,6 +31,7 @@ from .errors import (
     check_size,
     check_type,
     on_one_line,
+    require_methods,
     short,
 )
 from .evaluation import active_units, elbo
@@ -154,7 +155,8 @@ class Trainer:
                 f"optimizer is {short(optimizer)}: expected one such as sv.Adam(model.params)"
             )
         _require_own(optimizer, model)
-        optimizer.kinds()  # which refuses what is no array
+        self._kinds = optimizer, optimizer.kinds()
+        require_methods("the optimizer", optimizer)
         for name, given in ("schedule", schedule), ("beta_schedule", beta_schedule):
             if given is not None and not callable(given):
                 raise InputError(
@@ -323,9 +325,10 @@ class Trainer:
         self._unread[optimizer.steps + 1] = terms.loss + model.params.grad @ model.params.grad
         if optimizer.steps % self.check_every == 0:
             self.check(x, eps)
-        before = optimizer.kinds()
+        if self._kinds[0] is not optimizer:  # another one was put in its place
+            self._kinds = optimizer, optimizer.kinds()
         optimizer.step()
-        _require_kinds(optimizer, before)
+        _require_kinds(*self._kinds)
         return terms
 
     def check(self, x: Array = None, eps: Array = None) -> None:
@@ -428,6 +431,7 @@ class Trainer:
             rng.state = values["rng"]
         except Exception:  # each kind of damage has its own
             raise InputError(f"{path}: its rng is no state of a {type(rng).__name__}") from None
+        totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
         targets = {name: params[name].value for name in params.names}
         targets |= {f"optimizer.{k}": a for k, a in self.optimizer.state.items()}
         checkpoint.require_fit(targets, arrays, path)
@@ -443,7 +447,7 @@ class Trainer:
         for k in ("epoch", "batch", "seconds"):
             setattr(self, k, values[k])
         self.metrics = list(values["metrics"])
-        self.totals = self.model.backend.asarray(values["totals"], "float64")  # (3,)
+        self.totals = totals
         self.optimizer.steps = values["step"]
         self.optimizer.lr = lr
         self.model.rng.bit_generator.state = values["rng"]
@@ -559,7 +563,7 @@ def _require_numbers(metrics: dict[str, Any]) -> None:
 
 
 def _require_kinds(optimizer: Optimizer, before: dict[str, str]) -> None:
-    """Raise InputError if a step gave an array of the state another shape or dtype."""
+    """Raise InputError if an array of the state has another shape or dtype than it had."""
     now = optimizer.kinds()
     if now == before:
         return
@@ -567,9 +571,9 @@ def _require_kinds(optimizer: Optimizer, before: dict[str, str]) -> None:
     change = f"was an array of {before.get(name)} and is one of {now.get(name)}"
     change = "is gone" if name not in now else change if name in before else "was made"
     raise InputError(
-        f"{type(optimizer).__name__} has changed its state in a step: {name} {change}, and a "
-        "checkpoint is resumed by an optimizer that has taken none: expected arrays that the "
-        "constructor makes, and that keep shape and dtype"
+        f"the state of {type(optimizer).__name__} has changed since training began: {name} "
+        f"{change}, and a checkpoint is resumed by an optimizer that has taken no step: expected "
+        "arrays that the constructor makes, and that keep shape and dtype"
     )
 
 

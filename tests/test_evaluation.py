@@ -122,8 +122,9 @@ def test_the_chunks_of_the_bound_change_nothing_but_the_order_of_the_draws(
 
 def test_the_bound_is_bitwise_what_the_weights_of_each_chunk_give(single, rng):
     model, x, seed = *single, int(rng.integers(2**31))
-    model.rng = None  # nothing but `seed` draws
+    before = model.rng.bit_generator.state
     found = evaluation.importance_weighted_bound(model, [x], samples=25, rng=seed)
+    assert model.rng.bit_generator.state == before  # nothing but `seed` draws
     draw, log_sum = np.random.default_rng(seed), np.full(1000, -np.inf)
     for k in (10, 10, 5):  # 10,000 rows at once
         log_w = evaluation.log_importance_weights(
@@ -174,6 +175,22 @@ def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
 def test_the_largest_array_of_a_cache_is_found_beside_what_is_none():
     assert evaluation._largest(((), None, np.zeros((2, 3)), [np.zeros(4), "word", 7])) == 6
     assert evaluation._largest(()) == evaluation._largest(None) == evaluation._largest([[]]) == 0
+
+
+def test_the_decoder_is_asked_for_its_width_in_a_copy(rng):
+    """It may take its scale from the first codes that it sees."""
+    calls = []
+
+    class Counted(sv.Linear):
+        def forward(self, x):
+            calls.append(self)
+            return super().forward(x)
+
+    model = sv.VAE(5, latent_dim=2, decoder=Counted(2, 5), rng=rng)
+    calls.clear()
+    evaluation._rows_at_once(model)
+    assert calls
+    assert model.decoder not in calls
 
 
 @pytest.mark.parametrize("raises", [False, True])
@@ -361,6 +378,10 @@ def test_the_bound_of_a_prior_whose_density_is_not_given_is_refused(x, rng):
         "the model replaces kl and draw_prior, and so its prior, but not log_prior, by which the "
         "bound weighs the codes: replace log_prior(z) too, the log density of z in nats"
     )
+    model = sv.VAE(5, rng=rng)
+    model.kl = model.draw_prior = lambda *args: None
+    with pytest.raises(sv.InputError, match=r"^the model replaces kl and draw_prior, and so"):
+        evaluation._require_density(model)
     model = FarPriorWithDensity(5, rng=rng)
     bound = evaluation.importance_weighted_bound(model, [x], 300, rng=rng)
     elbo = evaluation.elbo(model, [x], samples=100, rng=rng)

@@ -416,6 +416,25 @@ class Lazy:
             yield "w", self.w
 
 
+class WithPlaceholder(Lazy):
+    """Has a parameter of no entries until it sees how wide the data are."""
+
+    def __init__(self):
+        self.w = sv.Parameter(np.zeros(0))
+
+    def forward(self, x):
+        if not self.w.value.size:
+            self.w = sv.Parameter(np.full(x.shape[1], 0.5))
+        return super().forward(x)
+
+
+def test_a_placeholder_is_gathered_as_what_the_first_data_make_of_it(x):
+    stack = sv.Sequential([WithPlaceholder(), sv.Linear(6, 4, dtype="float64")])
+    model = sv.VAE(6, encoder=stack, **OPTIONS)
+    assert model.params["encoder.0.w"].value.shape == (6,)
+    model.loss_and_grad(x)
+
+
 class OwnNoise(sv.VAE):
     def __init__(self, *args, **options):
         self.noise = 0.1
@@ -433,6 +452,15 @@ def test_an_attribute_that_hides_a_method_is_named():
     model.noise = 3
     with pytest.raises(sv.InputError, match=r"^the model has set its noise to 3, and that is a"):
         model.try_formulas()
+
+
+def test_a_class_that_an_attribute_hides_is_no_method():
+    class OwnType(sv.VAE):
+        out_dtype = np.float32
+
+    model = OwnType(6, **OPTIONS)
+    model.out_dtype = "float64"
+    model.try_formulas()
 
 
 def test_parameters_that_the_first_data_make_are_gathered(x):

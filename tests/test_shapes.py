@@ -122,3 +122,22 @@ def test_a_warning_of_the_trial_hides_no_wrong_shape():
         warnings.simplefilter("error")
         with pytest.raises(sv.InputError, match=r"^the likelihood's nll returns an array of shape"):
             sv.VAE(4, likelihood=Warns(4), **OPTIONS)
+
+
+class InLists(sv.VAE):
+    """Its formulas give lists, or one array of the gradients, which a model can unpack."""
+
+    def kl(self, mu, logvar):
+        return list(super().kl(mu, logvar))
+
+    def kl_backward(self, dkl, cache):
+        return np.stack(super().kl_backward(dkl, cache))
+
+    def reparameterize_backward(self, dz, cache):
+        return list(super().reparameterize_backward(dz, cache))
+
+
+def test_what_can_be_unpacked_is_as_good_as_a_tuple(rng):
+    model = InLists(6, (5,), 2, activation="tanh", dtype="float64", rng=rng)
+    model.try_formulas()
+    assert sv.gradcheck.check_model(model, rng.random((4, 6)), rng=rng).ok

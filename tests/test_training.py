@@ -1,13 +1,14 @@
 """The loop: what it counts, when it stops, and that stopping and resuming changes nothing."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
-from scratchvae import checkpoint, evaluation
+from scratchvae import checkpoint, evaluation, parallel
 from scratchvae.datasets import Dataset
 from scratchvae.training import TEST_NOISE, Trainer
 
@@ -733,6 +734,67 @@ def test_the_trial_of_formulas_moves_no_state(rng, seed):
     assert found[0][1] == found[1][1]
 
 
+class DrawnKL(sv.VAE):
+    """Its KL is estimated at a draw of its own, from a generator that it knows by name."""
+
+    def __init__(self, *args, **options):
+        self.generator = lambda: options["rng"]  # a copy of the model has the same one
+        super().__init__(*args, **options)
+
+    def kl(self, mu, logvar):
+        e = self.generator().standard_normal(mu.shape).astype(mu.dtype)
+        sigma = np.exp(logvar / 2)
+        z = mu + sigma * e
+        return 0.5 * (z * z - e * e - logvar).sum(axis=-1), (z, e, sigma)
+
+    def kl_backward(self, dkl, cache):
+        z, e, sigma = cache
+        return dkl[:, None] * z, dkl[:, None] * 0.5 * (z * e * sigma - 1)
+
+
+class DrawnKLThatHasNoCopy(DrawnKL):
+    """It draws from its own generator, and holds what cannot be copied, as an open file."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.generator, self.lock = lambda: self.rng, threading.Lock()
+
+
+@pytest.mark.parametrize("kind", [DrawnKL, DrawnKLThatHasNoCopy])
+def test_no_trial_draws_from_the_models_generator(rng, seed, kind):
+    x, found = rng.random((64, 6)), []
+    for epochs in (4,), (2, 4):
+        generator = np.random.default_rng(seed)
+        before = generator.bit_generator.state
+        encoder, decoder = sv.layers.dense([6, 4], rng=0), sv.layers.dense([2, 6], rng=0)
+        model = kind(6, latent_dim=2, encoder=encoder, decoder=decoder, rng=generator)
+        parallel.adds_up(model)
+        assert generator.bit_generator.state == before
+        trainer = Trainer(model, sv.Adam(model.params, 0.01), x, batch_size=16)
+        for n in epochs:
+            trainer.run(n)
+        found.append(model.params.value.copy())
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_error_of_ones_own_options_changes_nothing(rng, seed):
+    class Strict(sv.Adam):
+        decay = 0.1
+
+        def check_options(self):
+            super().check_options()
+            if self.decay > 0.5:
+                raise ValueError("decay")
+
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    trainer = Trainer(model, Strict(model.params), make_dataset(rng))
+    arrays, values = trainer.state()
+    values["optimizer"] |= {"decay": 0.9, "eps": 0.5}
+    with pytest.raises(ValueError, match=r"^decay$"):
+        trainer.restore(arrays, values, "here")
+    assert (trainer.optimizer.decay, trainer.optimizer.eps) == (0.1, 1e-8)
+
+
 def test_numbers_of_a_file_take_the_place_of_numbers_alone(rng, seed):
     trainer = make_trainer(make_dataset(rng), seed)
     arrays, values = trainer.state()
@@ -861,9 +923,9 @@ def test_a_state_that_no_checkpoint_could_give_back_is_refused(rng, seed, change
         trainer.run(1)
     assert trainer.batch == 2
     assert str(error.value) == (
-        f"Changing has changed its state in a step: {expected}, and a checkpoint is resumed by an "
-        "optimizer that has taken none: expected arrays that the constructor makes, and that keep "
-        "shape and dtype"
+        f"the state of Changing has changed since training began: {expected}, and a checkpoint is "
+        "resumed by an optimizer that has taken no step: expected arrays that the constructor "
+        "makes, and that keep shape and dtype"
     )
 
 
@@ -878,6 +940,53 @@ def test_a_state_of_what_is_no_array_is_refused(rng, seed, value):
         f"state['step'] of Adam is a {type(value).__name__}: expected an array; a number may be an "
         "attribute of the optimizer, which a checkpoint holds too"
     )
+
+
+def test_a_state_that_a_callback_exchanged_is_refused_at_the_next_step(rng, seed):
+    trainer = make_trainer(make_dataset(rng), seed)
+
+    def reset(metrics):
+        trainer.optimizer.state["m"] = np.zeros(trainer.model.params.value.shape)
+
+    with pytest.raises(sv.InputError, match=r"^the state of Adam has .*: m was .* float64"):
+        trainer.run(2, on_epoch=reset)
+    assert (trainer.epoch, trainer.batch) == (1, 0)
+
+
+def test_a_state_whose_names_are_no_words_is_refused(rng, seed):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = sv.SGD(model.params, 0.01)
+    optimizer.state = {0: np.zeros(3)}
+    with pytest.raises(sv.InputError, match=r"^the state of SGD has the name 0: expected a string"):
+        Trainer(model, optimizer, make_dataset(rng))
+
+
+def test_an_optimizer_that_did_not_call_its_base_is_named(rng, seed):
+    class Bare(sv.optimizers.Optimizer):
+        def __init__(self, params):
+            self.params, self.lr = params, 0.01
+
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    with pytest.raises(sv.InputError, match=r"^Bare has no state: expected its __init__ to begin"):
+        Trainer(model, Bare(model.params), make_dataset(rng))
+
+
+def test_an_optimizers_attribute_that_hides_a_method_is_named(rng, seed):
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = sv.Adam(model.params)
+    optimizer.options = {"warm": 3}
+    with pytest.raises(sv.InputError, match=r"^the optimizer has set its options to .*: expected"):
+        Trainer(model, optimizer, make_dataset(rng))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float16", "complex64"])
+def test_a_state_may_hold_what_has_no_subnormal_numbers(rng, seed, dtype):
+    """They are looked for every 64 steps."""
+    model = sv.VAE(6, (8,), 2, rng=seed)
+    optimizer = Changing(model.params, lambda state: None)
+    optimizer.state["own"] = np.ones(model.params.value.shape, dtype)
+    Trainer(model, optimizer, make_dataset(rng), batch_size=1).run(2)
+    assert optimizer.steps > 64
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
