@@ -513,7 +513,7 @@ class Model:
         return [(part, in_words(getattr(self, part))) for part in self.parts]
 
     def save(self, path: str | Path) -> None:
-        """Write the parameters and `config` to a safetensors file, for :func:`scratchvae.load`.
+        """Write parameters, `config` and `own_numbers` to a file, for :func:`scratchvae.load`.
 
         Raises
         ------
@@ -526,7 +526,8 @@ class Model:
             if not bool(self.backend.xp.isfinite(self.params[name].value).all()):
                 raise NonFiniteError(f"{path} is not written: {name} is not finite")
         arrays = {name: self.params[name].value for name in self.params.names}
-        checkpoint.save(path, arrays, {"config": {"model": self.config()}})
+        values = {"config": {"model": self.config()}, "numbers": self.own_numbers()}
+        checkpoint.save(path, arrays, values)
 
     def summary(self) -> Text:
         """Return a table of the layers, the shapes of their outputs and their parameters."""

@@ -1286,8 +1286,9 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
         What ``model.save`` or a run wrote; or the folder of a run, whose last checkpoint is taken,
         or the best if that is missing.
     into : model, optional
-        One that you built as the one that was saved: its parameters are filled, and it is returned.
-        A model with parts of its own needs this, since a file holds no code.
+        One that you built as the one that was saved: its parameters are filled, the numbers that a
+        class of your own keeps are set, and it is returned. Its options, such as beta, stay. A
+        model with parts of its own needs this, since a file holds no code.
     backend : {"numpy", "cupy"} or Backend
         Where the model is built, unless `into` is given.
 
@@ -1319,5 +1320,7 @@ def load(path: str | Path, into: Any = None, backend: str | Backend = "numpy") -
             f"{path}: made with another configuration: it holds {on_one_line(more[0])}, which the "
             "model lacks"
         )
-    checkpoint.load_parameters(model.params, arrays, path)
+    with checkpoint.all_or_nothing(model):
+        model.take_options({}, values.get("numbers"))  # older files do not tell them
+        checkpoint.load_parameters(model.params, arrays, path)
     return model

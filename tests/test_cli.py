@@ -506,6 +506,59 @@ def test_one_item_of_a_file_does_not_end_the_others(run, tmp_path):
     assert sum(entry["verdict"] == "not checked" for entry in json.loads(out)) == 4
 
 
+OPTIONS_OF_GRADIENTS = """
+def loss_and_grad(w, X, y):
+    r = X @ w - y
+    return r @ r, 2 * X.T @ r
+
+
+def loss_and_grad_args(rng):
+    return [rng.standard_normal(3), rng.standard_normal((6, 3)), rng.standard_normal(6)]
+
+
+loss_and_grad_wrt = ["w"]
+"""
+
+
+def test_a_function_that_makes_the_arguments_of_a_gradient_is_none_itself(run, tmp_path):
+    (tmp_path / "loss.py").write_text(OPTIONS_OF_GRADIENTS)
+    code, out, _ = run("gradcheck", str(tmp_path / "loss.py"))
+    assert (code, out[:5], out.count("\n")) == (0, "ok   ", 2)
+
+
+BROADCAST = """
+def add(x, b):
+    return x + b, None
+
+
+def add_backward(dy, _):
+    return dy, dy.sum(axis=0)
+
+
+def square(x):
+    return x * x, x
+
+
+def square_backward(dy, x):
+    return 2 * dy * x
+"""
+
+
+def test_what_is_broadcast_is_not_called_wrong_on_arguments_of_one_shape(run, tmp_path):
+    (tmp_path / "bias.py").write_text(BROADCAST)
+    code, out, _ = run("gradcheck", str(tmp_path / "bias.py"))
+    assert code == 1
+    assert out.startswith("ok ")
+    assert (
+        "-             add: not checked: backward gives b a gradient of shape (5,) for x, b (4, 5) "
+        "from U(0.5, 1.5): give it arguments of its own as add_args\n"
+    ) in out
+    own = "import numpy as np\nadd_args = [np.ones((2, 3)), np.ones(3)]\n"
+    (tmp_path / "bias.py").write_text(own + BROADCAST)
+    code, out, _ = run("gradcheck", str(tmp_path / "bias.py"))
+    assert (code, out.count("ok ")) == (0, 2)
+
+
 ODD = """
 import numpy as np
 

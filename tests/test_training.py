@@ -760,6 +760,25 @@ class DrawnKLThatHasNoCopy(DrawnKL):
         self.generator, self.lock = lambda: self.rng, threading.Lock()
 
 
+class Capacity(sv.VAE):
+    capacity = 0.3
+
+
+@pytest.mark.parametrize("of_trainer", [False, True])
+def test_a_model_is_loaded_with_the_numbers_of_its_class(rng, seed, tmp_path, of_trainer):
+    model, path = Capacity(6, (8,), 2, rng=seed), tmp_path / "model.safetensors"
+    model.capacity = 0.7
+    if of_trainer:
+        trainer = Trainer(model, sv.Adam(model.params), make_dataset(rng))
+        arrays, values = trainer.state()
+        checkpoint.save(path, arrays, values | {"config": {"model": values["model"]}})
+    else:
+        model.save(path)
+    other = sv.load(path, into=Capacity(6, (8,), 2, beta=2, rng=0))
+    assert (other.capacity, other.beta) == (0.7, 2)
+    np.testing.assert_array_equal(other.params.value, model.params.value)
+
+
 @pytest.mark.parametrize("kind", [DrawnKL, DrawnKLThatHasNoCopy])
 def test_no_trial_draws_from_the_models_generator(rng, seed, kind):
     x, found = rng.random((64, 6)), []

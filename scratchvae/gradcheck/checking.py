@@ -228,6 +228,12 @@ def prepared(
             + own
             for choice in choices
         ]
+        if wrt is not None and not blocks[0]:
+            of = ", ".join(names[i] for i in sorted(wanted)) or "nothing"
+            raise InputError(
+                f"wrt names {of}, and {settings.name}'s backward returns None in the place of its "
+                "gradient: expected an argument that has one"
+            )
         for block in blocks[0]:
             _check_float64(f"argument {block.name} of {settings.name}", block.value)
         labels = [*(names[i] for i in choices[0]), *(n for n, _ in parameters)]
@@ -484,7 +490,7 @@ def _with_gradient(
     names: list[str],
     args: list[Any],
     given: list[Array | None],
-    wrt: Sequence[int | str] | None,
+    wrt: str | Sequence[int | str] | None,
 ) -> tuple[list[list[int]], set[int]]:
     """Return the choices of arguments that the gradients may belong to, the likeliest first.
 
@@ -492,6 +498,7 @@ def _with_gradient(
     """
     n, wanted = len(given), set(range(len(args)))
     if wrt is not None:
+        wrt = [wrt] if isinstance(wrt, str) else wrt
         if unknown := [i for i in wrt if isinstance(i, str) and i not in names]:
             raise InputError(f"wrt names {unknown[0]!r}: expected some of {', '.join(names)}")
         choices = [[names.index(i) if isinstance(i, str) else i for i in wrt]]

@@ -174,7 +174,7 @@ class Line:
                 continue
             self.seen[i] = slope
             if self._agrees(slope, self.tolerance):
-                return self._confirmed(slope, self._converging(i, falls=2))
+                return self._confirmed(slope)
             if (hurry or not math.isfinite(self.g)) and self._another():
                 return self._judged(slope, "wrong")
         if not self.seen:
@@ -183,15 +183,15 @@ class Line:
         # By all steps: an output that only the last of them moves is no longer taken for one that
         # does not depend on x.
         self.seen = {i: s for i in self.seen if (s := self.ladder.slope(i))}
-        finest = self._best()
+        finest = min(self.seen, key=lambda i: self.seen[i].width)
         best = self.seen[finest]
         if self._agrees(best, RESOLVED * self.tolerance, self.floor):
-            return self._confirmed(best, self._converging(finest, falls=2))
+            return self._confirmed(best)
         if not best.row.any() and self.ladder.climbs_stairs():
             return self._judged(best, "cannot tell", "leaps")
         visible = best.row.any() or abs(self.g) * self.moves.unit > self.ladder.forward.tiny
-        if math.isfinite(self.g) and visible and self._excluded():
-            return self._judged(best, "wrong")
+        if math.isfinite(self.g) and visible and (excluding := self._excluding()):
+            return self._judged(excluding, "wrong")
         # A kink at x is seen by most steps that know anything, a jump by all. Where steps agree on
         # one slope, smaller ones would decide but for rounding.
         kinked = sum(s.kinked for s in self.seen.values() if s.informed)
@@ -200,12 +200,14 @@ class Line:
             return self._judged(best, "cannot tell", "kink")
         rounding = smooth or best.rounding >= best.curvature
         reason = "cancels" if cancels else "rounding" if rounding else "curvature"
+        if not cancels and self._converges(finest) and best.distance(self.g) > 0:
+            reason = "detail"  # larger steps alone keep it from being called wrong
         return self._judged(best, "cannot tell", reason)
 
-    def _confirmed(self, slope: Slope, coarsest: float = -math.inf) -> Judged:
+    def _confirmed(self, slope: Slope) -> Judged:
         # Small steps see nothing of what moves by leaps, as a part in float32 does.
-        if self._another(coarsest):
-            return self._judged(slope, "cannot tell", "curvature")
+        if self._another():
+            return self._judged(slope, "cannot tell", "detail")
         if not slope.row.any():
             self.ladder.reach()
             if self.ladder.last_digits():
@@ -240,47 +242,30 @@ class Line:
             largest = math.inf if self.ladder.never_moves() else secant
         return slope.width <= max(share * largest, floor)
 
-    def _another(self, coarsest: float = -math.inf) -> bool:
+    def _another(self) -> bool:
         """Tell whether two steps in a row know another slope; a single one may by chance."""
         g = self.g if math.isfinite(self.g) else 0.0
-        some = {i: s for i, s in self.seen.items() if i >= coarsest}
-        pairs = [(a, some[i + 1]) for i, a in some.items() if i + 1 in some]
+        pairs = [(a, self.seen[i + 1]) for i, a in self.seen.items() if i + 1 in self.seen]
         return any(
             100 * max(a.width, b.width, abs(a.value - b.value))
             < min(abs(a.value - g), abs(b.value - g))
             for a, b in pairs
         )
 
-    def _best(self) -> int:
-        """Return which steps know the slope best: those of the narrowest interval.
+    def _converges(self, best: int) -> bool:
+        """Tell whether steps that get smaller converge to the best of them.
 
-        Where y comes back to where it was, beyond a peak or after a wave, smaller steps must know,
-        that converge.
+        Curvature falls by ten and more from one step to the next then, as that of a wave does once
+        the steps are small beside it.
         """
-        best = min(self.seen, key=lambda i: self.seen[i].width)
-        if self.seen[best].distance(0) <= 0 and self.ladder.leaps(best):
-            some = [i for i in self.seen if not self.ladder.leaps(i)]
-            some = [i for i in some if self._converging(i, falls=1) > -math.inf]
-            best = min(some, key=lambda i: self.seen[i].width, default=best)
-        return best
-
-    def _converging(self, best: int, falls: int) -> float:
-        """Return from which steps on the series converges to the best of them, if it does.
-
-        It does where curvature falls so often by ten and more from one step to the next, as that of
-        a wave does once the steps are small beside it. Then it does not matter what larger steps
-        say. Between two leaps there is no such fall.
-        """
-        i, found = best, 0
+        i, falls = best, 0
         while (s := self.seen.get(i - 1)) and s.consistent and not s.kinked:
-            if s.apart(self.seen[best]):
-                break
-            found += s.curvature > max(10 * self.seen[i].curvature, 4 * s.rounding)
+            falls += s.curvature > max(10 * self.seen[i].curvature, 4 * s.rounding)
             i -= 1
-        return i if found >= falls else -math.inf
+        return falls >= 2
 
-    def _excluded(self) -> bool:
-        """Tell whether g lies beyond the best interval, and no step that knows a slope disagrees.
+    def _excluding(self) -> Slope | None:
+        """Return a slope that excludes g, if the best does and no step that knows one disagrees.
 
         Where small steps see another slope than large ones, as within a leap of rounding, they do
         not decide alone; nor do large ones, which may agree by chance across many kinks. Smaller
@@ -288,39 +273,43 @@ class Line:
         not what the best one says.
         """
         # [finite-differences-verdict]
-        finest = self._best()
-        best, coarsest = self.seen[finest], self._converging(finest, falls=3)
+        finest = min(self.seen, key=lambda i: self.seen[i].width)
+        best = self.seen[finest]
         evidence = [
             s
             for i, s in self.seen.items()
-            if i >= coarsest
-            and (s.informed or (s.consistent and (i < finest or s.apart(best))))
+            if (s.informed or (s.consistent and (i < finest or s.apart(best))))
             and not (self.many and i < finest and s.kinked)  # kinks farther away
         ]
         # Between two leaps of rounding small steps find a slope of their own.
-        larger = [s for i, s in self.seen.items() if coarsest <= i < finest]
-        evidence += [s for s in larger if s.apart(best, by=10)]
+        evidence += [s for i, s in self.seen.items() if i < finest and s.apart(best, by=10)]
         if not (best.informed or best.consistent):
-            return False  # steeper and steeper
+            return None  # steeper and steeper
         if not best.row.any() and any(s.informed and s.distance(0) > 0 for s in evidence):
-            return False  # leaps: to large steps a slope, to small ones none
+            return None  # leaps: to large steps a slope, to small ones none
 
         def beyond(s: Slope) -> bool:
             outside = s.distance(self.g) > self.tolerance * self.size
             return outside and (s.value > self.g) == (best.value > self.g)
 
+        shown = best
         if best.distance(0) <= 0 and self.ladder.leaps(finest):
-            return False  # no smaller steps know
+            # y comes back to where it was, beyond a peak or after a wave: smaller steps must know.
+            some = [s for i, s in self.seen.items() if s.informed and not self.ladder.leaps(i)]
+            if not any(map(beyond, some)):
+                return None
+            shown = min(filter(beyond, some), key=lambda s: s.width)
         standing = best.row.any() and abs(best.value) <= best.width
         if standing and 3 * sum(map(beyond, self.seen.values())) < 2 * len(self.seen):
-            return False  # y stands still to large steps, which leap over all that noise leaves
+            return None  # y stands still to large steps, which leap over all that noise leaves
         if standing and self.ladder.forward.lost[best.row != 0].all():
-            return False  # noise, or a wave whose period is shorter than every step
+            return None  # noise, or a wave whose period is shorter than every step
         # If two say the same, rougher ones need not exclude g; but to stand still says little.
         sure = best.row.any() and self._another()
-        return beyond(best) and all(
+        all_beyond = beyond(best) and all(
             beyond(s) or (sure and not s.kinked and not s.apart(best)) for s in evidence
         )
+        return shown if all_beyond else None
 
 
 class Comparison:
@@ -536,11 +525,16 @@ _ADVICE = {
     "opens, leave it out or take other arguments: numbers cannot tell 0 from little.",
     "leaps": "The forward pass moves by leaps near {0}, as what is rounded does: it stands still, "
     "leaps and stands still again. Check the function without the rounding.",
+    "detail": "Small steps see one slope near {0}, and larger ones another. Either a wave or a "
+    "detail is far shorter than the argument, and a smaller step= decides; or the forward pass "
+    "leaps, so that small steps miss a part of it, as they miss what is computed in float32. Then "
+    "check it without that part.",
     "curvature": "No steps agree: the forward pass changes too fast, or by leaps, near {0}. Take "
     "a smaller step=, or other arguments.",
-    "cancels": "The forward pass moves by last digits of larger numbers, which cancel near {0}, as "
-    "in 1 - cos(x) or in (t + x) - t where x is small. Write it so that nothing cancels, such as "
-    "log1p(x) for log(1 + x), or take larger arguments.",
+    "cancels": "The forward pass moves by last digits near {0}: of larger numbers, which cancel as "
+    "in 1 - cos(x) or in (t + x) - t where x is small, or of a part in float32, or of an iteration "
+    "that ends early. Write it so that nothing cancels, such as log1p(x) for log(1 + x), compute "
+    "all in float64, or take larger arguments.",
     "domain": "The forward pass raises, or gives values that are not finite, as soon as {0} moves "
     "to either side. Take arguments inside its domain.",
     "precision": "Each value of the forward pass is one of float32: it computes in less than "

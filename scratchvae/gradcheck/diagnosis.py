@@ -116,6 +116,8 @@ def factor(e: Evidence) -> Guesses:
     ratio, fit = float(a[k] / n[k]), FIT + 4 * float(width[k] / np.abs(n[k]))
     if fit > 0.01:
         return  # known too roughly to be called a factor
+    if e.dy.size == 1 and abs(ratio * e.dy.item() - 1) <= fit:
+        return  # that of a loss for a dy of 1, see `without_dy`
     names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= fit]
     if np.count_nonzero(n) < 2 and not names:
         return
@@ -360,6 +362,10 @@ def some_coordinates(e: Evidence) -> Guesses:
     n = int(bad.sum())
     if n in (0, known.sum()) or 2 * e.doubtful.sum() > known.sum():
         return
+    right = np.abs(np.where(known, e.right, 0))
+    tiny = right <= 1e-3 * right.max()  # may be wrong and not look it
+    if (bad | tiny)[known].all():
+        return
     among, elsewhere = f"in {n} of {known.sum()} coordinates", "and right elsewhere."
     if not known.all():
         which = "that could be decided" if (known | e.doubtful).all() else "that were looked at"
@@ -367,8 +373,6 @@ def some_coordinates(e: Evidence) -> Guesses:
     if not (known | e.doubtful).all() and n < 4:  # too few of a large array to have a pattern
         yield e.given, f"It is wrong {among} {elsewhere}"
         return
-    right = np.abs(np.where(known, e.right, 0))
-    tiny = right <= 1e-3 * right.max()  # may be wrong and not look it
     for text, where in (("< 0", v < 0), ("> 0", v > 0), ("= 0", v == 0)):
         if ((bad == (where & known)) | (tiny & ~bad)).all():
             yield e.given, f"It is wrong {among}, those where {e.name} {text}, {elsewhere}"

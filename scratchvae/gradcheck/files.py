@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
@@ -72,6 +73,9 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
         for n, c in _candidates(module, names, "{}", set())
         if getattr(module, _option(n, "args"), "none given") is not None
     }
+    # What holds the arguments of another is nothing to check.
+    options = {_option(n, "args") for n in [*candidates, *names]}
+    candidates = {n: c for n, c in candidates.items() if n not in options}
     # A class is checked through its objects, an abstract one through those of its subclasses.
     functions = [c[0] for c in candidates.values() if not isinstance(c, str)]
     objects = [type(f.__self__ if inspect.ismethod(f) else f) for f in functions]
@@ -285,7 +289,7 @@ def _with_arguments(
     for source, draw in DRAWS.items():
         args = [draw(rng, shape) for _ in names]
         origin = f"{', '.join(names)} {shape} from {source}"
-        problem = _problem(functions, [a.copy() for a in args])
+        problem = _problem(functions, [a.copy() for a in args]) or _misfit(functions, args)
         if not problem:
             return Found(name, functions, args, origin, wrt)
     hint = f"give it arguments of its own as {option}"
@@ -311,3 +315,17 @@ def _problem(functions: tuple[Any, ...], args: Any) -> str:
     ):
         return "there is no forward beside it, and it does not return (loss, gradient),"
     return "" if finite else "it is not finite"
+
+
+def _misfit(functions: tuple[Any, ...], args: list[Any]) -> str:
+    """Return which gradient of a pair has another shape than its argument, as what is broadcast."""
+    if len(functions) != 2 or functions[1] is halves.times_dy:
+        return ""
+    with suppress(Exception, OutOfTime), time_limit(PATIENCE), np.errstate(all="ignore"):
+        y, cache = functions[0](*(a.copy() for a in args))
+        given = functions[1](np.ones_like(y), cache)
+        given = given if isinstance(given, tuple | list) else (given,)
+        for name, a, g in zip(halves.needed(functions[0]), args, given, strict=True):
+            if g is not None and np.shape(g) != a.shape:
+                return f"backward gives {name} a gradient of shape {np.shape(g)}"
+    return ""
