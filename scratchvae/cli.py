@@ -973,7 +973,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def add_common(sub: argparse.ArgumentParser, *, with_json: bool = True) -> None:
-        sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                         help="where to compute (default: on a GPU if there is one)")  # fmt: skip
         if with_json:
             sub.add_argument("--json", action="store_true", help="print the results as JSON")
 

@@ -15,8 +15,10 @@ Lesson: the decoder's variance alone decides whether the posterior collapses. A 
 variance for each coordinate describes (b) without a code, and its KL is 0. With one variance for
 both coordinates the code has to carry the longer axis, at a KL of about log 5 = 1.61 nats.
 Both models can be exact, so their losses are the same: a KL of 0 is no error where the decoder
-needs no code. The exact value is reached only if the rate falls: at a constant 1e-3 the same 30
-epochs end some 0.01 to 0.04 nats higher in (a), and with one variance 0.07 to 0.11 in (b).
+needs no code. The exact value is that of all training points; the test points are some of them, so
+that their loss may lie a little below it. It is reached only if the rate falls: at a constant 1e-3
+the same 30 epochs end some 0.01 to 0.04 nats higher in (a), and with one variance 0.07 to 0.11 in
+(b).
 """
 
 import numpy as np

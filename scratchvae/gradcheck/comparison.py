@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchvae.backend import Array, asnumpy, namespace
+from scratchvae.errors import counted
 
 from .diagnosis import Evidence, explain, float32_digits
 from .slopes import (
@@ -76,8 +77,9 @@ class Report:
         return self.verdict == "right"
 
     def __str__(self) -> str:
+        slopes = counted(len(self.checks), "slope")
         right = (
-            f"{self.name}: backward agrees with {len(self.checks)} slopes of the forward pass; "
+            f"{self.name}: backward agrees with {slopes} of the forward pass; "
             f"largest relative error {self.error:.1e}, tolerance {self.tolerance:.0e}."
         )
         left_out = f"Not checked: {', '.join(self.unchecked)}." if self.unchecked else ""
