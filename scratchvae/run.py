@@ -18,7 +18,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -501,7 +501,7 @@ class Run:
         ``trainer.model``, ``trainer.dataset``, ``trainer.metrics``. Set ``trainer.stop`` in a
         callback to end training after the present step.
     best : float
-        The lowest negative ELBO of the test data so far, in nats.
+        The lowest negative ELBO of the test data so far, in nats; on every rank.
     position : (int, int)
         The epochs that were done when its file was saved, and the batches of the next.
     file : Path
@@ -545,7 +545,8 @@ class Run:
     ) -> None:
         """Train until all epochs are done or ``trainer.stop`` is set, and save.
 
-        The files are also written after an epoch, at most once a second.
+        The files are also written after an epoch, at most once a second. No rank returns before
+        they are written.
 
         Parameters
         ----------
@@ -566,28 +567,31 @@ class Run:
         self._require_own_model()
         ranks = self.trainer.ranks
         ranks.require_same(lambda: asdict(self.options) | {"data": ""})  # it may lie elsewhere
-        if ranks.first:
-            with self.claimed():
-                self._train(on_step, on_epoch)
-        else:
-            self._follow(on_step, on_epoch)
+        with self.claimed() if ranks.first else nullcontext():
+            self._train(on_step, on_epoch)
 
     def _train(
         self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
     ) -> None:
+        ranks = self.trainer.ranks
+
         def after_epoch(metrics: dict[str, float]) -> None:
+            state = self.trainer.state()  # what the first rank would not save ends all of them
+            to_save = state if ranks.first else None
             bound = metrics["test_reconstruction"] + metrics["test_kl"]  # the negative ELBO
             if bound < self.best:
-                self.best, self._best_state = bound, self.trainer.state()
-            self._last_state = self.trainer.state()
-            if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                with self.claimed():
-                    self._write(self._last_state)
+                self.best, self._best_state = bound, to_save
+            self._last_state = to_save
+            with ranks.together():
+                if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self._save(state)
             on_epoch(metrics)
 
         try:
             self.trainer.run(self.options.epochs, on_step, after_epoch)
-            self.save()
+            state = self.trainer.state()
+            with ranks.together():  # no rank goes on before the files are there
+                self._save(state)
         except (InputError, NonFiniteError, RanksDifferError) as error:
             if self._last_state is not None:
                 with suppress(InputError), self.claimed():  # the disk may be full
@@ -612,29 +616,23 @@ class Run:
             return "; none of its epochs could be saved"
         return "; no epoch was done, so none is saved"
 
-    def _follow(
-        self, on_step: Callable[[Terms], None], on_epoch: Callable[[dict[str, float]], None]
-    ) -> None:
-        """Train as another rank than the first, which saves: what it would not save ends both."""
-
-        def after_epoch(metrics: dict[str, float]) -> None:
-            self.trainer.state()
-            on_epoch(metrics)
-
-        self.trainer.run(self.options.epochs, on_step, after_epoch)
-        self.trainer.state()
-        self.trainer.stop = False
-
     def save(self) -> None:
         """Write the last checkpoint, the best one if there is a new one, and the metrics.
+
+        Of many ranks the first writes them.
 
         Raises
         ------
         NonFiniteError
             If parameters or the optimizer's state are not finite; nothing is written then.
         """
-        with self.claimed():
-            self._write(self.trainer.state())
+        self._save(self.trainer.state())
+
+    def _save(self, state: State) -> None:
+        """Write a state, if this is the rank that writes."""
+        if self.trainer.ranks.first:
+            with self.claimed():
+                self._write(state)
 
     def _require_own_model(self) -> None:
         """Raise InputError if the options would build another model for whoever reads the run."""

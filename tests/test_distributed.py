@@ -6,6 +6,7 @@ That MPI's own ranks do: test_distributed_mpi.py.
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from unittest.mock import MagicMock
@@ -485,6 +486,63 @@ def test_only_the_first_rank_of_a_run_writes(tmp_path, rng):
     found, expected = (load(tmp_path / d / LAST)[0] for d in ("rank0", "alone"))
     for name, a in expected.items():
         np.testing.assert_array_equal(found[name], a)
+
+
+def a_run(tmp_path, rng, **options):
+    """Return a function that makes a run of three steps an epoch."""
+    np.save(tmp_path / "x.npy", rng.integers(0, 256, (40, 6), dtype=np.uint8))
+    given = {"hidden": (4,), "epochs": 2, "batch_size": 16} | options
+    options = sv.run.Options(str(tmp_path / "x.npy"), **given)
+    return lambda comm: sv.run.new(options, tmp_path / "run", comm=comm)
+
+
+def test_no_rank_goes_on_before_the_first_has_saved(tmp_path, rng, monkeypatch):
+    new, write = a_run(tmp_path, rng), sv.run.Run._write
+
+    def slowly(self, state):
+        time.sleep(0.3)
+        write(self, state)
+
+    def run(comm):
+        new(comm).train()
+        steps = load(tmp_path / "run" / LAST)[1]["step"]
+        go_on = sv.run.resume(tmp_path / "run", epochs=3, comm=comm)
+        go_on.train()
+        return steps, load(tmp_path / "run" / LAST)[1]["step"]
+
+    monkeypatch.setattr(sv.run.Run, "_write", slowly)
+    assert all_well(on_ranks(3, run)) == [(6, 9)] * 3
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])  # after an epoch, and at the end
+def test_what_the_first_rank_cannot_save_ends_all(seconds, tmp_path, rng, monkeypatch):
+    new = a_run(tmp_path, rng)
+
+    def full(self, state):
+        raise sv.InputError("the disk is full")
+
+    monkeypatch.setattr(sv.run.Run, "_write", full)
+    monkeypatch.setattr(sv.run, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
+    for error in on_ranks(2, lambda comm: new(comm).train()):
+        assert isinstance(error, AgreedError)
+        assert str(error).startswith("the disk is full")
+
+
+def test_the_best_bound_is_known_on_every_rank(tmp_path, rng):
+    new = a_run(tmp_path, rng, lr=0.1)
+
+    def run(comm):
+        first = new(comm)
+        assert first.best == np.inf
+        first.train()
+        then = sv.run.resume(tmp_path / "run", epochs=4, comm=comm)
+        assert then.best == first.best
+        then.train()
+        bounds = [m["test_reconstruction"] + m["test_kl"] for m in then.trainer.metrics]
+        assert first.best == min(bounds[:2])
+        assert then.best == min(bounds)
+
+    all_well(on_ranks(2, run))
 
 
 # --- a device
