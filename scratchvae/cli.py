@@ -105,7 +105,7 @@ def _main(argv: Sequence[str] | None) -> int:
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows ASCII alone
     words, said = sys.argv[1:] if argv is None else argv, io.StringIO()
     # argparse takes a beginning of the word, too.
-    of_ranks = any("--distributed".startswith(w) for w in words if w.startswith("--di"))
+    of_ranks = any("--distributed".startswith(w.split("=")[0]) for w in words if w[:4] == "--di")
     rank = distributed.launched("RANK") if of_ranks else None
     try:
         # Ranks of mpiexec say together what is wrong with their words, which may be the same.

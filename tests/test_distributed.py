@@ -662,6 +662,10 @@ MISSPELT = "unrecognized arguments: --latnt; did you mean --latent? (see scratch
         (["--distributed", "--latnt", "3"], MISSPELT),
         (["--distrib", "--latnt", "3"], MISSPELT),
         (
+            ["--distributed=1"],
+            "argument --distributed: ignored explicit argument '1' (see scratchvae train --help)",
+        ),
+        (
             ["--distributed", "x.npy", "--data", "y.npy"],
             "--data: x.npy is named already: expected one of the two",
         ),

@@ -171,6 +171,7 @@ def complaints(job):
         (["x.npy", "--latnt", "3"], "unrecognized arguments"),
         (["x.npy", "--batch-size", "0"], "--batch-size is 0"),
         (["x.npy", "--data", "few.npy"], "--data: x.npy is named already"),
+        (["x.npy", "--distributed=1"], "argument --distributed: ignored explicit argument '1'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_ends_all_ranks(mpi, data, tmp_path, options, sentence):
