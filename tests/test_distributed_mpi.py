@@ -201,6 +201,22 @@ def test_ranks_with_other_data_or_options_are_one_sentence(mpi, data, tmp_path, 
     assert sentence in complaints(job)[0]
 
 
+def test_the_mpiexec_of_another_library_is_found(mpi, data, request):
+    launcher = request.node.callspec.params["mpi"]
+    other = LIBRARIES["openmpi" if launcher == "mpich" else "mpich"][1]
+    if not (PREFIX / "lib" / other).exists():
+        missing(f"{other} is not installed: pip install --group mpi")
+    paths = dict.fromkeys(("OPAL_PREFIX", "PRTE_PREFIX", "PMIX_PREFIX"), str(PREFIX))
+    job = mpi(2, *train("x.npy"), MPI4PY_LIBMPI=str(PREFIX / "lib" / other), **paths)
+    code, sentence = {
+        "mpich": (2, "mpiexec started 2 processes, and MPI knows of 1: expected"),
+        "openmpi": (16, "Runtime environment uses unsupported PMI version PMIx. Aborting."),
+    }[launcher]
+    assert job.returncode == code, job.stderr
+    assert sentence in job.stdout + job.stderr
+    assert not Path(data.parent, "run").exists()
+
+
 def test_no_mpi_library_is_one_sentence(mpi, data):
     job = mpi(2, *train("x.npy"), MPI4PY_LIBMPI="/nowhere/libmpi.so")
     # The launcher `python -m mpi4py` does not need the library, and our command says it lacks.
