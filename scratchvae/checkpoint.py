@@ -243,7 +243,7 @@ def digest(arrays: Mapping[str, Any], values: str) -> str:
 
     sha256 = hashlib.sha256(json.dumps(values).encode())
     for name in sorted(arrays):
-        a = asnumpy(arrays[name])
+        a = np.asarray(asnumpy(arrays[name]), order="C")  # a column of a matrix has gaps
         sha256.update(json.dumps([name, a.dtype.name, a.shape]).encode())
         sha256.update(a.reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()

@@ -22,7 +22,8 @@ import numpy as np
 
 from . import parallel
 from .backend import Array, asnumpy
-from .errors import InputError, RanksDifferError, check_count, on_one_line
+from .checkpoint import is_plain
+from .errors import InputError, RanksDifferError, check_count, on_one_line, short
 from .parallel import LossAndGrad, adds_up, identity, in_parts, part_of, share, switches
 from .vae import Autoencoder, Terms
 
@@ -88,6 +89,10 @@ class Ranks:
         """Return the values of all ranks, in their order."""
         return [value] if self.size == 1 else list(self.comm.allgather(value))
 
+    def _gather_named(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the values of all ranks by name, as text if they are not plain."""
+        return self._gather({k: v if is_plain(v) else str(v) for k, v in values.items()})
+
     def any(self, *flags: bool) -> list[bool]:
         """Return of each flag whether it is set on any rank."""
         return [any(of_all) for of_all in zip(*self._gather(flags), strict=True)]
@@ -102,19 +107,20 @@ class Ranks:
         """Raise AgreedError, on every rank, naming the first value that is not the same on all."""
         if self.size == 1:
             return
-        first, *others = self._gather({name: str(value) for name, value in values().items()})
+        first, *others = self._gather_named(values())
         for rank, other in enumerate(others, 1):
             for name in _different(first, other):
                 raise AgreedError(
                     f"rank {rank} was given other values than rank 0: {name} is "
-                    f"{other.get(name)} there and {first.get(name)} here; expected the same on each"
+                    f"{short(other.get(name))} there and {short(first.get(name))} here; expected "
+                    "the same on each"
                 )
 
     def require_same_state(self, values: Callable[[], Mapping[str, Any]], when: str) -> None:
         """Raise RanksDifferError, on every rank, naming all values that are not the same on all."""
         if self.size == 1:
             return
-        first, *others = self._gather({name: str(value) for name, value in values().items()})
+        first, *others = self._gather_named(values())
         different = {str(rank): _different(first, other) for rank, other in enumerate(others, 1)}
         if ranks := [rank for rank, names in different.items() if names]:
             names = dict.fromkeys(name for names in different.values() for name in names)
@@ -202,9 +208,16 @@ class Ranks:
                 yield _Sum(self, model, loss_and_grad)
 
 
-def _different(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def _different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the names whose values are not the same."""
-    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return [name for name in {**one, **other} if not _equal(one.get(name), other.get(name))]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; a list may be a tuple, as 1 may be 1.0."""
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
 
 
 class _Exchange:

@@ -584,10 +584,14 @@ def _but_for_numbers(one: Any, other: Any) -> bool:
     """Return whether two layers in words differ by numbers at most, which may be a state."""
     if not (isinstance(one, str) and isinstance(other, str)):  # of a damaged file, say
         return False
+    return without_numbers(one) == without_numbers(other)
+
+
+def without_numbers(text: str) -> str:
+    """Return a layer in words with 0 for each number, which may be a state."""
     number = r"(?<![\w.])[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+|nan|inf)(?!\w)"
     # An array's are set in columns.
-    words = [re.sub(r"\s", "", re.sub(number, "0", text)) for text in (one, other)]
-    return words[0] == words[1]
+    return re.sub(r"\s", "", re.sub(number, "0", text))
 
 
 def _has_own_method(x: Any) -> bool:

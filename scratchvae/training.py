@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -36,6 +37,7 @@ from .errors import (
 )
 from .evaluation import active_units, elbo
 from .finite import require_finite, require_finite_state, slower
+from .model import without_numbers
 from .notebook import table
 from .optimizers import Optimizer
 from .parallel import LossAndGrad, noise_of
@@ -185,6 +187,7 @@ class Trainer:
         # By step, a number that is finite if loss and gradient are.
         self._unread: dict[int, Array] = {}
         self._unsaved = optimizer, optimizer.unsaved()
+        self._used = 0  # a checksum of the rates and betas of this epoch's steps
         self._advice = advice(dataset, model)  # for data that no learning rate is right for
 
     def __repr__(self) -> str:
@@ -257,6 +260,9 @@ class Trainer:
                     self.metrics.append(self._finish_epoch())
                     on_epoch(self.metrics[-1])
                     _require_numbers(self.metrics[-1])
+                    if self.epoch < epochs:
+                        before = f"before epoch {self.epoch + 1}"
+                        self.ranks.require_same_state(self._of_an_epoch, before)
 
     @contextmanager
     def _with_bar(self, epochs: int, on_step: OnStep, on_epoch: OnEpoch) -> Iterator[Callbacks]:
@@ -282,11 +288,11 @@ class Trainer:
         # The order depends only on the seed and the epoch, so it need not be saved.
         rng = np.random.default_rng([self.seed, self.epoch, ORDER])
         order = self.model.backend.asarray(rng.permutation(len(self._train)))  # (N,)
-        start, before = time.perf_counter(), self.seconds
+        start, before, self._used = time.perf_counter(), self.seconds, 0
         if self.beta_schedule and self.batch < self.batches_per_epoch:
             # Before it is asked whether a batch may be divided, which may depend on beta.
             self.model.set_beta(self.beta_schedule(self._now()))
-        while self.batch < self.batches_per_epoch and not self._stopped():
+        while not self._stopped(self.batch >= self.batches_per_epoch):
             with self.ranks.in_parts(self.model, self.batch_size) as loss_and_grad:
                 asked, going = self.ranks.asked_about(self.model, self.batch_size), True
                 while going:
@@ -298,9 +304,11 @@ class Trainer:
                     on_step(terms)
                     # A callback may exchange a layer, or set a flag that mixes the examples.
                     changed = asked != self.ranks.asked_about(self.model, self.batch_size)
-                    going = self.batch < self.batches_per_epoch and not self._stopped(changed)
+                    # Ranks whose epochs have other numbers of batches leave it together, too.
+                    going = not self._stopped(changed or self.batch >= self.batches_per_epoch)
         self.check()
-        self.ranks.require_same_state(self._of_an_epoch, f"epoch {self.epoch + 1}")
+        used = {"the lr or beta of a step": self._used}
+        self.ranks.require_same_state(lambda: self._of_an_epoch() | used, f"epoch {self.epoch + 1}")
 
     def _now(self) -> float:
         """Return the time in epochs."""
@@ -329,6 +337,7 @@ class Trainer:
             self._kinds = optimizer, optimizer.kinds()
         optimizer.step()
         _require_kinds(*self._kinds)
+        self._used = zlib.crc32(repr((optimizer.lr, model.beta)).encode(), self._used)
         return terms
 
     def check(self, x: Array = None, eps: Array = None) -> None:
@@ -457,23 +466,29 @@ class Trainer:
         course = {"batch_size": self.batch_size, "examples": len(self._train), "seed": self.seed}
         return course | {"shards": self.ranks.shards, "binarize": self.binarize}
 
-    def _stopped(self, changed: bool = False) -> bool:
-        """Return whether any rank was told to stop, or has something changed."""
-        stopped, changed = self.ranks.any(self.stop, changed)
+    def _stopped(self, other: bool = False) -> bool:
+        """Return whether any rank was told to stop, or has another reason not to go on."""
+        stopped, other = self.ranks.any(self.stop, other)
         if stopped:  # a signal may come in between, and must not be forgotten
             self.stop = True
-        return stopped or changed
+        return stopped or other
 
     def _of_all_ranks(self, epochs: int) -> dict[str, Any]:
         """Return by name what has to be the same on every rank when training begins."""
         values = self._course() | {"epochs": epochs}
+        # A schedule is not asked before its time: it may count how often it is.
+        schedules = {"schedule": self.schedule, "beta_schedule": self.beta_schedule}
+        values |= {k: "given" if schedule else "not given" for k, schedule in schedules.items()}
         model = f"{type(self.model).__name__} of {len(self.model.params.value):,} parameters"
         values |= {"model": model, "data": self.dataset.fingerprint()}
         values |= {f"model.{k}": v for k, v in self.model.config().items()}
+        if self.optimizer.steps:  # a layer may count in its words what its rank has trained on
+            names = [f"model.{part}" for part in (*self.model.parts, "prior")]
+            values |= {k: without_numbers(values[k]) for k in names if k in values}
         values |= {"optimizer": type(self.optimizer).__name__} | self._of_an_epoch()
         for name, schedule in ("lr", self.schedule), ("model.beta", self.beta_schedule):
             if schedule:
-                values[name] = schedule(self._now())
+                del values[name]  # what was in force before the schedule's first step
         return values
 
     def _of_an_epoch(self) -> dict[str, Any]:
@@ -484,9 +499,10 @@ class Trainer:
         """
         model, optimizer, digest = self.model, self.optimizer, checkpoint.digest
         options = {k: v for k, v in model.config().items() if k in model.free}
-        values = {f"model.{k}": v for k, v in (options | model.own_numbers()).items()}
+        values = self._course()
+        values |= {f"model.{k}": v for k, v in (options | _compared(model.own_numbers())).items()}
         values |= {"lr": optimizer.lr}
-        values |= {f"optimizer.{k}": v for k, v in optimizer.options().items()}
+        values |= {f"optimizer.{k}": v for k, v in _compared(optimizer.options()).items()}
         values |= {"epoch": self.epoch, "batch": self.batch, "step": optimizer.steps}
         values["parameters"] = digest({"params": model.params.value}, "")
         values["optimizer's state"] = digest(optimizer.state, "")
@@ -546,6 +562,11 @@ class Trainer:
     def _floats(self, images: Array, rows: Array | slice, rng: np.random.Generator) -> Array:
         x = gather(images, rows, self.dataset.scale, self.model.dtype)  # (B, D)
         return binarize(x, self.binarize, rng, self.model.backend)
+
+
+def _compared(packed: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers that ranks compare: what a name with an underscore keeps may differ."""
+    return {k: checkpoint.unpacked(v) for k, v in packed.items() if k[:1] != "_"}
 
 
 def _require_numbers(metrics: dict[str, Any]) -> None:

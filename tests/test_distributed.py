@@ -282,6 +282,38 @@ def test_ranks_that_come_apart_end_the_run_on_all_of_them(what, dataset, seed):
         )
 
 
+@pytest.mark.parametrize("shards", [0, 4])
+@pytest.mark.parametrize("when", ["on_step", "on_epoch"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 5), ("batch_size", 30), ("batch_size", 99), ("binarize", "threshold")],
+)
+def test_what_a_callback_changes_on_one_rank_ends_all(name, value, when, shards, dataset, seed):
+    """With another size of the batches an epoch has fewer on one rank, or more."""
+    steps = [0, 0]
+
+    def run(comm):
+        t = trainer(dataset, seed, comm, shards=shards)
+
+        def change(_):
+            if comm.rank == 1:
+                setattr(t, name, value)
+
+        def step(terms):
+            steps[comm.rank] += 1
+            if when == "on_step":
+                change(terms)
+
+        how = {"on_epoch": change} if when == "on_epoch" else {}
+        t.run(3, on_step=step, **how)
+
+    for error in on_ranks(2, run):
+        assert isinstance(error, RanksDifferError)
+        begin = "before epoch 2" if when == "on_epoch" else "epoch 1"
+        assert str(error).startswith(f"{begin}: rank 0 no longer agrees with rank 1 on {name}")
+    assert max(steps) <= 4  # those of the first epoch
+
+
 def test_all_that_ranks_do_not_agree_on_any_more_is_named():
     def run(comm):
         held = {"parameters": comm.rank > 0, "lr": comm.rank == 2, "step": 4}
@@ -342,13 +374,35 @@ def test_ranks_with_different_data_or_options_all_raise_the_same_sentence(what, 
     assert str(found[0]).startswith(f"rank 1 was given other values than rank 0: {what} is ")
 
 
+GIVEN, NOT_GIVEN = "'given'", "'not given'"
+
+
 @pytest.mark.parametrize(
     ("what", "change", "there", "here"),
     [
-        ("model.beta", lambda t: setattr(t, "beta_schedule", sv.constant(4.0)), 4.0, 1.0),
+        (
+            "beta_schedule",
+            lambda t: setattr(t, "beta_schedule", sv.constant(4.0)),
+            GIVEN,
+            NOT_GIVEN,
+        ),
+        ("schedule", lambda t: setattr(t, "schedule", sv.constant(0.1)), GIVEN, NOT_GIVEN),
+        ("model.beta", lambda t: setattr(t.model, "beta", 4.0), 4.0, 1.0),
         ("model.weight", lambda t: setattr(t.model, "weight", 2.0), 2.0, None),
         ("optimizer.eps", lambda t: setattr(t.optimizer, "eps", 0.1), 0.1, 1e-8),
-        ("lr", lambda t: setattr(t, "schedule", sv.constant(0.1)), 0.1, 0.01),
+        (
+            "optimizer.betas",
+            lambda t: setattr(t.optimizer, "betas", (0.9, 0.5)),
+            (0.9, 0.5),
+            (0.9, 0.999),
+        ),
+        (
+            "model.many",
+            lambda t: setattr(t.model, "many", [1.0] * 99),
+            f"[{'1.0, ' * 5}1.0,...",
+            None,
+        ),
+        ("lr", lambda t: setattr(t.optimizer, "lr", 0.1), 0.1, 0.01),
         ("step", lambda t: setattr(t.optimizer, "steps", 3), 3, 0),
     ],
 )
@@ -365,6 +419,154 @@ def test_what_is_set_by_hand_on_one_rank_is_found(what, change, there, here, dat
         f"rank 1 was given other values than rank 0: {what} is {there} there and {here} here; "
         "expected the same on each"
     }
+
+
+def test_what_a_rank_has_for_itself_is_not_compared(dataset, seed):
+    def run(comm):
+        t = trainer(dataset, seed, comm)
+
+        def add(terms):
+            t.model._seconds += 0.1 * comm.rank
+            t.optimizer._verbose = comm.rank == 0
+
+        t.model._seconds = 0.0
+        t.run(2, on_step=add)
+        assert t.state()[1]["numbers"]["_seconds"] == t.model._seconds
+        t.run(3)
+
+    all_well(on_ranks(2, run))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, r: setattr(t.optimizer, "lr", 1 if r else 1.0),
+        lambda t, r: setattr(t.optimizer, "betas", [0.9, 0.999] if r else (0.9, 0.999)),
+        lambda t, r: setattr(t.model, "own", np.float64(0.5) if r else 0.5),
+        lambda t, r: setattr(t.model, "own", 1 if r else 1.0),
+        lambda t, r: setattr(t.model, "own", [1, (2,)] if r else (1.0, [2])),
+    ],
+)
+def test_equal_numbers_of_other_types_are_equal(change, dataset, seed):
+    def run(comm):
+        t = trainer(dataset, seed, comm)
+        change(t, comm.rank)
+        t.run(1)
+
+    all_well(on_ranks(2, run))
+
+
+class Counting:
+    """Counts the rows that it has seen."""
+
+    n = 0
+
+    def forward(self, x):
+        self.n += len(x)
+        return x, None
+
+    def backward(self, dy, cache):
+        return dy
+
+    def __repr__(self):
+        return f"Counting(n={self.n})"
+
+
+def trainer_with(layer, dataset, seed, comm):
+    encoder = sv.Sequential([layer, sv.Linear(12, 6, dtype="float64", rng=seed)])
+    model = sv.VAE(12, latent_dim=3, dtype="float64", rng=seed, encoder=encoder)
+    return Trainer(model, sv.Adam(model.params), dataset, batch_size=17, comm=comm)
+
+
+def test_a_layer_that_counts_may_train_on(dataset, seed):
+    def run(comm):
+        t = trainer_with(Counting(), dataset, seed, comm)
+        t.run(1)
+        t.run(2)
+        return t.model.encoder.layers[0].n
+
+    first, second = all_well(on_ranks(2, run))
+    assert first != second
+
+
+def test_layers_with_other_numbers_are_found_before_the_first_step(dataset, seed):
+    def run(comm):
+        layer = Counting()
+        layer.n = comm.rank
+        trainer_with(layer, dataset, seed, comm).run(1)
+
+    for error in on_ranks(2, run):
+        assert str(error).startswith("rank 1 was given other values than rank 0: model.encoder is ")
+
+
+class Strided(sv.optimizers.Optimizer):
+    """Keeps both of its vectors in one matrix."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr, ())
+        both = np.zeros((len(params.value), 2), params.value.dtype)
+        self.state = {"m": both[:, 0], "v": both[:, 1]}
+
+    def _move(self):
+        self.state["m"] += self.params.grad
+        self.params.value -= self.lr * self.state["m"]
+
+
+def test_an_optimizer_whose_state_has_gaps_in_memory(dataset, seed):
+    def run(comm=None):
+        model = sv.VAE(12, (9,), 3, dtype="float64", rng=seed)
+        t = Trainer(model, Strided(model.params, 1e-3), dataset, batch_size=17, comm=comm)
+        t.run(2)
+        return model.params.value
+
+    alone = run()
+    for found in all_well(on_ranks(2, run)):
+        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-9)  # as above
+
+
+# --- schedules
+
+
+def test_a_schedule_is_asked_as_often_as_in_one_process(dataset, seed):
+    """One may count how often it is asked."""
+
+    def run(comm=None):
+        rates, betas = (iter(np.linspace(start, start / 9, 99)) for start in (1e-2, 1.0))
+        t = trainer(dataset, seed, comm, schedule=lambda e: next(rates),
+                    beta_schedule=lambda e: next(betas))  # fmt: skip
+        used = []
+        t.run(2, on_step=lambda terms: used.append((t.optimizer.lr, t.model.beta)))
+        return used
+
+    alone = run()
+    assert all_well(on_ranks(2, run)) == [alone, alone]
+
+
+def test_a_training_that_is_complete_asks_no_schedule(dataset, seed):
+    def run(comm):
+        t = trainer(dataset, seed, comm, schedule=lambda e: [1e-3, 1e-4][int(e)])
+        t.run(2)
+        t.run(2)
+
+    all_well(on_ranks(2, run))
+
+
+def test_schedules_that_differ_from_the_start_are_found_after_an_epoch(dataset, seed):
+    """Also those of beta that agree by the epoch's last step: the gradients' sum is the same."""
+
+    def run(comm, name, *schedules):
+        t = trainer(dataset, seed, comm, **{name: schedules[comm.rank]})
+        t.run(2)
+
+    for name, schedules, what in (
+        ("schedule", (sv.constant(0.1), sv.constant(0.2)), "lr, parameters, "),
+        ("beta_schedule", (sv.warm_up(1.0, 0.3), sv.warm_up(1.0, 0.6)), ""),
+    ):
+        for error in on_ranks(2, lambda comm: run(comm, name, *schedules)):  # noqa: B023
+            assert isinstance(error, RanksDifferError)
+            assert str(error).startswith(
+                f"epoch 1: rank 0 no longer agrees with rank 1 on {what}the lr or beta of a step; "
+            )
 
 
 def test_a_schedule_holds_on_ranks_that_began_with_other_betas(dataset, seed):
