@@ -915,7 +915,7 @@ def test_a_process_of_mpiexec_that_trains_by_itself_says_so(monkeypatch, capsys)
 
 
 def mpi4py_of(monkeypatch, comm):
-    """Put a module in the place of mpi4py.MPI."""
+    """Put a module where mpi4py.MPI is."""
     package, mpi = ModuleType("mpi4py"), ModuleType("mpi4py.MPI")
     package.MPI, mpi.COMM_WORLD, mpi.COMM_TYPE_SHARED = mpi, comm, 7
     mpi.Finalize = lambda: None

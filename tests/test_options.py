@@ -95,7 +95,7 @@ class Commands:
         return self.shown
 
     def use_device(self):
-        """Put the stand-in in the place of a GPU."""
+        """Use the stand-in as a GPU."""
         self.patch.setitem(sys.modules, "cupy", standin.cupy)
 
     def _spy(self, of, name, after):

@@ -722,7 +722,7 @@ def words(result: dict | None) -> str:
 
 
 def put_in_place(rehearse: bool) -> None:
-    """Put the stand-in of the tests in the place of CuPy, for a rehearsal."""
+    """Use the stand-in of the tests as CuPy, for a rehearsal."""
     if rehearse:
         sys.path.append(str(ROOT / "tests"))
         import cuda_on_host

@@ -35,7 +35,7 @@ LEFTOVER = "loss_and_grad's gradient depends on what params.grad held before, or
 NO_GRADIENT = (
     "backward gives no gradient of it: wrt=, or NAME_wrt in a file, says which arguments have one"
 )
-NONE = "wrt names it, and backward returns None in the place of its gradient"
+NONE = "wrt names it, and backward returns None instead of its gradient"
 NO_ARRAY = "it is of type {}: a gradient belongs to an array of float64 or to a float"
 HANGS = (
     "cannot tell: forward returns at these arguments, but not in time when they move. An iteration "
@@ -231,7 +231,7 @@ def prepared(
         if wrt is not None and not blocks[0]:
             of = ", ".join(names[i] for i in sorted(wanted)) or "nothing"
             raise InputError(
-                f"wrt names {of}, and {settings.name}'s backward returns None in the place of its "
+                f"wrt names {of}, and {settings.name}'s backward returns None instead of its "
                 "gradient: expected an argument that has one"
             )
         for block in blocks[0]:
