@@ -526,6 +526,75 @@ def test_a_function_that_makes_the_arguments_of_a_gradient_is_none_itself(run, t
     assert (code, out[:5], out.count("\n")) == (0, "ok   ", 2)
 
 
+SMALL_EPS = """
+import numpy as np
+
+
+def norm(x, eps):
+    s = np.sqrt((x * x).sum(axis=1, keepdims=True) + eps)
+    return x / s, (x / s, s)
+
+
+def norm_backward(dy, cache):
+    y, s = cache
+    return (dy - y * (dy * y).sum(axis=1, keepdims=True)) / s
+
+
+def twice(x, eps):
+    return 2 * x + eps, None
+
+
+def twice_backward(dy, _):
+    return 3 * dy
+"""
+
+
+def test_an_eps_may_be_a_small_constant(run, tmp_path):
+    (tmp_path / "norm.py").write_text(SMALL_EPS)
+    code, out, _ = run("gradcheck", str(tmp_path / "norm.py"))
+    assert code == 1
+    assert re.search(r"^ok .* norm: x, eps \(4, 5\) from .*, eps = 1e-05$", out, re.MULTILINE)
+    assert re.search(r"^WRONG .* twice: x, eps \(4, 5\) from N\(0, 1\)$", out, re.MULTILINE)
+
+
+HELPERS = """
+import functools
+
+import numpy as np
+
+
+def _act(x):
+    y = np.tanh(x)
+    return y, y
+
+
+def act(x):
+    return _act(2 * x)
+
+
+def act_backward(dy, y):
+    return 2 * dy * (1 - y * y)
+
+
+def _scale(x, by):
+    return x * by, by
+
+
+scale = functools.partial(_scale, by=3.0)
+scale_args = [np.ones((2, 3))]
+
+
+def scale_backward(dy, by):
+    return dy * by
+"""
+
+
+def test_a_private_helper_of_the_same_name_is_not_taken_for_the_forward(run, tmp_path):
+    (tmp_path / "helpers.py").write_text(HELPERS)
+    code, out, _ = run("gradcheck", str(tmp_path / "helpers.py"))
+    assert (code, [line.split()[2] for line in out.splitlines()[:-1]]) == (0, ["act:", "scale:"])
+
+
 BROADCAST = """
 def add(x, b):
     return x + b, None

@@ -585,6 +585,15 @@ def test_a_pattern_of_all_coordinates_is_no_cause(rng):
     assert "It lacks the factor" in report.message
 
 
+def test_nothing_is_named_for_what_is_tiny_beside_the_right_one(rng):
+    """In SI units a missing 1/x leaves 1e-10 of it, and any two such arrays would agree."""
+    x = rng.uniform(0.5, 1.7, (B, D)) * 1e-10
+    report = verdict_on(lambda x: (np.log(x), x), lambda dy, x: 1.0 * dy, [x], rng=rng)
+    assert (report.verdict, report.cause) == ("wrong", "passed on")
+    report = verdict_on(lambda x: (x * x / 2, x), lambda dy, x: x * x * dy, [x], rng=rng)
+    assert "It is the gradient of log(x) where that of x belongs" in report.message
+
+
 def test_a_loss_whose_backward_forgets_dy(rng):
     x = rng.standard_normal((B, D))
     report = verdict_on(lambda x: ((x * x).mean(), x), lambda dy, x: 2 * x / x.size, [x], rng=rng)

@@ -61,8 +61,12 @@ class Evidence:
             largest = np.abs(guess).max(initial=0.0)
             return bool(largest > 0 and np.abs(self.given - guess).max() <= FIT * largest)
         agrees, right = self.close(self.given, guess), self.close(self.right, guess)
-        known = guess[self.known]
-        return bool(known.any() and np.isfinite(known).all() and agrees.all() and not right.all())
+        known, given = guess[self.known], self.given[self.known]
+        # Beside a far larger right one any two would agree.
+        apart = np.abs(given - known) - 4 * self.width[self.known]
+        alike = apart.max(initial=0) <= 0.01 * np.abs(given).max(initial=0)
+        possible = known.any() and np.isfinite(known).all() and alike
+        return bool(possible and agrees.all() and not right.all())
 
     def pull_back(self, dy: Numbers) -> Numbers | None:
         """Return the right gradient for another cotangent, or None if it is not known."""
@@ -121,7 +125,7 @@ def factor(e: Evidence) -> Guesses:
     names = [text for number, text in _factors(e.sizes) if abs(ratio / number - 1) <= fit]
     if np.count_nonzero(n) < 2 and not names:
         return
-    if np.abs(a - ratio * n).max() > 0.01 * np.abs(a - n).max():
+    if np.abs(a - ratio * n).max() > 0.01 * min(np.abs(a - n).max(), np.abs(a).max()):
         return  # close to the right one, but not by a factor
     says = f": {', or '.join(names)}" if names else ""
     where = "every coordinate looked at" if n.size > 1 else "its one coordinate"

@@ -19,6 +19,7 @@ from . import halves
 from .slopes import PATIENCE, OutOfTime, time_limit
 
 SHAPE = (4, 5)  # of arguments that the file does not give
+EPS = 1e-5
 DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "N(0, 1)": lambda rng, shape: rng.standard_normal(shape),
     "U(0.5, 1.5)": lambda rng, shape: rng.uniform(0.5, 1.5, shape),  # for logarithms and the like
@@ -35,6 +36,14 @@ class Found(NamedTuple):
     args: Any
     origin: str
     wrt: Any = None  # which arguments have a gradient, if the file says so
+    drawn: tuple[str, ...] = ()  # the names of the arguments, if the file does not give them
+
+    def with_small_eps(self) -> Found | None:
+        """Return the same with a small number for `eps`, which is noise or a constant, if drawn."""
+        if not (some := {"eps", "epsilon"} & {*self.drawn}):
+            return None
+        args = [EPS if n in some else a for n, a in zip(self.drawn, self.args, strict=True)]
+        return self._replace(args=args, origin=f"{self.origin}, {some.pop()} = {EPS:g}", drawn=())
 
 
 class Unchecked(NamedTuple):
@@ -291,7 +300,7 @@ def _with_arguments(
         origin = f"{', '.join(names)} {shape} from {source}"
         problem = _problem(functions, [a.copy() for a in args]) or _misfit(functions, args)
         if not problem:
-            return Found(name, functions, args, origin, wrt)
+            return Found(name, functions, args, origin, wrt, tuple(names))
     hint = f"give it arguments of its own as {option}"
     if halves.times_dy in functions:
         hint += ", or None if it has no gradient"

@@ -31,7 +31,7 @@ def forwards(name: str, f: Any, functions: Mapping[str, Any]) -> list[str]:
     stems += [s.removeprefix("d").strip("_") for s in stems]
     stems = [s for s in stems if gives or s != plain]
     others = [n for n in functions if n != name and not BACKWARD & {*words(n)}]
-    others.sort(key=lambda n: (n[0] == "_") != (name[0] == "_") or not FORWARD & {*words(n)})
+    others.sort(key=lambda n: ((n[0] == "_") != (name[0] == "_"), not FORWARD & {*words(n)}))
     return [n for s in stems for n in others if s in (stem(n, set()), stem(n, FORWARD))]
 
 
