@@ -206,3 +206,53 @@ def test_an_optimizer_without_a_step_of_its_own_says_what_is_missing():
         NotImplementedError, match=r"^Own has no _move\(\), which changes params\.v"
     ):
         Own(vector(np.ones(3)), 0.1, ()).step()
+
+
+def test_the_kinds_of_a_state_are_dtype_and_shape():
+    optimizer = SGD(vector(np.ones(3)), 0.1)
+    optimizer.state["count"] = np.zeros((), "int64")
+    assert optimizer.kinds() == {"velocity": "float64 (3,)", "count": "int64 ()"}
+
+
+@pytest.mark.parametrize("value", [0, [1.0], np.int64(3), None])
+def test_a_state_holds_arrays_alone(value):
+    optimizer = SGD(vector(np.ones(3)), 0.1)
+    optimizer.state["count"] = value
+    with pytest.raises(InputError) as error:
+        optimizer.kinds()
+    assert str(error.value) == (
+        f"state['count'] of SGD is a {type(value).__name__}: expected an array; a number may be an "
+        "attribute of the optimizer, which a checkpoint holds too"
+    )
+
+
+def test_the_names_of_a_state_are_words():
+    optimizer = SGD(vector(np.ones(3)), 0.1)
+    optimizer.state[0] = np.ones(3)
+    with pytest.raises(InputError) as error:
+        optimizer.kinds()
+    assert str(error.value) == (
+        "the state of SGD has the name 0: expected a string, by which a checkpoint knows it"
+    )
+
+
+def test_an_optimizer_without_a_state_says_what_is_missing():
+    class Own(Optimizer):
+        def __init__(self):
+            pass
+
+    with pytest.raises(InputError) as error:
+        Own().kinds()
+    assert str(error.value) == (
+        "Own has no state: expected its __init__ to begin with super().__init__(params, lr, "
+        "names), the names of the arrays that it keeps"
+    )
+
+
+def test_what_is_in_no_file_is_neither_a_number_nor_held():
+    optimizer = SGD(vector(np.ones(3)), 0.1)
+    optimizer.kept, optimizer.count = np.ones(2), 3
+    before = optimizer.unsaved()
+    assert before.keys() == {"kept"}
+    optimizer.kept[0] = 2
+    assert optimizer.unsaved() != before

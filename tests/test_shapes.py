@@ -141,3 +141,16 @@ def test_what_can_be_unpacked_is_as_good_as_a_tuple(rng):
     model = InLists(6, (5,), 2, activation="tanh", dtype="float64", rng=rng)
     model.try_formulas()
     assert sv.gradcheck.check_model(model, rng.random((4, 6)), rng=rng).ok
+
+
+@pytest.mark.parametrize(
+    ("gradient", "words"), [(0, "an int"), (0.0, "a float"), ([], "a list of 0")]
+)
+def test_a_gradient_that_is_no_array_is_named_by_its_type(gradient, words):
+    class NoLogvar(sv.VAE):
+        def kl_backward(self, dkl, cache):
+            return super().kl_backward(dkl, cache)[0], gradient
+
+    with pytest.raises(sv.InputError) as error:
+        NoLogvar(6, **OPTIONS).try_formulas()
+    assert str(error.value).startswith(f"the model's kl_backward returns {words} for arrays of sha")
