@@ -63,7 +63,7 @@ class Optimizer:
         """Raise InputError if a number, which may be set by hand, is one that has no meaning."""
         self.lr = check_number("lr", self.lr)
 
-    def kinds(self) -> dict[str, str]:
+    def kinds(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
         """Return dtype and shape of each array in `state`; InputError if one is no array."""
         if not isinstance(getattr(self, "state", None), dict):
             raise InputError(
@@ -83,7 +83,7 @@ class Optimizer:
                     "expected an array; a number may be an attribute of the optimizer, which a "
                     "checkpoint holds too"
                 )
-        return {name: f"{a.dtype} {a.shape}" for name, a in self.state.items()}
+        return {name: (a.dtype, a.shape) for name, a in self.state.items()}
 
     def options(self) -> dict[str, Any]:
         """Return the numbers that it was built with besides the rate, such as Adam's betas."""

@@ -254,8 +254,8 @@ class Parameters(_ValueAndGradient):
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
         _refuse_constants(pairs)
-        now, before = ([(n, id(p)) for n, p in some] for some in (pairs, self._pairs))
-        if now != before:
+        if pairs != self._pairs:  # by identity: a parameter has no equal
+            now, before = ([(n, id(p)) for n, p in some] for some in (pairs, self._pairs))
             same = {*now} & {*before}
             changed = [pair[0] for pair in (*now, *before) if pair not in same]
             raise InputError(

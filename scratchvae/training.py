@@ -583,14 +583,16 @@ def _require_numbers(metrics: dict[str, Any]) -> None:
         metrics[name] = value if type(value) is int else number
 
 
-def _require_kinds(optimizer: Optimizer, before: dict[str, str]) -> None:
+def _require_kinds(optimizer: Optimizer, before: dict[str, Any]) -> None:
     """Raise InputError if an array of the state has another shape or dtype than it had."""
     now = optimizer.kinds()
     if now == before:
         return
     name = next(k for k in before | now if before.get(k) != now.get(k))
-    change = f"was an array of {before.get(name)} and is one of {now.get(name)}"
-    change = "is gone" if name not in now else change if name in before else "was made"
+    change = "is gone" if name in before else "was made"
+    if name in before and name in now:
+        was, is_ = (f"{dtype} {shape}" for dtype, shape in (before[name], now[name]))
+        change = f"was an array of {was} and is one of {is_}"
     raise InputError(
         f"the state of {type(optimizer).__name__} has changed since training began: {name} "
         f"{change}, and a checkpoint is resumed by an optimizer that has taken no step: expected "

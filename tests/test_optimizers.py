@@ -211,7 +211,7 @@ def test_an_optimizer_without_a_step_of_its_own_says_what_is_missing():
 def test_the_kinds_of_a_state_are_dtype_and_shape():
     optimizer = SGD(vector(np.ones(3)), 0.1)
     optimizer.state["count"] = np.zeros((), "int64")
-    assert optimizer.kinds() == {"velocity": "float64 (3,)", "count": "int64 ()"}
+    assert optimizer.kinds() == {"velocity": ("float64", (3,)), "count": ("int64", ())}
 
 
 @pytest.mark.parametrize("value", [0, [1.0], np.int64(3), None])
