@@ -254,7 +254,9 @@ class Parameters(_ValueAndGradient):
         """Raise InputError unless `named` are the parameters that these vectors hold."""
         pairs = list(named)
         _refuse_constants(pairs)
-        if pairs != self._pairs:  # by identity: a parameter has no equal
+        both = zip(pairs, self._pairs, strict=False)
+        as_before = all(n == m and p is q for (n, p), (m, q) in both)
+        if len(pairs) != len(self._pairs) or not as_before:
             now, before = ([(n, id(p)) for n, p in some] for some in (pairs, self._pairs))
             same = {*now} & {*before}
             changed = [pair[0] for pair in (*now, *before) if pair not in same]
