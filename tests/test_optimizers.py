@@ -252,6 +252,7 @@ def test_an_optimizer_without_a_state_says_what_is_missing():
 def test_what_is_in_no_file_is_neither_a_number_nor_held():
     optimizer = SGD(vector(np.ones(3)), 0.1)
     optimizer.kept, optimizer.count = np.ones(2), 3
+    optimizer.rule = lambda g: g  # which cannot be pickled
     before = optimizer.unsaved()
     assert before.keys() == {"kept"}
     optimizer.kept[0] = 2
