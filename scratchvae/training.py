@@ -337,7 +337,8 @@ class Trainer:
             self._kinds = optimizer, optimizer.kinds()
         optimizer.step()
         _require_kinds(*self._kinds)
-        self._used = zlib.crc32(repr((optimizer.lr, model.beta)).encode(), self._used)
+        if self.ranks.size > 1:
+            self._used = zlib.crc32(repr((optimizer.lr, model.beta)).encode(), self._used)
         return terms
 
     def check(self, x: Array = None, eps: Array = None) -> None:
