@@ -544,16 +544,16 @@ def test_where_larger_steps_leap_over_a_wave_a_smaller_first_step_decides(rng, w
 def test_no_cause_is_found_in_steps_that_leap_over_a_wave(rng):
     """All but the smallest steps find that sin(3e8 x) does not move, as if a term were missing.
 
-    In some one of 30 draws no step knows a slope that excludes the wrong one.
+    In some one of 20 draws no step knows a slope that excludes the wrong one. Without the rule a
+    term is named in one of five, so that 50 draws miss it once in 70,000 runs.
     """
+    pair = lambda x: (np.sin(3e8 * x), x), lambda dy, x: 3e8 * np.sin(3e8 * x) * dy
     verdicts = []
-    for _ in range(12):
-        x = rng.standard_normal((B, D))
-        pair = lambda x: (np.sin(3e8 * x), x), lambda dy, x: 3e8 * np.sin(3e8 * x) * dy
-        report = verdict_on(*pair, [x], rng=rng)
+    for _ in range(50):
+        report = verdict_on(*pair, [rng.standard_normal((2, 2))], rng=rng)
         assert report.cause in ("", "rounding", "curvature", "kink", "detail")
         verdicts.append(report.verdict)
-    assert verdicts.count("wrong") >= 8
+    assert verdicts.count("wrong") >= 30
 
 
 @pytest.mark.parametrize("x", [6.0, 9.5, 10.0, 12.0, 30.0, 300.0])

@@ -3,9 +3,11 @@
 That both gradients are PyTorch's: oracles/test_torch_iwae.py.
 """
 
+import gc
 import json
 import sys
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -322,6 +324,26 @@ def test_one_draw_of_a_batch_goes_through_the_decoder_however_large_it_is(rng, x
     monkeypatch.setattr(model.decoder, "forward", lambda z: (found.append(len(z)), forward(z))[1])
     model.loss_and_grad(x)
     assert found == [4] * 6
+
+
+def test_no_two_pieces_of_the_draws_are_kept_at_a_time(rng, x, monkeypatch):
+    monkeypatch.setattr(iwae, "ROWS", 1)  # a piece for each draw
+    model, pieces = make(3, rng), []
+    forward = model.decoder.forward
+
+    def alone(z):
+        gc.collect()
+        assert not any(piece() is not None for piece in pieces)
+        output, cache = forward(z)
+        pieces.append(weakref.ref(output))
+        return output, cache
+
+    monkeypatch.setattr(model.decoder, "forward", alone)
+    terms, cache = model.forward(x)
+    gc.collect()
+    assert not any(piece() is not None for piece in pieces)
+    model.backward(np.full(len(x), 0.25), cache)
+    assert len(pieces) == 6
 
 
 def test_the_weights_have_the_models_number_type(rng, x):
