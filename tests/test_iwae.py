@@ -339,7 +339,7 @@ def test_no_two_pieces_of_the_draws_are_kept_at_a_time(rng, x, monkeypatch):
         return output, cache
 
     monkeypatch.setattr(model.decoder, "forward", alone)
-    terms, cache = model.forward(x)
+    _, cache = model.forward(x)
     gc.collect()
     assert not any(piece() is not None for piece in pieces)
     model.backward(np.full(len(x), 0.25), cache)
