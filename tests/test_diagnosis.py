@@ -123,6 +123,16 @@ def unit_length_backward(dy, cache):
     return (dy - y * (dy * y).sum(axis=1, keepdims=True)) / n
 
 
+def centred(x, gain):
+    d = x - x.mean(axis=1, keepdims=True)
+    return gain * d, (d, gain)
+
+
+def centred_backward(dy, cache):
+    d, gain = cache
+    return gain * (dy - dy.mean(axis=1, keepdims=True)), (dy * d).sum(axis=1, keepdims=True)
+
+
 def kl_of_sigma_backward(dkl, cache):
     """Give the gradient in sigma, sigma - 1/sigma, for that in logvar."""
     mu, logvar = cache
@@ -363,6 +373,12 @@ WRONG = {
     "a norm held fixed": (
         *(unit_length, unit_length_backward, lambda dy, c: dy / c[1], x_only),
         *("missing term", "[xy] times one number for all of axis 1: a sum over that axis"),
+    ),
+    "a mean held fixed": (
+        *(centred, centred_backward),
+        lambda dy, c: (c[1] * dy, centred_backward(dy, c)[1]),
+        *(normal((B, D), (B, 1)), "missing term"),
+        "What is missing is one number for all of axis 1: a sum over that axis, such as",
     ),
     "softmax without its sum": (
         *(softmax, softmax_backward, lambda dy, y: y * (1 - y) * dy, x_only),

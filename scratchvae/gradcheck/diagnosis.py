@@ -328,16 +328,18 @@ def missing_term(e: Evidence) -> Guesses:
             else:
                 yield e.right - c * dy * a, f"{missing}."
                 yield e.right - d * (dy - 1) * a, f"T{alone[1:]}."
-    for text, a in alike:
+    for text, a in [("", np.ones(e.value.shape)), *alike]:
+        varied = a if text else e.given
         for axis, n in enumerate(e.value.shape):
-            # As many unknown multiples as there are numbers fit always, and where the array is the
-            # same all along the axis so does anything that is.
-            fits_all = e.value.size - e.value.size // n <= 1 or not np.ptp(a, axis).all()
-            if n > 1 and not fits_all and e.known.all():
+            # As many unknown multiples as there are numbers fit always, and where the array, or
+            # else backward's, is the same all along the axis so does anything that is.
+            varies = (np.ptp(varied, axis) > FIT * np.abs(varied).max()).all()
+            if n > 1 and varies and e.value.size - e.value.size // n > 1 and e.known.all():
                 yield (
                     e.right - multiple(a, axis) * a,
-                    f"What is missing is {text} times one number for all of axis {axis}: a sum "
-                    "over that axis, such as the derivative of a mean or a norm.",
+                    f"What is missing is {f'{text} times ' if text else ''}one number for all of "
+                    f"axis {axis}: a sum over that axis, such as the derivative of a mean or a "
+                    "norm.",
                 )
 
 
