@@ -300,6 +300,8 @@ def test_its_start_is_repeated_by_its_seed_on_every_dtype():
 
 def test_draws_are_of_the_mixture(rng):
     prior = mixture(rng, 3, 1)
+    prior.mean.value[:, 0] = -3, 0, 4  # apart, and not equally likely: either could hide an error
+    prior.logits.value[...] = rng.permutation([-1, 0, 1])
     z = prior.draw(rng.normal(size=(20_000, 1)), rng)[:, 0]
     pi = special.softmax(prior.logits.value)
     scale = np.exp(prior.logvar.value[:, 0] / 2)
