@@ -691,16 +691,18 @@ def sample(args: argparse.Namespace) -> int:
             f"-n is {args.n}: not enough memory: the samples take {size / 1e9:,.0f} GB, and this "
             f"machine has {there / 1e9:,.0f} GB: expected fewer"
         )
-    given = {}
+    given, title = {}, None
     if args.label is not None:
         if model.classes is None:
             raise InputError(f"--label: {path} holds a model without labels: leave it out")
         given["label"] = int(check_labels("--label", args.label, args.n, model.classes))
+        title = f"{args.n} samples with the label {args.label}: z ~ p(z), decoded"
     images = asnumpy(model.sample(args.n, check_seed(args.seed), **given))  # (n, D)
     if args.out.suffix in ARRAYS:
         _write_arrays(args.out, {"x": images}, values.get("data", {}).get("columns"))
     else:
-        plots.save(plots.any_samples(images, tuple(values["config"]["image_shape"])), args.out)
+        shape = tuple(values["config"]["image_shape"])
+        plots.save(plots.any_samples(images, shape, title), args.out)
     print(f"Wrote {args.out}")
     return 0
 
@@ -987,10 +989,11 @@ def _parser() -> argparse.ArgumentParser:
         "train", train, "scratchvae train mnist --hidden 400 --latent 20 --epochs 10 --out runs/m"
     )
 
-    def option(name: str, text: str, **how: Any) -> None:
+    def option(name: str, text: str, elsewhere: str = "", **how: Any) -> None:
         key = name.replace("-", "_")
         default, digits = (as_text(getattr(o, key)) for o in (Options("mnist"), Options("digits")))
         note = f"default {default}" + (f"; {digits} for the digits" if digits != default else "")
+        note += f"; {elsewhere}" if elsewhere else ""
         sub.add_argument(f"--{name}", help=f"{text} ({note})", **how)
 
     sub.add_argument(
@@ -1002,8 +1005,8 @@ def _parser() -> argparse.ArgumentParser:
     option("model", "variational or plain autoencoder", choices=CHOICES["model"])
     option("network", "Linear layers, or convolutions for images without colours",
            choices=CHOICES["network"])  # fmt: skip
-    option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none; 32,64 "
-           "channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
+    option("hidden", "widths of the encoder's hidden layers, such as 200,200, or none",
+           "32,64 channels for conv", type=_hidden, metavar="N[,N]")  # fmt: skip
     option("conditional", "give the VAE the labels of the data", action="store_const", const=True)
     option("latent", "latent dimensions", type=int, metavar="N")
     option("beta", "weight of the KL term", type=float, metavar="X")
@@ -1013,7 +1016,7 @@ def _parser() -> argparse.ArgumentParser:
     option("objective", "the bound on log p(x) that is maximised", choices=CHOICES["objective"])
     option("samples", "draws of each code in a step of --objective iwae", type=int, metavar="K")
     option("prior", "N(0, I), or a mixture of Gaussians that is learned", choices=CHOICES["prior"])
-    option("components", "Gaussians that the prior consists of, 10 for a mixture", type=int,
+    option("components", "Gaussians that the prior consists of", "10 for a mixture", type=int,
            metavar="K")  # fmt: skip
     option("activation", "of the hidden layers", choices=CHOICES["activation"])
     option("likelihood", "of the pixels, given z", choices=CHOICES["likelihood"])

@@ -156,11 +156,11 @@ def samples(images: Array, image_shape: Sequence[int], title: str | None = None)
     return figure
 
 
-def any_samples(x: Array, image_shape: Sequence[int]) -> Figure:
+def any_samples(x: Array, image_shape: Sequence[int], title: str | None = None) -> Figure:
     """Return a figure of samples (n, D), as images or as rows of numbers, whichever they are."""
     if is_table(image_shape, x):
-        return tables.samples(x, tables.columns(x), band=False)
-    return samples(x, image_shape)
+        return tables.samples(x, tables.columns(x), title, band=False)
+    return samples(x, image_shape, title)
 
 
 @styled

@@ -89,10 +89,14 @@ class Commands:
     def sample(self, *options):
         """Return the images that go into the picture, which is not drawn."""
         with self.patch.context() as patch:
-            patch.setattr(plots, "any_samples", lambda images, shape: images)
+            patch.setattr(plots, "any_samples", self.draw)
             patch.setattr(plots, "save", lambda images, path: setattr(self, "shown", images))
             self("sample", *options, "--out", "s.png")
         return self.shown
+
+    def draw(self, images, shape, title):
+        self.title = title
+        return images
 
     def use_device(self):
         """Use the stand-in as a GPU."""
@@ -773,6 +777,7 @@ def sampled_label(do):
     one, again, other = (do.sample(run.out, "--label", y) for y in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
+    assert do.title.endswith(" samples with the label 2: z ~ p(z), decoded")
 
 
 @acts("sample --out")

@@ -109,6 +109,9 @@ def test_what_is_a_table_is_drawn_as_one(d, table, rng, tmp_path):
     (ax,) = plots.any_samples(rng.random((4, d)), (1, 8) if table else (3, 3)).axes
     assert bool(ax.lines) == table
     assert bool(ax.images) != table
+    assert ax.get_title("left") == "4 samples: z ~ p(z), decoded"
+    (ax,) = plots.any_samples(rng.random((4, d)), (1, 8) if table else (3, 3), "of one").axes
+    assert ax.get_title("left") == "of one"
 
 
 @pytest.mark.parametrize("kind", [sv.VAE, sv.Autoencoder, sv.ConditionalVAE])
