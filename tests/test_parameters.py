@@ -229,6 +229,19 @@ def test_what_is_added_to_the_flat_gradient_is_never_lost_in_silence(rng):
     )
 
 
+def test_a_gradient_that_is_left_is_not_read():
+    w, _, params = two()
+    w.add(np.ones((2, 3)))
+    params.forget_gradient()  # which leaves what will be written over
+    with pytest.raises(sv.InputError) as error:
+        _ = w.grad
+    assert str(error.value) == (
+        "this gradient is left from an earlier batch: either a backward pass broke off before it "
+        "came here, or it is read before `.add(d)` has written over it, or a layer adds to one "
+        "parameter with both `.add(d)` and `.grad += d`, where it should use `.add(d)` only"
+    )
+
+
 class Skipped:
     """A layer with a shortcut, which every third batch takes."""
 
