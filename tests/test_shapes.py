@@ -100,7 +100,13 @@ def test_a_kl_of_a_prior_has_one_number_for_each_example():
     )
 
 
-@pytest.mark.parametrize(("answer", "words"), [(0.5, "a float"), (None, "a NoneType")])
+class Xi:
+    """An answer whose article goes by the first letter of its type."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(0.5, "a float"), (None, "a NoneType"), (Xi(), "a Xi")]
+)
 def test_an_answer_that_is_no_pair_is_named_by_its_type(answer, words):
     class Bare(sv.VAE):
         def kl(self, mu, logvar):
