@@ -1505,6 +1505,30 @@ def test_terms_of_no_examples_are_named(x):
         Own(6, (5,), **OPTIONS).loss_and_grad(x)
 
 
+def test_a_loss_that_is_a_bare_number_is_named(x):
+    class Own(sv.VAE):
+        def forward(self, x, eps=None):
+            terms, cache = super().forward(x, eps)
+            return terms._replace(loss=0.5), cache
+
+    with pytest.raises(sv.InputError, match=r"^forward gives 0\.5 as loss for a batch: expected "):
+        Own(6, (5,), **OPTIONS).loss_and_grad(x)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 255], "255: .*, so divide by the value that means white, such as 255$"),
+        ([-0.5, 1], "-0.5: .*, so move and divide, or use the Gaussian likelihood$"),
+        ([-0.5, 2], "2: .*, so move and divide, or use the Gaussian likelihood$"),
+    ],
+)
+def test_data_outside_0_to_1_are_named_with_what_to_do(values, message):
+    x = np.resize(np.array(values, dtype=float), (4, 6))
+    with pytest.raises(sv.InputError, match=f"^x holds {message}"):
+        sv.VAE(6, (5,), **OPTIONS).loss_and_grad(x)
+
+
 def test_terms_of_another_number_of_examples_are_named_by_the_elbo(x):
     class Own(sv.VAE):
         def forward(self, x, eps=None):
@@ -1534,16 +1558,17 @@ def test_a_term_that_is_no_array_is_named(term, x):
         )
 
 
-def test_a_forward_that_forgets_the_cache_is_named(x):
+@pytest.mark.parametrize(("change", "kind"), [(lambda pair: pair[0], "Terms"), (list, "list")])
+def test_a_forward_that_forgets_the_cache_or_gives_a_list_is_named(change, kind, x):
     class Own(sv.VAE):
         def forward(self, x, eps=None):
-            return super().forward(x, eps)[0]
+            return change(super().forward(x, eps))
 
     model = Own(6, (5,), **OPTIONS)
     for use in lambda: model.loss_and_grad(x), lambda: sv.evaluation.elbo(model, [x]):
         with pytest.raises(sv.InputError) as error:
             use()
-        assert str(error.value) == "forward gives a Terms: expected a pair, (terms, cache)"
+        assert str(error.value) == f"forward gives a {kind}: expected a pair, (terms, cache)"
 
 
 def test_a_loss_and_grad_without_a_return_is_named(x):
