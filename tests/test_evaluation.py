@@ -168,6 +168,9 @@ def test_the_wider_a_layer_the_fewer_rows_are_decoded_at_once(monkeypatch, rng):
     assert decoded == [1, 3333, 3333, 334]
     pixels = sv.VAE(2 * 784, (3,), 2, rng=1)
     assert evaluation._rows_at_once(pixels) == 5000
+    monkeypatch.setitem(sys.modules, "cupy", standin.cupy)
+    on_gpu = sv.VAE(2 * 784, (3,), 2, rng=1, backend="cupy")
+    assert evaluation._rows_at_once(on_gpu) == 50_000
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 1)
     assert evaluation._rows_at_once(pixels) == 1
 

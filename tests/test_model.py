@@ -306,6 +306,18 @@ def test_a_part_that_writes_over_a_gradient_is_refused(part, some, copied):
     assert not layer.w.grad.any()
 
 
+def test_a_part_that_clears_some_of_an_old_gradient_is_refused():
+    class Masks(Factors):
+        def backward(self, dy, x):
+            dx = super().backward(dy, x)
+            self.w.grad[::2] *= 0
+            return dx
+
+    stack = sv.Sequential([Masks(6), sv.Linear(6, 4, dtype="float64")])
+    with pytest.raises(sv.InputError, match=r"^the encoder .* writes over the gradient of 0\.w, "):
+        sv.VAE(6, encoder=stack, **OPTIONS)
+
+
 class Buffered(Factors):
     """Gives one array again and again."""
 

@@ -160,3 +160,14 @@ def test_a_gradient_that_is_no_array_is_named_by_its_type(gradient, words):
     with pytest.raises(sv.InputError) as error:
         NoLogvar(6, **OPTIONS).try_formulas()
     assert str(error.value).startswith(f"the model's kl_backward returns {words} for arrays of sha")
+
+
+def test_an_array_of_two_numbers_is_two_gradients_of_a_wrong_shape():
+    class Numbers(sv.VAE):
+        def kl_backward(self, dkl, cache):
+            return np.zeros(2)
+
+    with pytest.raises(
+        sv.InputError, match=r"^the model's kl_backward returns an array of shape \("
+    ):
+        Numbers(6, **OPTIONS).try_formulas()
