@@ -56,7 +56,7 @@ from .errors import (
 )
 from .evaluation import active_units, importance_weighted_bound, kl_of_dimensions
 from .gradcheck import GradientError, Report, check, check_model, suite, taylor
-from .gradcheck.files import Unchecked, find
+from .gradcheck.files import RAISED, Unchecked, find
 from .gradcheck.slopes import OutOfTime, time_limit
 from .run import (
     BEST,
@@ -786,6 +786,13 @@ ITEM_SECONDS = 600  # the longest that the check of one thing in a file may take
 
 def gradcheck(args: argparse.Namespace) -> int:
     """Check hand-written gradients against finite differences: all of ours, or a file's."""
+    try:
+        return _gradcheck(args)
+    except SystemExit as error:  # wherever its code raised it: an exit code of 0 would be a lie
+        raise InputError(f"{args.file} called sys.exit: take that out of its code") from error
+
+
+def _gradcheck(args: argparse.Namespace) -> int:
     if args.file is None and args.taylor is not None:
         raise InputError("--taylor draws one gradient: name it, as in FILE.py:NAME")
     if args.seed is not None:
@@ -871,7 +878,7 @@ def _check_of(item: Any, args: argparse.Namespace) -> Report | Unchecked:
         report = error.report
     except InputError as error:
         return Unchecked(item.name, str(error))
-    except Exception as error:  # of the file's own code: the others are still checked
+    except RAISED as error:  # of the file's own code: the others are still checked
         return Unchecked(item.name, f"it raised {type(error).__name__}: {error}")
     if args.taylor is not None:
         result = taylor(*item.functions, item.args, wrt=item.wrt, **how)

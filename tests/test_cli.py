@@ -506,6 +506,98 @@ def test_one_item_of_a_file_does_not_end_the_others(run, tmp_path):
     assert sum(entry["verdict"] == "not checked" for entry in json.loads(out)) == 4
 
 
+EXITS = """
+import sys
+
+import numpy as np
+import scratchvae as sv
+
+
+class Lazy:
+    def __getattr__(self, name):
+        sys.exit(0)
+
+
+class LazyLayer(Lazy):
+    def forward(self, x):
+        return x, None
+
+    def backward(self, dy, _):
+        return dy
+
+
+class Model(sv.VAE):
+    def __init__(self):
+        super().__init__(6, (5,), 2, dtype="float64")
+        self.calls = 0
+
+    def loss_and_grad(self, *args):
+        self.calls += 1
+        return super().loss_and_grad(*args) if self.calls < 5 else sys.exit(0)
+
+
+lazy, model = Lazy(), Model()
+
+
+def cube(x):
+    return x**3, x
+
+
+def cube_backward(dy, x):
+    sys.exit(0)
+
+
+def closed(x):
+    return x, None
+
+
+def closed_backward(dy, _):
+    raise GeneratorExit
+
+
+def square(x):
+    return x**2, x
+
+
+def square_backward(dy, x):
+    return 3 * dy * x
+
+
+square_args = [np.ones(1)]
+"""
+
+
+def test_code_that_exits_ends_no_check(run, tmp_path):
+    """Its exit code of 0 would say that all is right."""
+    (tmp_path / "exits.py").write_text(EXITS)
+    file = str(tmp_path / "exits.py")
+    code, out, err = run("gradcheck", file)
+    assert (code, err) == (1, "")
+    assert re.search("^WRONG .* square: ", out, re.MULTILINE)
+    for name, error in {
+        "cube": "backward of cube raised SystemExit for arrays of (4, 5), (4, 5): 0",
+        "closed": "it raised GeneratorExit",
+        "LazyLayer": "it raised SystemExit: 0",
+        "model": "it raised SystemExit: 0",
+    }.items():
+        assert f"-             {name}: not checked: {error}" in out
+    assert run("gradcheck", f"{file}:cube")[0] == 1
+    code, out, _ = run("gradcheck", file, "--json")
+    assert code == 1
+    assert {row["name"]: row["verdict"] for row in json.loads(out)}["square"] == "wrong"
+
+
+def test_a_file_that_exits_while_it_is_searched_is_refused(run, tmp_path):
+    (tmp_path / "search.py").write_text(
+        "import sys\n"
+        "class Odd:\n    def __dir__(self):\n        sys.exit(0)\n"
+        "odd = Odd()\n"
+        "def f(x):\n    return x, None\n"
+        "def f_backward(dy, _):\n    return dy\n"
+    )
+    assert "search.py called sys.exit" in refused(run("gradcheck", str(tmp_path / "search.py")))
+
+
 OPTIONS_OF_GRADIENTS = """
 def loss_and_grad(w, X, y):
     r = X @ w - y

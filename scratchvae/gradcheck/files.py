@@ -24,6 +24,8 @@ DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
     "N(0, 1)": lambda rng, shape: rng.standard_normal(shape),
     "U(0.5, 1.5)": lambda rng, shape: rng.uniform(0.5, 1.5, shape),  # for logarithms and the like
 }
+# What a user's code may raise. Not among them are Ctrl-C and our own OutOfTime.
+RAISED = (Exception, SystemExit, GeneratorExit)
 # Names with what `check` takes before the arguments, or with the reason why it cannot.
 Candidates: TypeAlias = "Iterator[tuple[str, tuple[Any, ...] | str]]"
 
@@ -95,7 +97,7 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
                 found.append(_with_arguments(module, n, c, rng))
             except InputError as error:
                 found.append(Unchecked(n, str(error)))
-            except Exception as error:  # of an attribute
+            except RAISED as error:  # of an attribute
                 found.append(Unchecked(n, f"it raised {type(error).__name__}: {error}"))
         elif not _is_covered(module, n, objects):
             found.append(Unchecked(n, c))
@@ -141,7 +143,7 @@ def _load(path: Path) -> ModuleType:
     except SystemExit:
         text = 'put what is to run under if __name__ == "__main__"'
         raise InputError(f"{path} calls sys.exit when it is loaded: {text}") from None
-    except Exception as error:
+    except RAISED as error:
         raise InputError(f"{path} raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
@@ -193,7 +195,7 @@ def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
         return
     try:
         made = kind()
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
         text = f"{name}() of {module.__file__} raised {type(error).__name__}: {error}"
         yield name, f"{text}; make an object of the class in the file"
     else:
@@ -282,7 +284,7 @@ def _with_arguments(
             takes_rng = bool(inspect.signature(given).parameters)
             try:
                 given = given(*([rng] if takes_rng else []))
-            except (Exception, SystemExit) as error:
+            except RAISED as error:
                 what = f"{option} of {module.__file__} raised {type(error).__name__}"
                 raise InputError(f"{what}: {error}") from error
         args = given if isinstance(given, Mapping | Sequence) else [given]
@@ -317,7 +319,7 @@ def _problem(functions: tuple[Any, ...], args: Any) -> str:
         finite = np.isfinite(np.asarray(y, np.float64)).all()
     except OutOfTime:
         return f"it does not return within {PATIENCE:g} s"
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
         return f"it raises {type(error).__name__}"
     if halves.times_dy in functions and not (
         y is not result and len(result) == 2 and np.ndim(y) == 0
@@ -330,7 +332,7 @@ def _misfit(functions: tuple[Any, ...], args: list[Any]) -> str:
     """Return which gradient of a pair has another shape than its argument, as what is broadcast."""
     if len(functions) != 2 or functions[1] is halves.times_dy:
         return ""
-    with suppress(Exception, OutOfTime), time_limit(PATIENCE), np.errstate(all="ignore"):
+    with suppress(*RAISED, OutOfTime), time_limit(PATIENCE), np.errstate(all="ignore"):
         y, cache = functions[0](*(a.copy() for a in args))
         given = functions[1](np.ones_like(y), cache)
         given = given if isinstance(given, tuple | list) else (given,)

@@ -134,7 +134,7 @@ def has(x: Any, *names: str) -> bool:
     """Tell whether it has these methods; an attribute that raises is none."""
     try:
         return all(callable(getattr(x, n, None)) for n in names)
-    except Exception:
+    except (Exception, SystemExit):
         return False
 
 
