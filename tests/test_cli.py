@@ -1084,6 +1084,128 @@ def test_either_half_of_a_pair_is_checked_or_listed(run, tmp_path):
     assert listed == {}
 
 
+TABLES = """
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def square(x):
+    return x**2, x
+
+
+def of_square(g, x):  # nothing in its name tells
+    return 3 * g * x
+
+
+def cube(x):
+    return x**3, x
+
+
+def of_cube(d, x):  # nothing in its arguments either
+    return 2 * d * x**2
+
+
+def sine(x):
+    return np.sin(x), x
+
+
+def sine_rev(dy, x):
+    return np.cos(x) * dy
+
+
+def power(x, n):
+    return x**n, (x, n)
+
+
+def power_rev(dy, cache, n):
+    x, n = cache
+    return n * dy * x ** (n - 1)
+
+
+def tanh(x):
+    y = np.tanh(x)
+    return y, y
+
+
+def tanh_backward(dy, y):
+    return dy * (1 - y * y)
+
+
+def exp(x):
+    y = np.exp(x)
+    return y, y
+
+
+def exp_backward(dy, y):
+    return dy * y
+
+
+def mse(a, b):
+    return ((a - b) ** 2).sum(), a - b
+
+
+def mse_backward(dy, d):
+    return 2 * dy * d, -2 * dy * d
+
+
+def dot(v, g):
+    return (v * g).sum(), (v, g)
+
+
+def dot_backward(dy, cache):
+    return dy * cache[1], dy * cache[0]
+
+
+def bce(p, y):
+    return np.logaddexp(0, p).sum() - (p * y).sum(), 1 / (1 + np.exp(-p)) - y
+
+
+def hinge(a, b):
+    return np.maximum(1 - a * b, 0).sum(), a
+
+
+def log(step):
+    raise RuntimeError("called")
+
+
+def save(step, folder):
+    raise RuntimeError("called")
+
+
+class Op(NamedTuple):
+    forward: Any
+    backward: Any
+
+
+by_name = {"square": (square, of_square)}
+in_list = [("cube", cube, of_cube), [sine, sine_rev]]
+keys = {"f": exp, "f_backward": tanh_backward}
+fourth = [functools.partial(power, n=4), functools.partial(power_rev, n=4)]
+op = Op(exp, of_square)
+again = {"tanh": (tanh, tanh_backward)}
+known = (tanh, tanh_backward)
+known_args = [np.ones(3)]
+forwards, more = [tanh, exp], {"loss": (mse, dot)}
+backwards, losses = [tanh_backward, exp_backward], [bce, hinge]
+callbacks = (log, save)
+"""
+
+
+def test_a_pair_in_a_list_or_a_dict_is_checked_whatever_its_names(run, tmp_path):
+    (tmp_path / "tables.py").write_text(TABLES)
+    code, out, err = run("gradcheck", str(tmp_path / "tables.py"))
+    assert (code, err) == (1, "")
+    rows = [r.split() for r in out.splitlines() if r[:6] in ("ok    ", "WRONG ", "?     ")]
+    assert {row[2].rstrip(":"): row[0] for row in rows} == {
+        **dict.fromkeys(["tanh", "exp", "mse", "dot", "known", "in_list[1]", "fourth"], "ok"),
+        **dict.fromkeys(["by_name['square']", "in_list[0]", "op", "keys['f']"], "WRONG"),
+    }
+    assert len(rows) == 11  # each pair once
+    assert "not checked" not in out
+
+
 PARTIAL = """
 import functools
 

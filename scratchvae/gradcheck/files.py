@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +30,7 @@ DRAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
 RAISED = (Exception, SystemExit, GeneratorExit)
 # Names with what `check` takes before the arguments, or with the reason why it cannot.
 Candidates: TypeAlias = "Iterator[tuple[str, tuple[Any, ...] | str]]"
+Pairs: TypeAlias = "list[tuple[Any, Any]]"  # (forward, backward)
 
 
 class Found(NamedTuple):
@@ -81,7 +84,7 @@ def find(target: str, rng: np.random.Generator) -> list[Found | Unchecked]:
     names = {n: v for n, v in vars(module).items() if n[:2] != "__"}
     candidates = {
         n: c
-        for n, c in _candidates(module, names, "{}", set())
+        for n, c in _candidates(module, names, "{}", set(), [])
         if getattr(module, _option(n, "args"), "none given") is not None
     }
     # What holds the arguments of another is nothing to check.
@@ -151,32 +154,36 @@ def _load(path: Path) -> ModuleType:
 
 
 def _candidates(
-    module: ModuleType, names: Mapping[Any, Any], label: str, seen: set[int]
+    module: ModuleType, names: Mapping[Any, Any], label: str, seen: set[int], pairs: Pairs
 ) -> Candidates:
     """Yield what there is under some names, and in lists, dicts and objects there, however deep.
 
-    `seen` are the objects that another name has.
+    `seen` are the objects that another name has, `pairs` the pairs that were found. A function that
+    has a name of its own may become half of a pair in a list or a dict only.
     """
-    names = {n: v for n, v in names.items() if id(v) not in seen}
-    seen.update(map(id, names.values()))
-    for n, value in names.items():
+    new = {n: v for n, v in names.items() if id(v) not in seen}
+    seen.update(map(id, new.values()))
+    for n, value in new.items():
         if not inspect.isclass(value):
             yield from _of_object(module, label.format(n), value)
+            if halves.is_layer(value):
+                forward = value.forward if halves.has(value, "forward") else value
+                pairs.append((forward, value.backward))
         elif value.__module__ == module.__name__:
             yield from _of_class(module, label.format(n), value)
-    yield from _pairs(module, names, label)
-    for n, value in names.items():
+    yield from _pairs(module, names, label, pairs)
+    for n, value in new.items():
         name = label.format(n).replace("{", "{{").replace("}", "}}")  # for `format`
+        yield from _pairs(module, _pair_in(value, pairs), name, pairs)
         held, ending = _held(module, value)
-        yield from _candidates(module, held, name + ending, seen)
+        yield from _candidates(module, held, name + ending, seen, pairs)
+    yield from _alone(module, new, label, pairs)
 
 
 def _held(module: ModuleType, x: Any) -> tuple[dict[Any, Any], str]:
     """Return what a list, a dict or an object of the file holds, and what that is called."""
     if isinstance(x, Mapping):
         return dict(x), "[{!r}]"
-    if isinstance(x, list | tuple) and len(x) == 2 and halves.may_be_backward(x[1]):
-        return {"forward": x[0], "backward": x[1]}, ""
     if isinstance(x, list | tuple | set | frozenset):
         return dict(enumerate(x)), "[{}]"
     own = isinstance(x, SimpleNamespace) or type(x).__module__ == module.__name__
@@ -190,8 +197,8 @@ def _of_class(module: ModuleType, name: str, kind: type) -> Candidates:
     for n, part in vars(kind).items():
         if inspect.isclass(part) and part.__module__ == module.__name__ and n[:2] != "__":
             yield from _of_class(module, f"{name}.{n}", part)
-    pairs = _pairs(module, _methods(kind), "{}")
-    if not (halves.is_layer(kind) or halves.is_model(kind) or any(pairs)):
+    functions = _functions(module, _methods(kind), "{}")
+    if not (halves.is_layer(kind) or halves.is_model(kind) or any(functions)):
         return
     try:
         made = kind()
@@ -210,12 +217,20 @@ def _of_object(module: ModuleType, name: str, value: Any) -> Candidates:
         yield name, (value,)
     if type(value).__module__ == module.__name__:
         others = {n: f for n, f in _methods(value).items() if n not in taken}
-        yield from _pairs(module, others, name + ".{}")
+        yield from _functions(module, others, name + ".{}")
 
 
-def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
-    """Yield every function with its backward; for either half that is alone, the reason."""
+def _functions(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidates:
+    """Yield the pairs among some functions, and the halves that are alone."""
+    pairs: Pairs = []
+    yield from _pairs(module, names, label, pairs)
+    yield from _alone(module, names, label, pairs)
+
+
+def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str, pairs: Pairs) -> Candidates:
+    """Yield every function with its backward, unless another name has the pair; note it."""
     functions = {str(n): f for n, f in names.items() if halves.is_function(f)}
+    before = list(pairs)
     used: set[str] = set()
     for name, f in functions.items():
         near = halves.forwards(name, f, functions)
@@ -224,12 +239,49 @@ def _pairs(module: ModuleType, names: Mapping[Any, Any], label: str) -> Candidat
             two = own[0] in used  # gradients of one function
             title = name if two else halves.name_of_pair(own[0])
             used |= {name, own[0]}
-            yield label.format(title), (functions[own[0]], halves.dy_first(f))
-    # Helpers of a functools.partial are checked through it.
-    helpers = [halves.inner(f) for f in functions.values()]
-    used |= {n for n, f in functions.items() if any(f is h for h in helpers)}
+            pair = functions[own[0]], f
+            pairs.append(pair)
+            again = any(pair[0] is old[0] and pair[1] is old[1] for old in before)
+            if not again or hasattr(module, _option(label.format(title), "args")):
+                yield label.format(title), (pair[0], halves.dy_first(f))
+
+
+def _pair_in(x: Any, pairs: Pairs) -> dict[str, Any]:
+    """Return the two functions of a list such as (f, df) or ("name", f, df), if they are a pair."""
+    functions = [f for f in x if halves.is_function(f)] if isinstance(x, list | tuple) else []
+    if len(functions) != 2 or any(functions[1] is forward for forward, _ in pairs):
+        return {}
+    forward, backward = functions
+    names = [getattr(f, "__name__", "<lambda>") for f in functions]  # a partial has none
+    if halves.gives_gradient(names[0], forward):
+        return {}
+    says = halves.BACKWARD & {*halves.words(names[1])}
+    says |= (halves.DY | halves.CACHE) & halves.parameters_of(backward)
+    # Two functions may stand in a list for any reason. Of what has no name that is unlikely.
+    two = "<lambda>" in names or (_returns_two(forward) and not _returns_two(backward))
+    if says or (two and len(halves.needed(backward)) == 2):
+        return {"forward": forward, "backward": backward}
+    return {}
+
+
+def _returns_two(f: Any) -> bool:
+    """Tell whether a function's code has a `return` of two things, such as y and a cache."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(f))))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    return any(isinstance(v, ast.Tuple) and len(v.elts) == 2 for v in values)
+
+
+def _alone(module: ModuleType, names: Mapping[Any, Any], label: str, pairs: Pairs) -> Candidates:
+    """Yield what returns (loss, gradient); for either half of a pair that is alone, the reason."""
+    functions = {str(n): f for n, f in names.items() if halves.is_function(f)}
+    known = [*functions.values(), *(f for pair in pairs for f in pair)]
+    used = [f for pair in pairs for f in pair]
+    used += [halves.inner(f) for f in known]  # of a functools.partial: it is checked through that
     for name, f in functions.items():
-        if name in used or not _is_own(module, f):
+        if any(f is u for u in used) or not _is_own(module, f):
             continue
         short = halves.stem(name, halves.FORWARD | halves.BACKWARD) or "f"
         asked = hasattr(module, _option(label.format(name), "args"))  # so somebody expects a check
