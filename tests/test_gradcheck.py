@@ -1331,3 +1331,23 @@ def test_a_model_needs_no_more_than_is_promised(rng):
         params=inner.params, loss_and_grad=inner.loss_and_grad, draw_eps=inner.draw_eps
     )
     assert check_model(bare, rng.random((5, 6)), name="bare").ok
+
+
+@pytest.mark.parametrize("factor", [-1, 0.5])
+@pytest.mark.parametrize("scale", [1e160, 1e-200])
+def test_slopes_whose_squares_overflow_or_vanish_are_compared_too(scale, factor, rng):
+    x = rng.standard_normal(100)
+    for some in (x, x[:3]):  # along directions, and along coordinates
+        assert check(lambda x: (x * scale, None), lambda d, _: scale * d, [some], rng=rng).ok
+        with pytest.raises(GradientError) as error:
+            check(lambda x: (x * scale, None), lambda d, _: factor * scale * d, [some], rng=rng)
+        assert error.value.report.verdict == "wrong"
+
+
+def test_subnormal_arguments_are_checked(rng):
+    """A small part of them is 0."""
+    x = 5e-324 * np.array([1.0, 2.0, 3.0])
+    assert check(lambda x: (x * 1e300, None), lambda d, _: 1e300 * d, [x], rng=rng).ok
+    with pytest.raises(GradientError) as error:
+        check(lambda x: (x * 1e300, None), lambda d, _: -1e300 * d, [x], rng=rng)
+    assert error.value.report.verdict == "wrong"

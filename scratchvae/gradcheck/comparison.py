@@ -152,11 +152,11 @@ class Line:
         self.moves, self.label, self.tolerance = moves, label, tolerance
         where = asnumpy(moves.v) != 0
         v, g, x = (asnumpy(a)[where] for a in (moves.v, moves.block.grad, moves.block.value))
-        # The size of the slope is that of its terms, which may cancel.
-        self.g, self.size = float((g * v).sum()), float(np.linalg.norm(g * v))
+        # The size of the slope is that of its terms, which may cancel. No square overflows in hypot.
+        self.g, self.size = float((g * v).sum()), float(np.hypot.reduce(g * v))
         self.floor = min(floor, 0.01 * self.size)  # never above the slope itself
         self.many = len(v) > 1
-        slack = EPSILON * float(np.linalg.norm(np.where(np.isfinite(g), g, 0) * x))
+        slack = EPSILON * float(np.hypot.reduce(np.where(np.isfinite(g), g, 0) * x))
         self.ladder = Ladder(forward, moves, slack)
         self.seen: dict[int, Slope] = {}
 
@@ -398,7 +398,7 @@ class Comparison:
         group = np.where(weights > 0, np.floor(decades / 2), -1)
         where = [group == k for k in np.unique(group) for _ in range(self.settings.directions)]
         moves = [direction(block, self.settings.rng, some) for some in where]
-        floor = share * max(float(np.linalg.norm(g * asnumpy(m.v))) for m in moves)
+        floor = share * max(float(np.hypot.reduce((g * asnumpy(m.v)).ravel())) for m in moves)
         return [
             self._judge(m, f"{block.name}, direction {n}", floor) for n, m in enumerate(moves, 1)
         ]

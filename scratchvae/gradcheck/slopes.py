@@ -29,6 +29,7 @@ RATIO = 3.7
 # all, it may move much farther; where it is tiny, by about 1.
 FINEST, COARSEST, FARTHEST = 14, -3, -16
 EPSILON = sys.float_info.epsilon
+TINIEST = sys.float_info.min / EPSILON  # steps of 1e-11 of it are normal numbers
 LEAST = 1e-12  # the smallest first step: two smaller ones follow at least, and x + h is not x
 # What may be a last digit of larger numbers, all that is left of them: of numbers up to 4e9 or, in
 # whatever unit, so little of what y changes far away.
@@ -223,7 +224,7 @@ class Forward:
                 powers = np.vander(t / 13, 6)
                 residue = values - powers @ (np.linalg.pinv(powers) @ values)
                 limit = 5 * np.median(np.abs(residue), axis=0)
-                noise = 4 * np.minimum(np.sqrt((residue**2).sum(axis=0) / (len(t) - 6)), limit)
+                noise = 4 * np.minimum(np.hypot.reduce(residue) / (len(t) - 6) ** 0.5, limit)
                 if not self.noise:
                     self.lost = noise > 0.01 * np.abs(self.y + values).max(axis=0)
             self.noise.append((13 * spacing, noise))
@@ -429,11 +430,11 @@ def extrapolate(values: Numbers, q: float) -> tuple[Numbers, Numbers]:
 def sizes_of(value: Array) -> Numbers:
     """Return the size of every entry of an array: its own, or the array's median if that is larger.
 
-    An array of zeros has the size 1.
+    An array of zeros has the size 1. None is so small that a small part of it is 0.
     """
     x = np.abs(asnumpy(value))
     median = float(np.median(x[x > 0])) if x.any() else 1.0
-    return np.asarray(np.maximum(x, median))
+    return np.asarray(np.maximum(x, max(median, TINIEST)))
 
 
 def direction(block: Block, rng: np.random.Generator, where: Numbers | bool = True) -> Moves:
