@@ -1351,3 +1351,70 @@ def test_subnormal_arguments_are_checked(rng):
     with pytest.raises(GradientError) as error:
         check(lambda x: (x * 1e300, None), lambda d, _: -1e300 * d, [x], rng=rng)
     assert error.value.report.verdict == "wrong"
+
+
+def sort(x):
+    return np.sort(x), np.argsort(x, kind="stable")
+
+
+def sort_backward(d, order):
+    return d[np.argsort(order)]
+
+
+def medians(x):
+    """Return the median of every three numbers."""
+    middle = np.argsort(x.reshape(-1, 3), axis=1, kind="stable")[:, [1]]
+    return np.take_along_axis(x.reshape(-1, 3), middle, 1)[:, 0], (x, middle)
+
+
+def medians_backward(d, cache):
+    x, middle = cache
+    g = np.zeros((len(d), 3))
+    np.put_along_axis(g, middle, d[:, None], 1)
+    return g.reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "x"),
+    [
+        (sort, sort_backward, np.zeros(3)),
+        (sort, sort_backward, np.repeat([1.0, -2.0, 3.0], [4, 1, 2])),
+        (medians, medians_backward, np.ones(3)),
+        (medians, medians_backward, np.array([0.0, 0, 0, 0, 0, 1, 0, 2, 3] * 3)),
+        (medians, medians_backward, np.ones(90)),
+    ],
+    ids=["sort", "sort, two ties", "median", "medians", "along directions"],
+)
+def test_where_more_than_two_tie_a_limit_of_gradients_is_not_accused(forward, backward, x, rng):
+    """A kink that no entry shows alone, or whose slopes from the two sides are not all of them."""
+    with pytest.raises(GradientError) as error:
+        check(forward, backward, [x], rng=rng)
+    assert error.value.report.verdict == "cannot tell"
+    assert error.value.report.cause in ("kink", "kinks")
+
+
+def test_a_median_of_arguments_that_tie_names_them(rng):
+    with pytest.raises(GradientError) as error:
+        check(medians, medians_backward, [np.ones(3)], rng=rng)
+    assert error.value.report.cause == "kink"
+    assert "has a kink at x[1] = 1 that an entry moved alone does not show" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["ReLU", "product"])
+def test_a_wrong_gradient_beside_a_tie_is_still_wrong(wrong, rng):
+    """So is one at the kinks of single entries, and where entries have a smooth effect together."""
+
+    def forward(x):
+        return np.concatenate([np.sort(x[:3]), np.maximum(x[3:6], 0), [x[6] * x[7]]]), x
+
+    def backward(d, x):
+        relu, product = d[3:6], d[6] * x[[7, 6]]
+        return np.concatenate(
+            [d[:3], 2.5 * relu if wrong == "ReLU" else relu, (1 + (wrong == "product")) * product]
+        )
+
+    with pytest.raises(GradientError) as error:
+        check(forward, backward, [np.append(np.zeros(6), rng.uniform(1, 2, 2))], rng=rng)
+    assert error.value.report.verdict == "wrong"
+    accused = str(error.value).partition(" backward gives")[0]
+    assert accused.endswith(("x[3]", "x[4]", "x[5]") if wrong == "ReLU" else ("x[6]", "x[7]"))

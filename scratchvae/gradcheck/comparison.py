@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from scratchvae.errors import counted
 from .diagnosis import Evidence, explain, float32_digits
 from .slopes import (
     EPSILON,
+    JOINT_TRIES,
     Block,
     Check,
     Forward,
@@ -430,11 +432,36 @@ class Comparison:
             for i in where:
                 hurry = any(j.verdict == "wrong" for j in looked)
                 looked.append(self._coordinate(block, i, hurry=hurry))
-        if all(j.verdict != "wrong" for j in looked) and worst.verdict == "wrong":
+        looked = [self._unless_tied(block, i, j) for i, j in zip(where, looked, strict=True)]
+        if len(found) == size:
+            worst = max(looked, key=_rank)
+        elif all(j.verdict != "wrong" for j in looked) and worst.verdict == "wrong":
             # No direction accuses alone: where the jumps of kinks cancel along it, it looks smooth.
             worst = worst._replace(verdict="cannot tell", reason="kinks")
         worst = max([*looked, worst], key=_rank)
         return _Finding(self._evidence(block, where, looked), worst, looked)
+
+    @cached_property
+    def _joint_kinks(self) -> bool:
+        """Whether y has kinks that entries show only when they move together."""
+        blocks, rng = self.forward.blocks, self.settings.rng
+        halves = ([rng.random(b.value.shape) < 0.5 for b in blocks] for _ in range(JOINT_TRIES))
+        return any(self.forward.joint_kink(some)[0].any() for some in halves)
+
+    def _unless_tied(self, block: Block, index: tuple[Any, ...], j: Judged) -> Judged:
+        """Return the verdict, but not that an entry is wrong if it has a part in such a kink."""
+        if j.verdict != "wrong" or not self._joint_kinks:
+            return j
+        alone = [np.zeros(b.value.shape, bool) for b in self.forward.blocks]
+        k = [b is block for b in self.forward.blocks].index(True)
+        alone[k][index] = True
+        for _ in range(JOINT_TRIES):
+            moved, moves = self.forward.joint_kink(alone)
+            # A gradient near by is not much steeper than what is seen along a random direction.
+            steepest = 4 * float(np.abs(self.forward.dy) @ moved) / abs(float(moves[k].v[index]))
+            if abs(j.check.analytic - j.check.numerical) <= steepest:
+                return j._replace(verdict="cannot tell", reason="tie")
+        return j
 
     def _evidence(self, block: Block, where: list[Any], looked: list[Judged]) -> Evidence:
         """Return the right gradient of a block, where it was measured, and how it was found."""
@@ -491,7 +518,8 @@ class Comparison:
         names = [f"{j.check.name} = {j.moves.x:.4g}" for j in some] or [worst.check.name]
         head = f"cannot tell whether the gradient of {finding.evidence.name} is right: "
         advice = _ADVICE["zero" if self._is_zero(worst.check) else reason].format(_few(names))
-        return reason, f"{head}{self._numbers(worst.check)}.\n{advice}"
+        cause = "kink" if reason == "tie" else reason
+        return cause, f"{head}{self._numbers(worst.check)}.\n{advice}"
 
     def _is_zero(self, c: Check) -> bool:
         """Return whether both sides are rounding, beside the largest gradient anywhere."""
@@ -518,6 +546,9 @@ _ADVICE = {
     "for steps above rounding: the slopes from the two sides differ. Check at other arguments.",
     "kinks": "None of the entries looked at is wrong by itself. Kinks whose jumps cancel look so "
     "along {0}, and so may an error in a few entries. Check at other arguments.",
+    "tie": "The forward pass has a kink at {0} that an entry moved alone does not show, or not all "
+    "of: moved together with others it changes the result otherwise than alone, however small the "
+    "steps, as where three numbers tie in a sort or a median. Check at other arguments.",
     "rounding": "Rounding hides it: moving {0} as little as needed changes the result by too few "
     "of its digits. Take arguments and results of about unit size, or a larger step=; near a kink "
     "or a jump, other arguments; near many kinks, as in a network of a hundred ReLU units, fewer "

@@ -34,6 +34,9 @@ LEAST = 1e-12  # the smallest first step: two smaller ones follow at least, and 
 # What may be a last digit of larger numbers, all that is left of them: of numbers up to 4e9 or, in
 # whatever unit, so little of what y changes far away.
 CANCELS, OF_FAR = 2.0**-20, 1e-12
+# At these steps, and that many times, a kink is sought that entries show only together: in a random
+# direction one of three numbers that tie is missed by one time in three.
+JOINT, JOINT_TRIES = (2.0**-26, 2.0**-23, 2.0**-20), 16
 PATIENCE = 2.0  # in seconds: as long as a call at other arguments may take, however short the first
 
 
@@ -228,6 +231,44 @@ class Forward:
                 if not self.noise:
                     self.lost = noise > 0.01 * np.abs(self.y + values).max(axis=0)
             self.noise.append((13 * spacing, noise))
+
+    def joint_kink(self, some: Sequence[Numbers]) -> tuple[Numbers, list[Moves]]:
+        """Move some entries and all others at once: does y change by more than each adds up to?
+
+        Of a smooth y, and of one with the kinks of single entries, what it changes beyond the sum
+        vanishes faster than the step. Where it does not, y is not differentiable, and the slopes
+        along single coordinates need not show that.
+
+        Parameters
+        ----------
+        some : sequence of Array of bool
+            For every block which entries are moved alone.
+
+        Returns
+        -------
+        moved : Array (y.size,)
+            How far the outputs moved for which it does not vanish, per step; 0 for the others.
+        moves : list of Moves
+            The random move of all entries.
+        """
+        moves = [direction(b, self.rng) for b in self.blocks]
+        masks = [namespace(m.v).asarray(mask) for m, mask in zip(moves, some, strict=True)]
+        ways = [moves]
+        ways += [
+            [m._replace(v=m.v * (mask == alone)) for m, mask in zip(moves, masks, strict=True)]
+            for alone in (True, False)
+        ]
+        kinked, before, moved = self.y == self.y, None, 0 * self.y
+        for t in JOINT:
+            changes = [c for c in (self.change(way, t) for way in ways) if c is not None]
+            if len(changes) < len(ways) or not kinked.any():
+                return 0 * self.y, moves
+            beyond, moved = (changes[0] - changes[1] - changes[2]) / t, np.abs(changes).max(0) / t
+            kinked &= np.abs(beyond) > 1e-4 * moved + 16 * self.noise_within(t)[1] / t
+            if before is not None:
+                kinked &= np.abs(beyond - before) <= 0.1 * np.abs(before)
+            before = beyond
+        return np.where(kinked, moved, 0), moves
 
     def noise_within(self, reach: float) -> tuple[Numbers, Numbers]:
         """Return by how much y may be off, by the finest scale and by all up to `reach`.
