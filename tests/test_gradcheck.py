@@ -1418,3 +1418,28 @@ def test_a_wrong_gradient_beside_a_tie_is_still_wrong(wrong, rng):
     assert error.value.report.verdict == "wrong"
     accused = str(error.value).partition(" backward gives")[0]
     assert accused.endswith(("x[3]", "x[4]", "x[5]") if wrong == "ReLU" else ("x[6]", "x[7]"))
+
+
+def test_a_gradient_of_0_at_a_kink_is_not_said_to_be_rounding(rng):
+    with pytest.raises(GradientError, match="has a kink or a jump at x[[]0[]] = 0") as error:
+        check(lambda x: (np.maximum(x, 0), x), lambda d, x: d * (x > 0), [np.array([0.0, 1, -1])],
+              rng=rng)  # fmt: skip
+    assert "as far as rounding shows" not in str(error.value)
+
+
+def test_what_larger_numbers_drown_is_not_only_told_to_be_left_out(rng):
+    with pytest.raises(GradientError, match="far larger numbers elsewhere drown it") as error:
+        check(lambda x, w: (x**2 + 1e21 * w, x), lambda d, x: (2 * d * x, 1e21 * d),
+              [rng.uniform(1, 2, 3), rng.uniform(1, 2, 3)], rng=rng)  # fmt: skip
+    assert error.value.report.verdict == "cannot tell"
+
+
+def test_where_all_large_steps_leap_over_a_wave_rounding_is_not_blamed(rng):
+    """And the slope that is shown is that of small steps."""
+    x = (2 * np.pi * rng.integers(16_000_000, 30_000_000) + rng.uniform(-1, 1, 1)) / 1e8
+    forward, backward = lambda x: (np.sin(1e8 * x), x), lambda d, x: 1e8 * d * np.cos(1e8 * x)
+    with pytest.raises(GradientError, match="a smaller step= decides") as error:
+        check(forward, backward, [x], rng=rng)
+    (c,) = error.value.report.checks
+    assert abs(c.analytic - c.numerical) <= c.width
+    assert check(forward, backward, [x], rng=rng, step=1e-9).ok

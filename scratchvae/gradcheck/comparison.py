@@ -202,6 +202,11 @@ class Line:
         smooth = sum(s.consistent and not s.kinked for s in self.seen.values())
         if kinked > max(smooth, 2) or all(s.kinked for s in self.seen.values()):
             return self._judged(best, "cannot tell", "kink")
+        if not cancels and self.ladder.leaps(finest):
+            # The narrowest leaps over a wave: what is known is known by smaller steps.
+            fine = [s for i, s in self.seen.items() if s.consistent and not self.ladder.leaps(i)]
+            if fine := [s for s in fine if s.informed]:
+                return self._judged(min(fine, key=lambda s: s.width), "cannot tell", "detail")
         rounding = smooth or best.rounding >= best.curvature
         reason = "cancels" if cancels else "rounding" if rounding else "curvature"
         if not cancels and self._converges(finest) and best.distance(self.g) > 0:
@@ -517,14 +522,16 @@ class Comparison:
         some = [j for j in finding.looked if j.verdict == "cannot tell" and j.reason == reason]
         names = [f"{j.check.name} = {j.moves.x:.4g}" for j in some] or [worst.check.name]
         head = f"cannot tell whether the gradient of {finding.evidence.name} is right: "
-        advice = _ADVICE["zero" if self._is_zero(worst.check) else reason].format(_few(names))
+        advice = _ADVICE["zero" if self._is_zero(worst) else reason].format(_few(names))
         cause = "kink" if reason == "tie" else reason
         return cause, f"{head}{self._numbers(worst.check)}.\n{advice}"
 
-    def _is_zero(self, c: Check) -> bool:
+    def _is_zero(self, j: Judged) -> bool:
         """Return whether both sides are rounding, beside the largest gradient anywhere."""
         largest = max(float(np.abs(asnumpy(b.grad)).max(initial=0)) for b in self.blocks)
-        return abs(c.numerical) <= c.width and abs(c.analytic) < min(c.width, 1e-12 * largest)
+        rounding = j.slope.rounding if j.slope else 0.0  # a kink's width is none
+        given, found = abs(j.check.analytic), abs(j.check.numerical)
+        return found <= rounding and given < min(rounding, 1e-12 * largest)
 
     def _wrong_shape(self, block: Block) -> GradientError:
         """Say how a gradient came to its shape."""
@@ -555,7 +562,8 @@ _ADVICE = {
     "units or a smooth activation.",
     "zero": "Both are 0 as far as rounding shows. If {0} has no effect on the result, as a bias "
     "has none where the mean is subtracted next, or a weight in front of a ReLU that no example "
-    "opens, leave it out or take other arguments: numbers cannot tell 0 from little.",
+    "opens, leave it out or take other arguments: numbers cannot tell 0 from little. If it has an "
+    "effect, far larger numbers elsewhere drown it: check it without them.",
     "leaps": "The forward pass moves by leaps near {0}, as what is rounded does: it stands still, "
     "leaps and stands still again. Check the function without the rounding.",
     "detail": "Small steps see one slope near {0}, and larger ones another. Either a wave or a "
