@@ -154,7 +154,7 @@ class Line:
         self.moves, self.label, self.tolerance = moves, label, tolerance
         where = asnumpy(moves.v) != 0
         v, g, x = (asnumpy(a)[where] for a in (moves.v, moves.block.grad, moves.block.value))
-        # The size of the slope is that of its terms, which may cancel. No square overflows in hypot.
+        # The size of the slope is that of its terms, which may cancel; hypot squares nothing.
         self.g, self.size = float((g * v).sum()), float(np.hypot.reduce(g * v))
         self.floor = min(floor, 0.01 * self.size)  # never above the slope itself
         self.many = len(v) > 1

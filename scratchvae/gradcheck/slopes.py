@@ -34,8 +34,8 @@ LEAST = 1e-12  # the smallest first step: two smaller ones follow at least, and 
 # What may be a last digit of larger numbers, all that is left of them: of numbers up to 4e9 or, in
 # whatever unit, so little of what y changes far away.
 CANCELS, OF_FAR = 2.0**-20, 1e-12
-# At these steps, and that many times, a kink is sought that entries show only together: in a random
-# direction one of three numbers that tie is missed by one time in three.
+# At these steps a kink is sought that entries show only together, in so many random directions:
+# where three numbers tie, one in two or three misses it.
 JOINT, JOINT_TRIES = (2.0**-26, 2.0**-23, 2.0**-20), 16
 PATIENCE = 2.0  # in seconds: as long as a call at other arguments may take, however short the first
 
@@ -233,7 +233,7 @@ class Forward:
             self.noise.append((13 * spacing, noise))
 
     def joint_kink(self, some: Sequence[Numbers]) -> tuple[Numbers, list[Moves]]:
-        """Move some entries and all others at once: does y change by more than each adds up to?
+        """Tell which outputs change by more, if all entries move at once, than parts add up to.
 
         Of a smooth y, and of one with the kinks of single entries, what it changes beyond the sum
         vanishes faster than the step. Where it does not, y is not differentiable, and the slopes
@@ -258,7 +258,7 @@ class Forward:
             [m._replace(v=m.v * (mask == alone)) for m, mask in zip(moves, masks, strict=True)]
             for alone in (True, False)
         ]
-        kinked, before, moved = self.y == self.y, None, 0 * self.y
+        kinked, before, moved = np.ones(self.y.shape, bool), None, 0 * self.y
         for t in JOINT:
             changes = [c for c in (self.change(way, t) for way in ways) if c is not None]
             if len(changes) < len(ways) or not kinked.any():
