@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from types import SimpleNamespace
 
@@ -780,13 +781,21 @@ def test_a_layer_that_returns_nothing_is_not_called_right(rng):
         check(Forgetful(), [x])
 
 
-@pytest.mark.parametrize("named", [lambda w: [w], lambda w: {"w": w}, lambda w: [("w", w.value)]])
+@pytest.mark.parametrize("named", [lambda w: [w], lambda w: {"w": w}])
 def test_parameters_without_names_are_refused_with_a_sentence(named):
     layer = Scaled()
     layer.named_parameters = lambda: named(layer.w)
     with pytest.raises(
         InputError, match=r"named_parameters of Scaled gives .*: expected pairs of a na"
     ):
+        check(layer, [np.ones((4, 5))])
+
+
+def test_a_parameter_that_is_an_array_is_refused_with_what_it_lacks():
+    layer = Scaled()
+    layer.named_parameters = lambda: [("w", layer.w.value)]
+    message = r"gives an array of shape \(5,\) under the name 'w': expected a Parameter, which"
+    with pytest.raises(InputError, match=message):
         check(layer, [np.ones((4, 5))])
 
 
@@ -954,6 +963,59 @@ def test_a_target_is_not_taken_for_the_argument(rng):
     assert check(mse, lambda dy, c: -mse_backward(dy, c), args, wrt=["target"]).note == ""
     with pytest.raises(GradientError):
         check(mse, lambda dy, c: -mse_backward(dy, c), args, wrt=["pred"])
+
+
+def test_of_two_that_fit_as_badly_the_nearer_is_named(rng):
+    """Times 0.65 for the prediction is times -0.65 for what it is to be."""
+    pred, t = rng.standard_normal((2, 2, 2))
+    for f in (lambda pred, t: mse(pred, t)), (lambda t, pred: mse(pred, t)):
+        args = [pred, t] if f(pred, t)[1][0] is pred else [t, pred]
+        error = finds(f, lambda dy, c: 0.65 * mse_backward(dy, c), args, match="of pred is wrong")
+        assert "It is 0.65 times the right one" in str(error)
+
+
+def normed(x, gain, bias, mean, var):
+    """Normalize by statistics from training."""
+    z = (x - mean) / np.sqrt(var)
+    return gain * z + bias, (z, gain / np.sqrt(var))
+
+
+def normed_backward(dy, cache):
+    z, scale = cache
+    return dy * scale, (dy * z).sum(axis=0), dy.sum(axis=0)
+
+
+@pytest.mark.parametrize(("part", "limit"), [(0, 1800), (1, 1200)])
+def test_of_the_arguments_that_fit_in_shape_the_fewest_are_called_wrong(rng, part, limit):
+    calls = []
+    args = [*rng.standard_normal((1, 3, 2)), *rng.standard_normal((3, 2)), rng.uniform(1, 2, 2)]
+
+    def forward(*args):
+        calls.append(1)
+        return normed(*args)
+
+    forward.__signature__ = inspect.signature(normed)
+
+    def wrong(dy, cache):
+        return [-g if i == part else g for i, g in enumerate(normed_backward(dy, cache))]
+
+    name, right = (("x", "gain, bias"), ("gain", "x, bias"))[part]
+    error = finds(forward, wrong, args, match=f"of {name} is wrong")
+    assert error.report.cause == "sign"
+    assert f"Right: {right}.\nThis takes the gradients to be those of x, gain, bias:" in str(error)
+    assert len(calls) < limit  # each gradient beside each argument once, not once for each choice
+    assert check(normed, normed_backward, args).ok
+
+
+def test_every_choice_of_arguments_is_tried(rng):
+    """Of six arrays of one shape two have a gradient, the first two: the last of 15 choices."""
+
+    def combine(a, b, c, d, e, f):
+        return a**2 * b + c * d - e / f, (a, b)
+
+    args = list(rng.uniform(1, 2, (6, 3)))
+    report = check(combine, lambda dy, c: (2 * dy * c[0] * c[1], dy * c[0] ** 2), args)
+    assert report.note == "Taken as the gradients of a, b: wrt= says which."
 
 
 def test_what_was_not_checked_is_said(x):

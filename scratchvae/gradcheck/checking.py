@@ -146,33 +146,63 @@ class Case(NamedTuple):
     assumed: bool = False  # whether the user left open which arguments have a gradient
 
     def compare(self, settings: Settings) -> Report:
-        """Return the first report that is right, or raise for the likeliest of the choices."""
-        errors = []
+        """Return the report if it is right, or raise; of several choices, that of the likeliest."""
+        if len(self.choices) > 1:
+            blocks, report = self._likeliest(settings)
+        else:
+            blocks, report = self.choices[0], self._report(settings, self.choices[0])
+        names = ", ".join(b.name for b in blocks)
+        if not report.ok:
+            message, cause = report.message, report.cause
+            if self.assumed:
+                message += f"\nThis takes the gradients to be those of {names}: wrt= says which."
+                cause = cause.replace("some coordinates", "")  # and the choice may be a wrong one
+            raise GradientError(replace(report, message=message, cause=cause))
+        note = f"Taken as the gradients of {names}: wrt= says which." if self.assumed else ""
+        checked = {b.name for b in blocks if b.value.size}
+        unchecked = {n: why for n, why in self.unchecked.items() if n not in checked}
+        return replace(report, note=note, unchecked=unchecked)
+
+    def _likeliest(self, settings: Settings) -> tuple[list[Block], Report]:
+        """Return the first choice that is right, or that with the fewest wrong arguments.
+
+        Each gradient is judged by itself, once beside each argument that it may belong to: there
+        are far fewer of these than choices.
+        """
+        found: dict[tuple[str, int], Report] = {}
+        doubts = []
         for blocks in self.choices:
-            names = ", ".join(b.name for b in blocks)
-            try:
-                report = Comparison(settings, blocks, *self[1:5]).report()
-            except GradientError as error:
-                errors.append(error)
-                continue
-            except OutOfTime:
-                raise settings.error(HANGS, "time", verdict="cannot tell") from None
-            note = f"Taken as the gradients of {names}: wrt= says which." if self.assumed else ""
-            checked = {b.name for b in blocks if b.value.size}
-            unchecked = {n: why for n, why in self.unchecked.items() if n not in checked}
-            return replace(report, note=note, unchecked=unchecked)
-        if not self.assumed:
-            raise errors[0]
-        # What is wrong must be so whatever is assumed; then only a cause that leaves no doubt is
-        # worth naming.
-        named = [e for e in errors if e.report.cause not in ("", "some coordinates")]
-        unsure = [e for e in errors if e.report.verdict != "wrong"]
-        likeliest = [*unsure, *named, *errors][0]
-        names = ", ".join(b.name for b in self.choices[errors.index(likeliest)])
-        assumed = f"This takes the gradients to be those of {names}: wrt= says which."
-        message = f"{likeliest.report.message}\n{assumed}"
-        cause = likeliest.report.cause.replace("some coordinates", "")
-        raise GradientError(replace(likeliest.report, message=message, cause=cause))
+            some = {(b.name, id(b.grad)): b for b in blocks if b.value.size}
+            found |= {k: self._report(settings, [b]) for k, b in some.items() if k not in found}
+            reports = [found[k] for k in some]
+            if reports and all(r.ok for r in reports):
+                checks = tuple(c for r in reports for c in r.checks)
+                error = max(r.error for r in reports)
+                return blocks, replace(reports[0], error=error, checks=checks)
+            doubts.append(_doubt(reports))
+        blocks = self.choices[doubts.index(min(doubts))]
+        alone = found.get((blocks[0].name, id(blocks[0].grad))) if len(blocks) == 1 else None
+        return blocks, alone or self._report(settings, blocks)
+
+    def _report(self, settings: Settings, blocks: list[Block]) -> Report:
+        try:
+            return Comparison(settings, blocks, *self[1:5]).report()
+        except GradientError as error:
+            return error.report
+        except OutOfTime:
+            raise settings.error(HANGS, "time", verdict="cannot tell") from None
+
+
+def _doubt(reports: list[Report]) -> tuple[int, int, int, float]:
+    """Return what is smallest for the likeliest choice, from the reports of its gradients.
+
+    That is how many are wrong, and undecided; in a tie, what is wrong in a way that has a name, or
+    by less, is likelier to be the gradient of this argument.
+    """
+    wrong = [r for r in reports if r.verdict == "wrong"]
+    unnamed = [r for r in wrong if r.cause in ("", "some coordinates")]
+    errors = [c.error for r in reports for c in r.checks]
+    return len(wrong), sum(not r.ok for r in reports), len(unnamed), sum(errors)
 
 
 @contextmanager
@@ -476,10 +506,16 @@ def _named_parameters(layer: Any) -> list[tuple[str, Any]]:
         text = f"named_parameters of {name_of(layer)} raised {type(error).__name__}: {error}"
         raise InputError(text) from error
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "grad")):
+        gives = f"named_parameters of {name_of(layer)} gives"
+        if not (isinstance(pair, tuple) and len(pair) == 2):
             raise InputError(
-                f"named_parameters of {name_of(layer)} gives {_describe(pair)}: expected pairs of "
-                'a name and a Parameter, as in `yield "w", self.w`'
+                f"{gives} {_describe(pair)}: expected pairs of a name and a Parameter, as in "
+                '`yield "w", self.w`'
+            )
+        if not hasattr(pair[1], "grad"):
+            raise InputError(
+                f"{gives} {_describe(pair[1])} under the name {pair[0]!r}: expected a Parameter, "
+                "which holds an array as its value and has a grad to add to"
             )
         _check_float64(f"parameter {pair[0]} of {name_of(layer)}", pair[1].value)
     return pairs
@@ -522,7 +558,7 @@ def _with_gradient(
                 for i, g in zip(choice, given, strict=True)
             )
         ]
-        choices = (fits or choices[:1])[:10]
+        choices = (fits or choices[:1])[:1000]
     if not choices or len(choices[0]) != n or not all(0 <= i < len(args) for i in choices[0]):
         raise InputError(
             f"{name}'s backward returns {n} gradients for {len(args)} arguments, {names}: say "
