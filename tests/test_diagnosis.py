@@ -51,6 +51,32 @@ def shift_backward(dy, _):
     return dy, dy.sum(axis=0)
 
 
+UNITS = np.array([1, 1e6, 1e12])
+
+
+def in_units(x, units=UNITS):
+    """Give the same in three units, such as J, MJ and eV."""
+    return np.stack([x * unit for unit in units]), units
+
+
+def in_far_units(x):
+    return in_units(x, UNITS**2 * np.array([1, 1e6, 1e9]))
+
+
+def in_units_backward(dy, units):
+    return np.tensordot(units, dy, 1)
+
+
+def mixed(x):
+    """Add the sum to each entry, and measure the first of these in a far smaller unit."""
+    w = np.where(np.arange(len(x)), 1, 1e12)
+    return w * (x + x.sum()), w
+
+
+def mixed_backward(dy, w):
+    return w * dy + (w * dy).sum()
+
+
 def product(a, w):
     return a @ w, (a, w)
 
@@ -121,6 +147,16 @@ def unit_length(x):
 def unit_length_backward(dy, cache):
     y, n = cache
     return (dy - y * (dy * y).sum(axis=1, keepdims=True)) / n
+
+
+def unit_mean_square(x):
+    n = np.sqrt((x * x).mean(axis=1, keepdims=True))
+    return x / n, (x / n, n)
+
+
+def unit_mean_square_backward(dy, cache):
+    y, n = cache
+    return (dy - y * (dy * y).mean(axis=1, keepdims=True)) / n
 
 
 def centred(x, gain):
@@ -273,6 +309,22 @@ WRONG = {
         *(shift, shift_backward, lambda dy, _: (dy, dy[0]), normal((B, D), D)),
         *("wrong axis", "counts index 0 of axis 0 of dy alone, where all 4 reach b"),
     ),
+    "one output alone, beside far larger ones": (
+        *(in_units, in_units_backward, lambda dy, units: dy[0] * units[0], normal((D,))),
+        *("wrong axis", "counts index 0 of axis 0 of dy alone, where all 3 reach x"),
+    ),
+    "an output left out that drowns the others": (
+        *(in_units, in_units_backward, lambda dy, units: dy[0] + dy[1] * units[1], normal((D,))),
+        *("", "relative error\n"),  # not one output alone: two are counted
+    ),
+    "an output left out that drowns the first": (
+        *(in_far_units, in_units_backward, lambda dy, units: dy[0] + dy[1] * units[1]),
+        *(normal((D,)), "", "relative error\n"),  # that two are counted, no digit shows
+    ),
+    "an output of its own alone, where one drowns another": (
+        *(mixed, mixed_backward, lambda dy, w: 2 * w * dy + dy[1], normal((D,))),
+        *("", "relative error\n"),  # it counts a second one for all
+    ),
     "another shape": (
         *(shift, shift_backward, lambda dy, _: (dy, dy.sum(0, keepdims=True)), normal((B, D), D)),
         *("right numbers in another shape", "Its numbers are the right ones: reshape it"),
@@ -372,13 +424,17 @@ WRONG = {
     ),
     "a norm held fixed": (
         *(unit_length, unit_length_backward, lambda dy, c: dy / c[1], x_only),
-        *("missing term", "[xy] times one number for all of axis 1: a sum over that axis"),
+        *("missing term", "off by [xy] times one number for all of axis 1, as where a sum"),
+    ),
+    "a norm by the mean with the derivative of one by the sum": (
+        *(unit_mean_square, unit_mean_square_backward, unit_length_backward, x_only),
+        *("missing term", "a sum over that axis, .*, is missing or has a wrong factor"),
     ),
     "a mean held fixed": (
         *(centred, centred_backward),
         lambda dy, c: (c[1] * dy, centred_backward(dy, c)[1]),
         *(normal((B, D), (B, 1)), "missing term"),
-        "What is missing is one number for all of axis 1: a sum over that axis, such as",
+        "It is off by one number for all of axis 1, as where a sum over that axis, such as",
     ),
     "softmax without its sum": (
         *(softmax, softmax_backward, lambda dy, y: y * (1 - y) * dy, x_only),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -40,33 +41,53 @@ class Evidence:
         """Where the right gradient is known, (...) bool."""
         return np.isfinite(self.right) & ~self.doubtful
 
-    def close(self, a: Numbers, b: Numbers, times: float = 1.0) -> Numbers:
+    def terms(self, dy: Numbers) -> Numbers:
+        """Return the sum of what each entry is a sum of, for a cotangent, without cancelling."""
+        if self.jacobian is None:
+            return np.zeros(self.value.shape)
+        rows = np.abs(self.jacobian).reshape(self.value.size, -1) @ np.abs(dy).ravel()
+        return np.asarray(rows.reshape(self.value.shape))
+
+    @cached_property
+    def all_terms(self) -> Numbers:
+        """Those of the right gradient, of the shape of `value`."""
+        return self.terms(self.dy)
+
+    def close(self, a: Numbers, b: Numbers, times: Numbers | float = 1.0) -> Numbers:
         """Tell, entry by entry of what is known, whether two arrays of the shape of `value` agree.
 
-        To agree is to share nine digits, or as many as the differences know, or so many times them.
+        To agree is to share nine digits, or as many as the differences know. Both are those of the
+        right gradient and its terms, or of so many times them, entry by entry.
         """
-        known, width = self.known, self.width[self.known]
-        a, b = a[known], b[known]
-        size = np.maximum(np.abs(a), np.abs(b))
-        if self.jacobian is not None:  # the sum of what an entry is a sum of, without cancelling
-            rows = np.abs(self.jacobian * self.dy).reshape(self.value.size, -1)
-            size = size + rows.sum(axis=1)[known.ravel()]
-        return np.asarray(np.abs(a - b) <= FIT * size + 4 * times * width)
+        known, times = self.known, np.broadcast_to(times, self.value.shape)
+        a, b, times = a[known], b[known], times[known]
+        size = np.maximum(np.abs(a), np.abs(b)) + times * self.all_terms[known]
+        return np.asarray(np.abs(a - b) <= FIT * size + 4 * times * self.width[known])
 
-    def fits(self, guess: Numbers | None) -> bool:
+    def fits(self, guess: Numbers | None, times: Numbers | float = 1.0) -> bool:
         """Tell whether backward gives `guess`, and that is not what is right, where it is known."""
         if guess is None or guess.shape != self.given.shape:
             return False
         if guess.shape != self.value.shape:
             largest = np.abs(guess).max(initial=0.0)
             return bool(largest > 0 and np.abs(self.given - guess).max() <= FIT * largest)
-        agrees, right = self.close(self.given, guess), self.close(self.right, guess)
+        if not self.close(self.given, guess, times).all() or self.close(self.right, guess).all():
+            return False
+        # Beside terms so large that backward's might as well be 0, it might be anything.
+        hidden = self.close(self.given, 0 * self.given, times).all()
         known, given = guess[self.known], self.given[self.known]
         # Beside a far larger right one any two would agree.
-        apart = np.abs(given - known) - 4 * self.width[self.known]
+        apart = np.abs(given - known) - 4 * (times * self.width)[self.known]
         alike = apart.max(initial=0) <= 0.01 * np.abs(given).max(initial=0)
-        possible = known.any() and np.isfinite(known).all() and alike
-        return bool(possible and agrees.all() and not right.all())
+        possible = known.any() and np.isfinite(known).all()
+        return bool(possible and alike and not hidden)
+
+    def fits_part(self, guess: Numbers | None, terms: Numbers) -> bool:
+        """Do the same for a guess that leaves terms out: how large is what it does not leave out.
+
+        What is left out may be far larger, and hides nothing.
+        """
+        return self.fits(guess, terms / (self.all_terms + (self.all_terms == 0)))
 
     def pull_back(self, dy: Numbers) -> Numbers | None:
         """Return the right gradient for another cotangent, or None if it is not known."""
@@ -178,10 +199,9 @@ def diagonal_only(e: Evidence) -> Guesses:
     """Guess that each output is taken to depend on its own input alone."""
     if e.jacobian is not None and e.value.shape == e.dy.shape:
         own = np.diagonal(e.jacobian.reshape(e.value.size, -1)).reshape(e.value.shape)
-        yield (
-            own * e.dy,
-            "It takes each entry of y to depend on its own input alone: the others are missing.",
-        )
+        if e.fits_part(own * e.dy, np.abs(own * e.dy)):
+            text = "It takes each entry of y to depend on its own input alone"
+            yield e.given, f"{text}: the others are missing."
 
 
 def order(e: Evidence) -> Guesses:
@@ -222,13 +242,18 @@ def wrong_axis(e: Evidence) -> Guesses:
         for what, dy in (("sum", total), ("mean", total / n)):
             text = f"It is the gradient for the {what} of dy over axis {axis} instead of dy."
             yield e.pull_back(dy), text
+
+        def counts(*index: int, axis: int = axis) -> bool:
+            """Tell whether it may be that it counts these alone."""
+            some = np.zeros_like(e.dy)
+            np.moveaxis(some, axis, 0)[[*index]] = np.moveaxis(e.dy, axis, 0)[[*index]]
+            return e.fits_part(e.pull_back(some), e.terms(some))
+
         for i in range(n):
-            alone = np.zeros_like(e.dy)
-            np.moveaxis(alone, axis, 0)[i] = np.moveaxis(e.dy, axis, 0)[i]
-            yield (
-                e.pull_back(alone),
-                f"It counts index {i} of axis {axis} of dy alone, where all {n} reach {e.name}.",
-            )
+            # It says so only if it would not look the same with any other.
+            if counts(i) and not any(counts(i, k) for k in range(n) if k != i):
+                alone = f"It counts index {i} of axis {axis} of dy alone"
+                yield e.given, f"{alone}, where all {n} reach {e.name}."
 
 
 # ------------------------------------------------------------------- in which quantity it is
@@ -337,9 +362,9 @@ def missing_term(e: Evidence) -> Guesses:
             if n > 1 and varies and e.value.size - e.value.size // n > 1 and e.known.all():
                 yield (
                     e.right - multiple(a, axis) * a,
-                    f"What is missing is {f'{text} times ' if text else ''}one number for all of "
-                    f"axis {axis}: a sum over that axis, such as the derivative of a mean or a "
-                    "norm.",
+                    f"It is off by {f'{text} times ' if text else ''}one number for all of axis "
+                    f"{axis}, as where a sum over that axis, such as the derivative of a mean or a "
+                    "norm, is missing or has a wrong factor.",
                 )
 
 
