@@ -234,6 +234,11 @@ def few_beyond_1(rng):
     return [rng.permutation(sizes * rng.choice([-1, 1], B * D)).reshape(B, D)]
 
 
+def of_both_signs(rng):
+    """Draw x with both signs in the entries after the first, too."""
+    return [rng.uniform(0.5, 1, D) * np.where(np.arange(D) % 2, -1, 1)]
+
+
 x_only, kl_args, square = normal((B, D)), normal((B, D), (B, D)), normal((3, 3), (3, 3))
 kl, kl_backward = kl_standard_normal, kl_standard_normal_backward
 
@@ -322,7 +327,7 @@ WRONG = {
         *(normal((D,)), "", "relative error\n"),  # that two are counted, no digit shows
     ),
     "an output of its own alone, where one drowns another": (
-        *(mixed, mixed_backward, lambda dy, w: 2 * w * dy + dy[1], normal((D,))),
+        *(mixed, mixed_backward, lambda dy, w: 2 * w * dy + dy[1], of_both_signs),
         *("", "relative error\n"),  # it counts a second one for all
     ),
     "another shape": (
