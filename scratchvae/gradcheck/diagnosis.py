@@ -73,9 +73,10 @@ class Evidence:
             return bool(largest > 0 and np.abs(self.given - guess).max() <= FIT * largest)
         if not self.close(self.given, guess, times).all() or self.close(self.right, guess).all():
             return False
-        # Beside terms so large that backward's might as well be 0, it might be anything.
-        hidden = self.close(self.given, 0 * self.given, times).all()
         known, given = guess[self.known], self.given[self.known]
+        # Beside terms so large that backward's might as well be 0, only its own digits tell.
+        hidden = self.close(self.given, 0 * self.given, times).all()
+        hidden = hidden and (np.abs(given - known) > FIT * np.abs(given)).any()
         # Beside a far larger right one any two would agree.
         apart = np.abs(given - known) - 4 * (times * self.width)[self.known]
         alike = apart.max(initial=0) <= 0.01 * np.abs(given).max(initial=0)

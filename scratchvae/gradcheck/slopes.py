@@ -261,12 +261,14 @@ class Forward:
         kinked, before, moved = np.ones(self.y.shape, bool), None, 0 * self.y
         for t in JOINT:
             changes = [c for c in (self.change(way, t) for way in ways) if c is not None]
-            if len(changes) < len(ways) or not kinked.any():
+            if len(changes) < len(ways):
                 return 0 * self.y, moves
             beyond, moved = (changes[0] - changes[1] - changes[2]) / t, np.abs(changes).max(0) / t
             kinked &= np.abs(beyond) > 1e-4 * moved + 16 * self.noise_within(t)[1] / t
             if before is not None:
                 kinked &= np.abs(beyond - before) <= 0.1 * np.abs(before)
+            if not kinked.any():
+                break
             before = beyond
         return np.where(kinked, moved, 0), moves
 
