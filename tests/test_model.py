@@ -800,6 +800,28 @@ def test_a_constant_that_is_named_is_refused(x):
         )
 
 
+class Twice:
+    """A layer without parameters, which gives rows twice as long."""
+
+    def forward(self, x):
+        return np.hstack([x, x]), None
+
+    def backward(self, dy, cache):
+        half = dy.shape[1] // 2
+        return dy[:, :half] + dy[:, half:]
+
+
+def test_a_layer_without_parameters_that_does_not_fit_is_found_at_each_exchange(x):
+    model = sv.VAE(6, (5,), activation="tanh", **OPTIONS)
+    model.encoder.layers[1] = sv.Activation("relu")
+    model.loss_and_grad(x)
+    model.encoder.layers[1] = Twice()
+    with pytest.raises(
+        sv.InputError, match=r"^the encoder does not turn an array of shape \(3, 6\)"
+    ):
+        model.loss_and_grad(x)
+
+
 def test_a_layer_that_names_nothing_is_found_where_it_was_put_in_afterwards(x, tmp_path):
     model = sv.VAE(6, activation="tanh", **OPTIONS)
     trainer = Trainer(model, sv.Adam(model.params), np.random.default_rng(0).random((9, 6)))

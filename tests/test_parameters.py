@@ -242,6 +242,14 @@ def test_a_gradient_that_is_left_is_not_read():
     )
 
 
+def test_an_array_for_a_parameter_is_named():
+    _, b, params = two()
+    with pytest.raises(
+        sv.InputError, match=r"^a part of the model was changed .*\(W is not what it"
+    ):
+        params.require([("W", np.ones((2, 3))), ("b", b)])
+
+
 class Skipped:
     """A layer with a shortcut, which every third batch takes."""
 
