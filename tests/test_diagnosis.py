@@ -647,8 +647,8 @@ def test_what_is_saturated_is_not_taken_for_what_does_not_depend_on_x(rng, x):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("x", [355.0, 700.0])
-def test_numbers_whose_squares_overflow_warn_of_nothing(rng, x):
+@pytest.mark.parametrize("x", [355.0, 700.0, 709.0])
+def test_numbers_that_overflow_in_the_comparison_warn_of_nothing(rng, x):
     exp = (lambda x: (np.exp(x), np.exp(x)), lambda dy, y: dy * y)
     for factor in 1, 2:
         verdict_on(exp[0], scaled(exp[1], factor), [np.array([x, 1.0])], rng=rng)
